@@ -1,0 +1,185 @@
+//! The command line: parsing, dispatch, exit codes. No logic of a command.
+
+pub mod exit;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::commands::{
+    ColorChoice, Context, GlobalArgs, Outcome, decrypt, diff, encrypt, list, status,
+};
+use crate::error::{Error, ErrorKind, Problem};
+use crate::os::Env;
+use crate::ui::{Loudness, ProblemJson, Ui};
+
+use exit::Exit;
+
+/// Keeps the encrypted files of a git repository (SOPS, age) and their plaintext on a server in
+/// step.
+#[derive(Parser, Debug)]
+#[command(
+    name = "secrets",
+    version,
+    about,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    help_template = "{about}\n\n{usage-heading} secrets [OPTIONS] <COMMAND>\n\n{before-help}\n\n{options}{after-help}",
+    before_help = GROUPS,
+    after_help = "Exit codes: 0 done, nothing differs; 1 something differs; 2 could not be done or told; 3 refused by\na guard; 130, 143 interrupted. `secrets COMMAND --help` explains a command."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The commands by group; a test holds it against the subcommands.
+const GROUPS: &str = "Daily:
+  status   Show the state of every entry: one line each, then counts
+  diff     Show how repository and server differ: key names, never values
+  encrypt  Capture the plaintext files of the server into the repository
+  decrypt  Put the plaintext files in place on the server
+
+Set-up:
+  list     List the entries of the manifest";
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Decrypt(decrypt::DecryptArgs),
+    Diff(diff::DiffArgs),
+    Encrypt(encrypt::EncryptArgs),
+    List(list::ListArgs),
+    Status(status::StatusArgs),
+}
+
+/// Runs the program in the given surroundings.
+pub fn run(mut env: Env) -> Exit {
+    let out = std::mem::replace(&mut env.stdout, Box::new(std::io::sink()));
+    let err = std::mem::replace(&mut env.stderr, Box::new(std::io::sink()));
+    let mut ui = Ui::new(out, err);
+    let matches = match Cli::command().try_get_matches_from(&env.args) {
+        Ok(matches) => matches,
+        Err(error) => return usage(&error, &env, &mut ui),
+    };
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error, &env, &mut ui),
+    };
+    configure(&mut ui, &cli.global, &env);
+    let mut cx = Context {
+        env,
+        ui,
+        global: cli.global,
+    };
+    let result = enter_directory(&mut cx).and_then(|()| dispatch(&cli.command, &mut cx));
+    let outcome = result.unwrap_or_else(|error| report_error(&error, &mut cx.ui));
+    Exit::of(outcome)
+}
+
+fn dispatch(command: &Command, cx: &mut Context) -> Result<Outcome, Error> {
+    match command {
+        Command::Decrypt(args) => decrypt::run(args, cx),
+        Command::Diff(args) => diff::run(args, cx),
+        Command::Encrypt(args) => encrypt::run(args, cx),
+        Command::List(args) => list::run(args, cx),
+        Command::Status(args) => status::run(args, cx),
+    }
+}
+
+fn configure(ui: &mut Ui, global: &GlobalArgs, env: &Env) {
+    ui.json = global.json;
+    ui.loudness = match (global.quiet, global.verbose) {
+        (true, _) => Loudness::Quiet,
+        (_, true) => Loudness::Verbose,
+        _ => Loudness::Normal,
+    };
+    let wanted = env.var("NO_COLOR").is_none() && env.var("TERM").is_none_or(|term| term != "dumb");
+    let color = |is_terminal: bool| match global.color {
+        ColorChoice::Always => true,
+        ColorChoice::Auto => is_terminal && wanted,
+        ColorChoice::Never => false,
+    };
+    ui.color_out = color(env.stdout_is_terminal);
+    ui.color_err = color(env.stderr_is_terminal);
+}
+
+fn enter_directory(cx: &mut Context) -> Result<(), Error> {
+    let Some(folder) = &cx.global.directory else {
+        return Ok(());
+    };
+    let folder = cx.env.absolute(folder);
+    if !folder.is_dir() {
+        return Err(Problem::new(ErrorKind::Option(format!(
+            "-C {}: is not a folder",
+            folder.display()
+        )))
+        .into());
+    }
+    cx.env.cwd = folder;
+    Ok(())
+}
+
+/// Shows help and version on standard output, usage errors on standard error.
+fn usage(error: &clap::Error, env: &Env, ui: &mut Ui) -> Exit {
+    let is_terminal = if error.use_stderr() {
+        env.stderr_is_terminal
+    } else {
+        env.stdout_is_terminal
+    };
+    let colored = is_terminal && env.var("NO_COLOR").is_none();
+    let rendered = error.render();
+    let text = if colored {
+        rendered.ansi().to_string()
+    } else {
+        rendered.to_string()
+    };
+    if error.use_stderr() {
+        ui.raw_error(&text);
+        Exit::Trouble
+    } else {
+        ui.data(&text);
+        Exit::Done
+    }
+}
+
+fn report_error(error: &Error, ui: &mut Ui) -> Outcome {
+    if ui.json {
+        let problems: Vec<_> = error.problems.iter().map(ProblemJson::of).collect();
+        ui.json(&serde_json::json!({ "schema_version": crate::ui::SCHEMA_VERSION, "problems": problems }));
+    }
+    for problem in &error.problems {
+        ui.problem(problem);
+    }
+    let outcome = Outcome::default().with_problems(&error.problems);
+    Outcome {
+        trouble: outcome.trouble || error.problems.is_empty(),
+        ..outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_groups_of_the_help_name_every_command_with_its_first_line() {
+        let command = Cli::command();
+        command.clone().debug_assert();
+        for subcommand in command.get_subcommands() {
+            let about = subcommand.get_about().unwrap().to_string();
+            let line = format!("  {:<8} {about}", subcommand.get_name());
+            assert!(GROUPS.lines().any(|known| known == line), "{line}");
+            let examples = subcommand.get_after_help().unwrap().to_string();
+            assert_eq!(
+                examples.matches("\n  secrets ").count(),
+                2,
+                "{}",
+                subcommand.get_name()
+            );
+        }
+        assert_eq!(
+            GROUPS.matches("\n  ").count(),
+            command.get_subcommands().count()
+        );
+    }
+}

@@ -1,0 +1,386 @@
+//! Carrying out a plan: lock, journal, stage everything, look again, replace everything or nothing.
+//!
+//! Nothing at a target changes before every file is staged, read back and on disk. A failure or a
+//! signal in between brings back what was there. What a killed run leaves behind are staging files
+//! named in its journal; the next writing run removes them and says so.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{ErrorKind, Problem};
+use crate::os::fs::{self, Attributes, FileState, FsError, InPlace, Ownership, Place, Staged};
+use crate::os::lock::{self, DirectoryLock};
+use crate::os::signal::Watch;
+use crate::os::state::Journal;
+use crate::os::{self};
+
+use super::workspace::Workspace;
+use super::{Context, in_parallel};
+
+/// Up to this many files are synchronised one by one, more by one call a file system.
+const SYNCHRONISED_SINGLY: usize = 4;
+
+/// A file to be created or replaced.
+pub struct Job<'a> {
+    /// The entry's name.
+    pub name: &'a str,
+    /// Where.
+    pub place: Place,
+    /// What.
+    pub content: &'a [u8],
+    /// Owner, group and mode.
+    pub attributes: Attributes,
+    /// Owner of folders that must be made.
+    pub folder_owner: Ownership,
+    /// What was seen there: state and content.
+    pub seen: Option<(FileState, &'a [u8])>,
+    /// Write into the file that is there.
+    pub in_place: bool,
+}
+
+/// A file whose owner, group or mode are set.
+pub struct Mending<'a> {
+    /// The entry's name.
+    pub name: &'a str,
+    /// Where.
+    pub place: Place,
+    /// What was seen there.
+    pub seen: FileState,
+    /// Owner and group.
+    pub owner: Ownership,
+    /// Mode.
+    pub mode: u32,
+}
+
+/// A file that must still be what was read from it.
+pub struct Watched<'a> {
+    /// The entry's name.
+    pub name: &'a str,
+    /// Where.
+    pub place: Place,
+    /// What was seen there.
+    pub state: FileState,
+    /// What was read.
+    pub content: &'a [u8],
+}
+
+/// Everything a run does at once.
+#[derive(Default)]
+pub struct Work<'a> {
+    /// Files to write.
+    pub jobs: Vec<Job<'a>>,
+    /// Attributes to set.
+    pub mendings: Vec<Mending<'a>>,
+    /// Files that must not have changed.
+    pub watched: Vec<Watched<'a>>,
+}
+
+/// What has been done so far, to be undone when something fails.
+#[derive(Default)]
+struct Done<'a> {
+    made_folders: Vec<PathBuf>,
+    staged: Vec<Staged>,
+    written_in_place: Vec<(InPlace, FileState, &'a [u8])>,
+    mended: Vec<(Place, FileState)>,
+}
+
+/// Removes what killed runs left behind and says so. The first thing every writing run does.
+pub fn clean_up(cx: &mut Context, workspace: &Workspace) {
+    let Some(state) = &workspace.state else {
+        return;
+    };
+    match state.clean_up() {
+        Ok(removed) if removed.is_empty() => {}
+        Ok(removed) => {
+            let files = if removed.len() == 1 { "file" } else { "files" };
+            cx.ui.status(&format!(
+                "removed {} staging {files} that an interrupted run left behind",
+                removed.len()
+            ));
+        }
+        Err(error) => cx.ui.warning(&format!(
+            "cannot clean up after an interrupted run: {error}"
+        )),
+    }
+}
+
+/// Locks repository and root against other runs.
+///
+/// # Errors
+/// Who holds one of them.
+pub fn lock(
+    cx: &mut Context,
+    workspace: &Workspace,
+    wait: bool,
+) -> Result<Vec<DirectoryLock>, Problem> {
+    let mut folders = vec![workspace.repository.path().to_owned()];
+    folders.extend(workspace.root.as_ref().map(|root| root.path().to_owned()));
+    folders.dedup();
+    folders
+        .iter()
+        .map(|folder| {
+            let waiting =
+                |holder: &str| cx.ui.status(&format!("waiting for another run ({holder})"));
+            lock::lock_directory(folder, wait, waiting)
+                .map_err(|error| Problem::new(error).with_help("try again when it has ended"))
+        })
+        .collect()
+}
+
+/// Carries out the work: everything, or nothing.
+///
+/// # Errors
+/// The first thing that failed; every file is then as it was.
+pub fn run(cx: &mut Context, workspace: &Workspace, work: Work<'_>) -> Result<(), Problem> {
+    let watch = Watch::start();
+    let names: Vec<_> = work
+        .jobs
+        .iter()
+        .map(|_| fs::staging_name(&mut os::fill_random))
+        .collect();
+    let staging: Vec<PathBuf> = work
+        .jobs
+        .iter()
+        .zip(&names)
+        .map(|(job, name)| job.place.path().with_file_name(name))
+        .collect();
+    let journal = open_journal(cx, workspace, &work, &staging)?;
+
+    let mut done = Done::default();
+    let result = stage(workspace, &work, names, &mut done)
+        .and_then(|()| synchronize(workspace, &work, &done))
+        .and_then(|()| look_again(&work))
+        .and_then(|()| replace(&work, &mut done, &watch));
+    match result {
+        Ok(()) => {
+            finish(cx, &done);
+            if let Some(journal) = journal {
+                journal.close();
+            }
+            Ok(())
+        }
+        Err(problem) => {
+            if undo(cx, done) {
+                if let Some(journal) = journal {
+                    journal.close();
+                }
+            }
+            Err(problem)
+        }
+    }
+}
+
+/// Opens the journal. Without a state directory a run may still make new files, where nothing can
+/// be lost.
+fn open_journal(
+    cx: &mut Context,
+    workspace: &Workspace,
+    work: &Work<'_>,
+    staging: &[PathBuf],
+) -> Result<Option<Journal>, Problem> {
+    if staging.is_empty() {
+        return Ok(None);
+    }
+    let opened = match &workspace.state {
+        Some(state) => state.begin_journal(staging),
+        None => Err(FsError::Io {
+            path: PathBuf::from("~"),
+            action: "find the home directory for the state directory",
+            source: std::io::ErrorKind::NotFound.into(),
+        }),
+    };
+    match opened {
+        Ok(journal) => Ok(Some(journal)),
+        Err(source) if work.jobs.iter().all(|job| job.seen.is_none()) => {
+            cx.ui.warning(&format!("the state directory cannot be used, going on without it since nothing is replaced: {source}"));
+            Ok(None)
+        }
+        Err(source) => Err(state_problem(source)),
+    }
+}
+
+/// Returns the problem of a state directory that cannot be used.
+pub fn state_problem(source: FsError) -> Problem {
+    Problem::new(ErrorKind::State { source })
+        .with_help("name a folder you may write with `SECRETS_STATE_DIR=DIR`")
+}
+
+fn problem(name: &str, error: FsError) -> Problem {
+    let help = match &error {
+        FsError::Mounted { .. } => "add `write = \"in-place\"` to its row in the manifest",
+        FsError::Changed { .. } => "run the command again: it will look at the file as it is now",
+        FsError::Outside { .. } => "give the row a server path that stays below the root",
+        _ => "nothing was changed; mend the cause and run the command again",
+    };
+    Problem::of(name, error).with_help(help)
+}
+
+fn stage<'a>(
+    workspace: &Workspace,
+    work: &Work<'a>,
+    names: Vec<std::ffi::OsString>,
+    done: &mut Done<'a>,
+) -> Result<(), Problem> {
+    let mut prepared = Vec::with_capacity(work.jobs.len());
+    for (job, temporary) in work.jobs.iter().zip(names) {
+        if job.in_place && job.seen.is_some() {
+            continue;
+        }
+        let mut place = job.place.clone();
+        done.made_folders.extend(
+            place
+                .create_parents(job.folder_owner)
+                .map_err(|error| problem(job.name, error))?,
+        );
+        prepared.push((job, place, temporary));
+    }
+    let results = in_parallel(&prepared, workspace.jobs, |(job, place, temporary)| {
+        let expected = job.seen.map(|(state, _)| state);
+        Staged::write(
+            place.clone(),
+            temporary.clone(),
+            job.content,
+            job.attributes,
+            expected,
+        )
+        .map_err(|error| problem(job.name, error))
+    });
+    let mut first = Ok(());
+    for result in results {
+        match result {
+            Ok(staged) => done.staged.push(staged),
+            Err(problem) => first = first.and(Err(problem)),
+        }
+    }
+    first
+}
+
+fn synchronize(workspace: &Workspace, work: &Work<'_>, done: &Done<'_>) -> Result<(), Problem> {
+    let name = work.jobs.first().map_or("", |job| job.name);
+    if done.staged.len() <= SYNCHRONISED_SINGLY {
+        let results = in_parallel(&done.staged, workspace.jobs.max(2), Staged::synchronize);
+        return results
+            .into_iter()
+            .collect::<Result<(), _>>()
+            .map_err(|error| problem(name, error));
+    }
+    let mut devices: Vec<u64> = Vec::new();
+    for staged in &done.staged {
+        if !devices.contains(&staged.device()) {
+            devices.push(staged.device());
+            staged
+                .synchronize_file_system()
+                .map_err(|error| problem(name, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes sure that nothing moved since it was looked at.
+fn look_again(work: &Work<'_>) -> Result<(), Problem> {
+    let changed =
+        |name: &str, place: &Place| problem(name, FsError::Changed { path: place.path() });
+    for job in &work.jobs {
+        let (state, content) = job
+            .seen
+            .map_or((None, &[][..]), |(state, content)| (Some(state), content));
+        if !job.place.is_unchanged(state.as_ref(), content) {
+            return Err(changed(job.name, &job.place));
+        }
+    }
+    for watched in &work.watched {
+        if !watched
+            .place
+            .is_unchanged(Some(&watched.state), watched.content)
+        {
+            return Err(changed(watched.name, &watched.place));
+        }
+    }
+    Ok(())
+}
+
+fn replace<'a>(work: &Work<'a>, done: &mut Done<'a>, watch: &Watch) -> Result<(), Problem> {
+    let interrupted = || match watch.received() {
+        Some(signal) => Err(Problem::new(ErrorKind::Interrupted { signal })),
+        None => Ok(()),
+    };
+    let renamed: Vec<&str> = work
+        .jobs
+        .iter()
+        .filter(|job| !(job.in_place && job.seen.is_some()))
+        .map(|job| job.name)
+        .collect();
+    for (staged, name) in done.staged.iter_mut().zip(renamed) {
+        interrupted()?;
+        staged.replace().map_err(|error| problem(name, error))?;
+    }
+    for mending in &work.mendings {
+        interrupted()?;
+        mending
+            .place
+            .set_attributes(&mending.seen, mending.owner, mending.mode)
+            .map_err(|error| problem(mending.name, error))?;
+        done.mended.push((mending.place.clone(), mending.seen));
+    }
+    for job in work.jobs.iter().filter(|job| job.in_place) {
+        let Some((state, old)) = job.seen else {
+            continue;
+        };
+        interrupted()?;
+        let file = InPlace::open(&job.place, &state).map_err(|error| problem(job.name, error))?;
+        let written = file.write(job.content, job.attributes);
+        done.written_in_place.push((file, state, old));
+        written.map_err(|error| problem(job.name, error))?;
+    }
+    Ok(())
+}
+
+/// Removes the old files and synchronises folders. The new files are in place: what fails here is
+/// said, not undone.
+fn finish(cx: &mut Context, done: &Done<'_>) {
+    let mut folders: Vec<&Path> = Vec::new();
+    let mut failures = Vec::new();
+    for staged in &done.staged {
+        failures.extend(staged.finish().err());
+        if !folders.contains(&staged.folder()) {
+            folders.push(staged.folder());
+            failures.extend(staged.synchronize_folder().err());
+        }
+    }
+    for failure in failures {
+        cx.ui.warning(&failure.to_string());
+    }
+}
+
+/// Brings everything back, newest first. Returns whether all of it could be.
+fn undo(cx: &mut Context, mut done: Done<'_>) -> bool {
+    let mut failures = Vec::new();
+    for (file, state, old) in done.written_in_place.drain(..).rev() {
+        let owner = Ownership {
+            uid: Some(state.uid),
+            gid: Some(state.gid),
+        };
+        let attributes = Attributes {
+            owner,
+            mode: state.mode,
+            keep_access_list: false,
+        };
+        failures.extend(file.write(old, attributes).err());
+    }
+    for (place, state) in done.mended.drain(..).rev() {
+        let owner = Ownership {
+            uid: Some(state.uid),
+            gid: Some(state.gid),
+        };
+        failures.extend(place.set_attributes(&state, owner, state.mode).err());
+    }
+    for mut staged in done.staged.drain(..).rev() {
+        failures.extend(staged.roll_back().err());
+    }
+    for folder in done.made_folders.iter().rev() {
+        fs::remove_empty_folder(folder);
+    }
+    for failure in &failures {
+        cx.ui.warning(&failure.to_string());
+    }
+    failures.is_empty()
+}

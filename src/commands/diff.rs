@@ -1,0 +1,364 @@
+//! `diff`: how repository and server differ, without values.
+
+use clap::Args;
+
+use crate::error::{Error, ErrorKind, Problem};
+use crate::os::fs::{Base, FileState, Found, Ownership};
+use crate::os::process;
+use crate::project::diff;
+use crate::project::error::Refusal;
+use crate::project::manifest::{Entry, Kind};
+use crate::project::mask::Mask;
+use crate::secret::SecretBytes;
+use crate::ui::diff::{Comparison, DiffForm, DiffRow, render, unified};
+
+use super::open::{Lookup, check_format, open, read_encrypted};
+use super::workspace::{Workspace, attribute_drift};
+use super::{Context, Outcome, in_parallel};
+
+/// Show how repository and server differ: key names, never values
+///
+/// `-` is only in the repository, `+` only on the server, `~` on both with another value. Plain
+/// files are shown line by line with the values of secret files masked. Exit code 1 when anything
+/// differs.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  secrets diff                     every entry that differs, by key\n  secrets diff --stat 'envs/*'     counts for some of them"
+)]
+pub struct DiffArgs {
+    /// Entries, by repository path, path without `.enc`, server path, or glob [default: all]
+    pub entries: Vec<String>,
+    /// Only the names of entries that differ
+    #[arg(long, conflicts_with_all = ["stat", "show_values"])]
+    name_only: bool,
+    /// Only counts
+    #[arg(long, conflicts_with = "show_values")]
+    stat: bool,
+    /// Show the values, line by line
+    #[arg(long, conflicts_with = "json")]
+    show_values: bool,
+}
+
+/// Both sides of an entry.
+pub struct Sides {
+    /// The repository's plaintext.
+    pub repository: Option<SecretBytes>,
+    /// The server's file.
+    pub server: Option<(FileState, SecretBytes)>,
+    /// Remarks on opening it.
+    pub warnings: Vec<String>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What stands against the whole run; problems of entries are reported.
+pub fn run(args: &DiffArgs, cx: &mut Context) -> Result<Outcome, Error> {
+    let workspace = Workspace::open(cx)?;
+    let entries = workspace.select(&args.entries)?;
+    let root = workspace.require_root()?;
+    let mut problems = Vec::new();
+    let owners = resolve_known_owners(&workspace, &entries);
+
+    let (plain, secret): (Vec<&Entry>, Vec<&Entry>) =
+        entries.iter().partition(|entry| entry.kind == Kind::Plain);
+    let read: Vec<_> = in_parallel(&secret, workspace.jobs, |entry| {
+        read_sides(&workspace, root, entry)
+    });
+    let mut rows = Vec::new();
+    for (entry, sides) in secret.iter().zip(read) {
+        match sides {
+            Ok(sides) => {
+                let owner = owners(entry);
+                rows.push((
+                    entry.line,
+                    secret_row(&workspace, entry, &sides, owner, args),
+                ));
+                for warning in &sides.warnings {
+                    cx.ui
+                        .warning(&format!("{}: {warning}", entry.repository_path));
+                }
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if !plain.is_empty() {
+        let mask = build_mask(&workspace, root);
+        for entry in plain {
+            match plain_row(&workspace, root, entry, owners(entry), mask.as_ref(), args) {
+                Ok(row) => rows.push((entry.line, row)),
+                Err(problem) => problems.push(problem),
+            }
+        }
+    }
+    rows.sort_by_key(|(line, _)| *line);
+    let rows: Vec<DiffRow> = rows.into_iter().map(|(_, row)| row).collect();
+    show(cx, &rows, &problems, args);
+    let outcome = Outcome {
+        differs: rows.iter().any(DiffRow::differs),
+        ..Outcome::default()
+    };
+    Ok(outcome.with_problems(&problems))
+}
+
+/// Returns a lookup of declared owners; accounts that do not exist here are left out, since a
+/// reading command need not set them.
+pub fn resolve_known_owners(
+    workspace: &Workspace,
+    entries: &[&Entry],
+) -> impl Fn(&Entry) -> Ownership + use<> {
+    let owners = workspace.resolve_known(entries);
+    move |entry: &Entry| {
+        owners
+            .get(&entry.repository_path)
+            .copied()
+            .unwrap_or_default()
+    }
+}
+
+/// Reads both sides of a secret entry.
+///
+/// # Errors
+/// When one of them cannot be read or opened.
+pub fn read_sides(workspace: &Workspace, root: &Base, entry: &Entry) -> Result<Sides, Problem> {
+    check_format(entry)?;
+    let (repository, warnings) = match read_encrypted(workspace, entry)? {
+        Lookup::Missing(_) => (None, Vec::new()),
+        Lookup::Found(encrypted) => {
+            let opened = open(workspace, entry, &encrypted)?;
+            (Some(opened.plaintext), opened.warnings)
+        }
+    };
+    Ok(Sides {
+        repository,
+        server: read_server(workspace, root, entry)?,
+        warnings,
+    })
+}
+
+/// Reads the server's file of an entry.
+fn read_server(
+    workspace: &Workspace,
+    root: &Base,
+    entry: &Entry,
+) -> Result<Option<(FileState, SecretBytes)>, Problem> {
+    let name = &entry.repository_path;
+    let place = root
+        .place(entry.server_path.as_ref())
+        .map_err(|error| Problem::of(name, error))?;
+    match place.read(u64::MAX) {
+        Found::Missing => Ok(None),
+        Found::File(state, content) => Ok(Some((state, content))),
+        Found::Other(kind) => Err(Problem::of(name, Refusal::NotRegular { kind }).with_help(
+            format!(
+                "put a regular file in the place of {}",
+                workspace.server_file(entry).display()
+            ),
+        )),
+        Found::TooLarge(bytes) => Err(Problem::of(
+            name,
+            Refusal::TooLarge {
+                bytes,
+                limit: u64::MAX,
+            },
+        )),
+        Found::Unreadable(source) => {
+            let path = workspace.server_file(entry);
+            Err(Problem::of(name, ErrorKind::Unreadable { path, source })
+                .with_help("run as a user who may read it"))
+        }
+    }
+}
+
+/// Says how two sides compare.
+pub fn compare(repository: Option<&[u8]>, server: Option<&[u8]>, is_env: bool) -> Comparison {
+    match (repository, server) {
+        (None, None) => Comparison::NeitherSide,
+        (Some(_), None) => Comparison::OnlyRepository,
+        (None, Some(_)) => Comparison::OnlyServer,
+        (Some(repository), Some(server)) => {
+            let differences = diff::between(repository, server, is_env);
+            if differences.is_empty() {
+                Comparison::Same
+            } else {
+                Comparison::Differs(differences)
+            }
+        }
+    }
+}
+
+fn secret_row(
+    workspace: &Workspace,
+    entry: &Entry,
+    sides: &Sides,
+    owner: Ownership,
+    args: &DiffArgs,
+) -> DiffRow {
+    let repository = sides.repository.as_ref().map(SecretBytes::expose);
+    let server = sides.server.as_ref().map(|(_, content)| content.expose());
+    let comparison = compare(repository, server, entry.is_env());
+    let unified = match (args.show_values, &comparison, repository, server) {
+        (true, Comparison::Differs(_), Some(repository), Some(server)) => {
+            unified(repository, server)
+        }
+        _ => None,
+    };
+    row(
+        workspace,
+        entry,
+        comparison,
+        sides.server.as_ref().map(|(state, _)| state),
+        owner,
+        unified,
+    )
+}
+
+fn row(
+    workspace: &Workspace,
+    entry: &Entry,
+    comparison: Comparison,
+    state: Option<&FileState>,
+    owner: Ownership,
+    unified: Option<String>,
+) -> DiffRow {
+    DiffRow {
+        name: entry.repository_path.clone(),
+        target: workspace.server_file(entry).display().to_string(),
+        attributes: state
+            .map(|state| attribute_drift(state, owner, entry.mode))
+            .unwrap_or_default(),
+        comparison,
+        unified,
+    }
+}
+
+/// Collects the values of all entries, to mask them in plain files; `None` when some of them
+/// cannot be read, so that nothing would be safe to show.
+fn build_mask(workspace: &Workspace, root: &Base) -> Option<Mask> {
+    let secret: Vec<&Entry> = workspace
+        .manifest
+        .entries
+        .iter()
+        .filter(|entry| entry.kind == Kind::Secret)
+        .collect();
+    let sides: Option<Vec<_>> = in_parallel(&secret, workspace.jobs, |entry| {
+        read_sides(workspace, root, entry)
+            .ok()
+            .map(|sides| (sides, entry.is_env()))
+    })
+    .into_iter()
+    .collect();
+    let sides = sides?;
+    let texts = sides.iter().flat_map(|(sides, is_env)| {
+        let repository = sides.repository.as_ref().map(SecretBytes::expose);
+        let server = sides.server.as_ref().map(|(_, content)| content.expose());
+        repository
+            .into_iter()
+            .chain(server)
+            .map(|text| (text, *is_env))
+    });
+    Some(Mask::from_plaintexts(texts))
+}
+
+fn plain_row(
+    workspace: &Workspace,
+    root: &Base,
+    entry: &Entry,
+    owner: Ownership,
+    mask: Option<&Mask>,
+    args: &DiffArgs,
+) -> Result<DiffRow, Problem> {
+    let name = &entry.repository_path;
+    let place = workspace
+        .repository
+        .place(name.as_ref())
+        .map_err(|error| Problem::of(name, error))?;
+    let repository = match place.read(u64::MAX) {
+        Found::File(_, content) => Some(content),
+        Found::Missing => None,
+        Found::Other(kind) => return Err(Problem::of(name, Refusal::NotRegular { kind })),
+        Found::TooLarge(bytes) => {
+            return Err(Problem::of(
+                name,
+                Refusal::TooLarge {
+                    bytes,
+                    limit: u64::MAX,
+                },
+            ));
+        }
+        Found::Unreadable(source) => {
+            return Err(Problem::of(
+                name,
+                ErrorKind::Unreadable {
+                    path: place.path(),
+                    source,
+                },
+            ));
+        }
+    };
+    let server = read_server(workspace, root, entry)?;
+    let old = repository.as_ref().map(SecretBytes::expose);
+    let new = server.as_ref().map(|(_, content)| content.expose());
+    let comparison = compare(old, new, false);
+    let text = match (&comparison, old, new) {
+        (Comparison::Differs(_), Some(old), Some(new)) => unified(old, new),
+        _ => None,
+    };
+    let shown = match (text, mask, args.show_values) {
+        (Some(text), _, true) => Some(text),
+        (Some(text), Some(mask), false) => Some(mask.apply(&text)),
+        _ => None,
+    };
+    Ok(row(
+        workspace,
+        entry,
+        comparison,
+        server.as_ref().map(|(state, _)| state),
+        owner,
+        shown,
+    ))
+}
+
+fn show(cx: &mut Context, rows: &[DiffRow], problems: &[Problem], args: &DiffArgs) {
+    if cx.ui.json {
+        cx.ui.diff_json(rows, problems);
+    } else {
+        let form = match (args.name_only, args.stat) {
+            (true, _) => DiffForm::NameOnly,
+            (_, true) => DiffForm::Stat,
+            _ => DiffForm::Keys,
+        };
+        let text = render(rows, form, cx.ui.color_out);
+        if text.is_empty() || !page(cx, &text) {
+            cx.ui.data(&text);
+        }
+    }
+    for problem in problems {
+        cx.ui.problem(problem);
+    }
+    let differing = rows.iter().filter(|row| row.differs()).count();
+    let total = rows.len() + problems.len();
+    let entries = if total == 1 { "entry" } else { "entries" };
+    let mut summary = match differing {
+        0 => format!("{total} {entries}: no differences"),
+        count => format!("{total} {entries}: {count} differ"),
+    };
+    if !problems.is_empty() {
+        summary.push_str(&format!(", {} could not be compared", problems.len()));
+    }
+    cx.ui.status(&summary);
+}
+
+/// Shows a long text through the user's pager when standard output is a terminal.
+fn page(cx: &Context, text: &str) -> bool {
+    if !cx.env.owns_terminal || !cx.env.stdout_is_terminal {
+        return false;
+    }
+    let pager = cx.env.var("SECRETS_PAGER").or_else(|| cx.env.var("PAGER"));
+    let words = match pager.map(|pager| pager.to_str().and_then(shlex::split)) {
+        None => vec!["less".to_owned()],
+        Some(Some(words)) => words,
+        Some(None) => return false,
+    };
+    process::page(&words, text.as_bytes())
+}

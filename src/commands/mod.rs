@@ -1,0 +1,191 @@
+//! One file per command, and what commands share.
+
+pub mod apply;
+pub mod decrypt;
+pub mod diff;
+pub mod encrypt;
+pub mod list;
+pub mod open;
+pub mod status;
+pub mod workspace;
+
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use clap::{Args, ValueEnum};
+
+use crate::error::{Problem, Severity};
+use crate::os::Env;
+use crate::ui::Ui;
+
+/// When output is coloured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ColorChoice {
+    /// Always.
+    Always,
+    /// On a terminal, unless `NO_COLOR` is set or the terminal is dumb.
+    #[default]
+    Auto,
+    /// Never.
+    Never,
+}
+
+/// Options that every command takes.
+#[derive(Args, Clone, Debug, Default)]
+pub struct GlobalArgs {
+    /// Work as if started in this folder
+    #[arg(
+        short = 'C',
+        long = "directory",
+        value_name = "DIR",
+        global = true,
+        help_heading = "Global options"
+    )]
+    pub directory: Option<PathBuf>,
+    /// The manifest [default: `secret-files.toml`, looked for upward; env: SECRETS_MANIFEST]
+    #[arg(
+        short = 'm',
+        long,
+        value_name = "FILE",
+        global = true,
+        help_heading = "Global options"
+    )]
+    pub manifest: Option<PathBuf>,
+    /// The folder on the server that server paths are relative to [env: SECRETS_ROOT]
+    #[arg(
+        long,
+        value_name = "DIR",
+        global = true,
+        help_heading = "Global options"
+    )]
+    pub root: Option<PathBuf>,
+    /// An age identity file; where given, only these are used (repeatable)
+    #[arg(
+        short = 'i',
+        long = "identity",
+        value_name = "FILE",
+        global = true,
+        help_heading = "Global options"
+    )]
+    pub identities: Vec<PathBuf>,
+    /// How many entries are worked on at once [default: the number of processors]
+    #[arg(short = 'j', long, value_name = "N", global = true, help_heading = "Global options", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub jobs: Option<u16>,
+    /// Write JSON to standard output (never values)
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub json: bool,
+    /// Say errors and warnings only
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        help_heading = "Global options"
+    )]
+    pub quiet: bool,
+    /// Say more: what is unchanged, and the matching `sops` commands
+    #[arg(short, long, global = true, help_heading = "Global options")]
+    pub verbose: bool,
+    /// Colour the output
+    #[arg(
+        long,
+        value_name = "WHEN",
+        value_enum,
+        default_value_t,
+        global = true,
+        help_heading = "Global options",
+        hide_possible_values = false
+    )]
+    pub color: ColorChoice,
+}
+
+/// Options of the commands that write.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct WriteArgs {
+    /// Find out and say what would be done, and write nothing
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Do the entries that can be done although others cannot; the exit code stays
+    #[arg(short = 'k', long)]
+    pub keep_going: bool,
+    /// Leave owner and group to the system, whatever is declared
+    #[arg(long)]
+    pub no_owner: bool,
+    /// Do not wait for another run that is writing; fail at once
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// What a command may use.
+pub struct Context {
+    /// The surroundings.
+    pub env: Env,
+    /// The user interface.
+    pub ui: Ui,
+    /// The options every command takes.
+    pub global: GlobalArgs,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The answer is no: something differs.
+    pub differs: bool,
+    /// A guard refused something.
+    pub refused: bool,
+    /// Something could not be done or told.
+    pub trouble: bool,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+}
+
+impl Outcome {
+    /// Adds what a list of problems means.
+    #[must_use]
+    pub fn with_problems(mut self, problems: &[Problem]) -> Self {
+        for problem in problems {
+            match problem.kind.severity() {
+                Severity::Refused => self.refused = true,
+                Severity::Trouble => self.trouble = true,
+            }
+            if let crate::error::ErrorKind::Interrupted { signal } = problem.kind {
+                self.signal = Some(signal);
+            }
+        }
+        self
+    }
+}
+
+/// Runs `work` over all items on a few threads and returns the results in order.
+pub fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    jobs: usize,
+    work: impl Fn(&T) -> R + Sync,
+) -> Vec<R> {
+    let workers = jobs.min(items.len());
+    if workers <= 1 {
+        return items.iter().map(work).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let results: Vec<Mutex<Option<R>>> = items.iter().map(|_| Mutex::new(None)).collect();
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = items.get(index) else { break };
+                    let result = work(item);
+                    *results[index]
+                        .lock()
+                        .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(result);
+                }
+            });
+        }
+    });
+    results
+        .into_iter()
+        .filter_map(|slot| slot.into_inner().ok().flatten())
+        .collect()
+}

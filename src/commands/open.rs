@@ -1,0 +1,191 @@
+//! Opening the encrypted file of an entry, and explaining why it cannot be opened.
+
+use crate::error::{ErrorKind, Problem};
+use crate::keys::KeyError;
+use crate::os::fs::{FileState, Found, Place};
+use crate::project::error::Refusal;
+use crate::project::manifest::{Entry, Manifest};
+use crate::sops::data_key::DataKey;
+use crate::sops::document::SealedDocument;
+use crate::sops::error::DocumentError;
+use crate::sops::metadata::Metadata;
+use crate::sops::store::Format;
+use crate::sops::{self, Opened};
+
+use super::workspace::Workspace;
+
+/// The longest encrypted file that is read: a few times what `encrypt --max-size` would write.
+const LARGEST_ENCRYPTED: u64 = 16 << 30;
+
+/// An encrypted file as found in the repository, not yet opened.
+pub struct Encrypted {
+    /// Its place.
+    pub place: Place,
+    /// What was seen of the file.
+    pub state: FileState,
+    /// Its stored form.
+    pub format: Format,
+    /// Its content.
+    pub sealed: SealedDocument,
+}
+
+/// What a look at an entry's encrypted file found.
+pub enum Lookup {
+    /// A SOPS file.
+    Found(Box<Encrypted>),
+    /// Nothing.
+    Missing(Place),
+}
+
+/// Reads and parses the encrypted file of an entry.
+///
+/// # Errors
+/// When it is no regular file, cannot be read, or is not a SOPS file of a form read here.
+pub fn read_encrypted(workspace: &Workspace, entry: &Entry) -> Result<Lookup, Problem> {
+    let name = &entry.repository_path;
+    let place = workspace
+        .repository
+        .place(name.as_ref())
+        .map_err(|error| Problem::of(name, error))?;
+    let (state, content) = match place.read(LARGEST_ENCRYPTED) {
+        Found::Missing => return Ok(Lookup::Missing(place)),
+        Found::File(state, content) => (state, content.into_public()),
+        Found::Other(kind) => {
+            return Err(
+                Problem::of(name, Refusal::NotRegular { kind }).with_help(format!(
+                    "`git checkout -- '{name}'` brings back the committed file"
+                )),
+            );
+        }
+        Found::Unreadable(source) => {
+            return Err(Problem::of(
+                name,
+                ErrorKind::Unreadable {
+                    path: place.path(),
+                    source,
+                },
+            )
+            .with_help("run as a user who may read the repository"));
+        }
+        Found::TooLarge(bytes) => {
+            return Err(Problem::of(
+                name,
+                Refusal::TooLarge {
+                    bytes,
+                    limit: LARGEST_ENCRYPTED,
+                },
+            ));
+        }
+    };
+    match sops::parse_sealed(content) {
+        Ok((format, sealed)) => Ok(Lookup::Found(Box::new(Encrypted {
+            place,
+            state,
+            format,
+            sealed,
+        }))),
+        Err(error) => Err(damaged(name, error)),
+    }
+}
+
+/// Returns the problem of a damaged encrypted file, with the way out that fits.
+pub fn damaged(name: &str, error: DocumentError) -> Problem {
+    let help = match &error {
+        DocumentError::ConflictMarker { .. } => format!(
+            "resolve the merge: `git checkout --ours -- '{name}'` or `--theirs`, then `git add '{name}'`"
+        ),
+        DocumentError::UnsupportedForm { form } => {
+            let kind = form.to_lowercase();
+            format!("`sops decrypt --input-type {kind} --output-type {kind} '{name}'` opens it")
+        }
+        _ => format!(
+            "`git log --oneline -- '{name}'` lists older versions; `git checkout COMMIT -- '{name}'` brings one back"
+        ),
+    };
+    Problem::of(name, error).with_help(help)
+}
+
+/// Unwraps the data key of a file.
+///
+/// # Errors
+/// With who could open it and every place that was looked at.
+pub fn unwrap_key(
+    workspace: &Workspace,
+    entry: &Entry,
+    metadata: &Metadata,
+) -> Result<DataKey, Problem> {
+    workspace
+        .keyring
+        .unwrap(metadata)
+        .map_err(|error| key_problem(&workspace.manifest, entry, error))
+}
+
+/// Returns the problem of a key error, recipients by name.
+pub fn key_problem(manifest: &Manifest, entry: &Entry, error: KeyError) -> Problem {
+    let name = &entry.repository_path;
+    match error {
+        KeyError::NoIdentity { wanted, looked_at } => {
+            let wanted: Vec<_> = wanted
+                .iter()
+                .map(|key| manifest.name_recipient(key))
+                .collect();
+            let mut help = format!(
+                "it is encrypted for: {}\nlooked for an identity in:",
+                wanted.join(", ")
+            );
+            for place in &looked_at {
+                help.push_str(&format!("\n  {place}"));
+            }
+            help.push_str("\nname the right one with `-i FILE`, or ask one of the recipients to run `sops updatekeys`");
+            Problem::of(name, KeyError::NoIdentity { wanted, looked_at }).with_help(help)
+        }
+        KeyError::Damaged { recipient } => {
+            let recipient = manifest.name_recipient(&recipient);
+            let help = format!(
+                "`git log --oneline -- '{name}'` lists older versions; `git checkout COMMIT -- '{name}'` brings one back"
+            );
+            Problem::of(name, KeyError::Damaged { recipient }).with_help(help)
+        }
+        KeyError::SeveralGroups { .. } => {
+            let help = format!("`sops decrypt '{name}'` can");
+            Problem::of(name, error).with_help(help)
+        }
+        other => Problem::of(name, other),
+    }
+}
+
+/// Opens an encrypted file completely.
+///
+/// # Errors
+/// What is wrong with its key or content.
+pub fn open(
+    workspace: &Workspace,
+    entry: &Entry,
+    encrypted: &Encrypted,
+) -> Result<Opened, Problem> {
+    let key = unwrap_key(workspace, entry, &encrypted.sealed.metadata)?;
+    sops::open(encrypted.format, &encrypted.sealed, &key)
+        .map_err(|error| damaged(&entry.repository_path, error))
+}
+
+/// Refuses an entry whose plaintext is of a format that cannot be stored as such yet.
+///
+/// # Errors
+/// Names the format and the way out.
+pub fn check_format(entry: &Entry) -> Result<(), Problem> {
+    entry.format_for_new().map(|_| ()).map_err(|format| {
+        Problem::of(
+            &entry.repository_path,
+            ErrorKind::UnsupportedName { format },
+        )
+        .with_help("add `format = \"binary\"` to its row, which stores any file byte for byte")
+    })
+}
+
+/// Returns the stock command that opens an encrypted file of a stored form.
+pub fn stock_command(format: Format, path: &str) -> String {
+    match format {
+        Format::Binary => format!("sops decrypt --input-type binary --output-type binary '{path}'"),
+        Format::Dotenv => format!("sops decrypt --input-type dotenv --output-type dotenv '{path}'"),
+    }
+}

@@ -1,0 +1,270 @@
+//! The problems a command reports: what failed on which thing, what to do about it, exit code.
+//!
+//! Each layer has its own error type; a [`Problem`] adds the entry it happened to and one sentence
+//! of help. The kind is a stable word in JSON (`code`); numbers exist only as exit codes.
+
+use std::path::PathBuf;
+
+use crate::keys::KeyError;
+use crate::os::fs::FsError;
+use crate::os::git::GitError;
+use crate::os::lock::LockError;
+use crate::project::error::{ManifestError, Refusal, SelectionError};
+use crate::rules::RulesError;
+use crate::sops::error::DocumentError;
+
+/// How bad a problem is; the exit code of the run follows from the worst one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// A guard refused: 3.
+    Refused,
+    /// It could not be done, or not be told: 2.
+    Trouble,
+}
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// An identity file would be overwritten.
+    #[error("the target `{}` is an identity file", path.display())]
+    IdentityTarget {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A document is damaged or cannot be represented.
+    #[error("{0}")]
+    Document(#[from] DocumentError),
+    /// The encrypted file is missing.
+    #[error("the encrypted file does not exist in the repository")]
+    EncryptedMissing,
+    /// Reading or writing failed.
+    #[error("{0}")]
+    Fs(#[from] FsError),
+    /// The checkout cannot be read.
+    #[error("{0}")]
+    Git(#[from] GitError),
+    /// SIGINT or SIGTERM came.
+    #[error("interrupted; every file is as it was")]
+    Interrupted {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// A key problem.
+    #[error("{0}")]
+    Key(#[from] KeyError),
+    /// Another run is at work.
+    #[error("{0}")]
+    Lock(#[from] LockError),
+    /// The manifest is wrong.
+    #[error("{0}")]
+    Manifest(#[from] ManifestError),
+    /// No manifest found.
+    #[error("no `secret-files.toml` in {} or above it", from.display())]
+    NoManifest {
+        /// Where the search began.
+        from: PathBuf,
+    },
+    /// No root given.
+    #[error("no root: the manifest names none")]
+    NoRoot,
+    /// The root does not exist.
+    #[error("this is not the server: the root {} does not exist", root.display())]
+    NotTheServer {
+        /// The root.
+        root: PathBuf,
+    },
+    /// No right to give a file to its owner.
+    #[error("no right to give the file to {what}")]
+    NoRightToGive {
+        /// `user root`, `group debian`.
+        what: String,
+    },
+    /// An option's value makes no sense.
+    #[error("{0}")]
+    Option(String),
+    /// A plain row where only encrypted ones are handled.
+    #[error("is a row of [plain]: there is nothing to encrypt or decrypt in it")]
+    PlainRow,
+    /// A guard refuses.
+    #[error("{0}")]
+    Refusal(#[from] Refusal),
+    /// The rules file is wrong.
+    #[error("{}: {source}", path.display())]
+    Rules {
+        /// The rules file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: RulesError,
+    },
+    /// The rule holds what this version cannot honour.
+    #[error("{}: creation rule {rule} holds {names}, which this version cannot honour yet", path.display())]
+    RuleUnsupported {
+        /// The rules file.
+        path: PathBuf,
+        /// The rule's position.
+        rule: usize,
+        /// The keys.
+        names: String,
+    },
+    /// A rule without recipients.
+    #[error("{}: creation rule {rule} names no age recipient", path.display())]
+    RuleWithoutKeys {
+        /// The rules file.
+        path: PathBuf,
+        /// The rule's position.
+        rule: usize,
+    },
+    /// A word that names no entry.
+    #[error("{0}")]
+    Selection(#[from] SelectionError),
+    /// The state directory cannot be used.
+    #[error("the state directory cannot be used: {source}")]
+    State {
+        /// Why.
+        source: FsError,
+    },
+    /// An account that does not exist here.
+    #[error("the {kind} `{name}` does not exist here")]
+    UnknownAccount {
+        /// `user` or `group`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The file on the server cannot be read.
+    #[error("{}: cannot read: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A format that cannot be stored natively yet.
+    #[error("the file is {format} by its name, which this version cannot store as such yet")]
+    UnsupportedName {
+        /// The format.
+        format: &'static str,
+    },
+}
+
+impl ErrorKind {
+    /// Returns the stable word for the kind.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Document(error) => match error {
+                DocumentError::MacMismatch => "mac-mismatch",
+                DocumentError::Token { .. } | DocumentError::Value { .. } => "altered",
+                DocumentError::NotEncrypted { .. } => "not-encrypted",
+                DocumentError::NotSops | DocumentError::Empty => "not-sops",
+                DocumentError::ConflictMarker { .. } => "conflict-marker",
+                DocumentError::UnsupportedForm { .. } => "unsupported-form",
+                _ => "damaged",
+            },
+            Self::EncryptedMissing => "encrypted-missing",
+            Self::Fs(_) | Self::Unreadable { .. } => "io",
+            Self::Git(_) => "git",
+            Self::IdentityTarget { .. } => "identity-target",
+            Self::Interrupted { .. } => "interrupted",
+            Self::Key(KeyError::NoIdentity { .. }) => "no-identity",
+            Self::Key(_) => "key",
+            Self::Lock(_) => "locked",
+            Self::Manifest(_) | Self::NoManifest { .. } => "manifest",
+            Self::NoRightToGive { .. } | Self::UnknownAccount { .. } => "owner",
+            Self::NoRoot | Self::NotTheServer { .. } => "root",
+            Self::Option(_) | Self::PlainRow | Self::Selection(_) => "usage",
+            Self::Refusal(refusal) => match refusal {
+                Refusal::AlreadyEncrypted => "source-encrypted",
+                Refusal::Blank | Refusal::CommentsOnly | Refusal::Empty => "source-empty",
+                Refusal::BreakGlassMissing { .. } => "break-glass-missing",
+                Refusal::ConflictMarker { .. } => "conflict-marker",
+                Refusal::Differs { .. } => "differs",
+                Refusal::MultiLineValue { .. } => "multi-line-value",
+                Refusal::NoRule { .. } | Refusal::NoRulesFile => "no-rule",
+                Refusal::NotOpenable => "not-openable",
+                Refusal::NotRegular { .. } => "not-regular",
+                Refusal::RecipientsDiffer { .. } => "recipients-differ",
+                Refusal::SelectionDiffers { .. } => "selection-differs",
+                Refusal::SourceMissing => "source-missing",
+                Refusal::TooLarge { .. } => "too-large",
+                Refusal::TrackedTarget { .. } => "tracked-target",
+                Refusal::Unreadable { .. } => "source-unreadable",
+                Refusal::Unrepresentable { .. } => "unrepresentable",
+            },
+            Self::Rules { .. } | Self::RuleUnsupported { .. } | Self::RuleWithoutKeys { .. } => {
+                "rules"
+            }
+            Self::State { .. } => "state",
+            Self::UnsupportedName { .. } => "unsupported-format",
+        }
+    }
+
+    /// Returns how bad it is.
+    pub fn severity(&self) -> Severity {
+        match self {
+            Self::Refusal(_)
+            | Self::IdentityTarget { .. }
+            | Self::RuleUnsupported { .. }
+            | Self::RuleWithoutKeys { .. } => Severity::Refused,
+            _ => Severity::Trouble,
+        }
+    }
+}
+
+/// A problem of a run or of one of its entries.
+#[derive(Debug)]
+pub struct Problem {
+    /// The entry it happened to.
+    pub entry: Option<String>,
+    /// What went wrong.
+    pub kind: ErrorKind,
+    /// What to do about it: one sentence with a command.
+    pub help: Option<String>,
+}
+
+impl Problem {
+    /// Returns a problem of the whole run.
+    pub fn new(kind: impl Into<ErrorKind>) -> Self {
+        Self {
+            entry: None,
+            kind: kind.into(),
+            help: None,
+        }
+    }
+
+    /// Returns a problem of an entry.
+    pub fn of(entry: &str, kind: impl Into<ErrorKind>) -> Self {
+        Self {
+            entry: Some(entry.to_owned()),
+            ..Self::new(kind)
+        }
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+/// Why a command stopped before it could report: everything that was wrong.
+#[derive(Debug, Default)]
+pub struct Error {
+    /// The problems, in order.
+    pub problems: Vec<Problem>,
+}
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Self {
+        Self {
+            problems: vec![problem],
+        }
+    }
+}
+
+impl<K: Into<ErrorKind>> From<K> for Error {
+    fn from(kind: K) -> Self {
+        Problem::new(kind).into()
+    }
+}

@@ -1,0 +1,288 @@
+//! The git checkout around the manifest: read, never written.
+//!
+//! Read with the library, so that no hook or configured program of somebody else's checkout runs.
+//! Repositories the library cannot open (SHA-256 objects, reftable) are read through the `git`
+//! program, started as the checkout's owner when root is at work.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use git2::{ErrorCode, ObjectType, Oid, Repository};
+
+use super::process;
+
+/// A checkout.
+pub struct Checkout {
+    top: PathBuf,
+    reader: Reader,
+}
+
+enum Reader {
+    Library(Mutex<Repository>),
+    Program { owner: (u32, u32) },
+}
+
+/// How the branch stands to its upstream, as of the last fetch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// The upstream's short name, such as `origin/main`.
+    pub name: String,
+    /// Commits here that are not there.
+    pub ahead: usize,
+    /// Commits there that are not here.
+    pub behind: usize,
+    base: String,
+}
+
+/// Why nothing can be said about a checkout.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GitError {
+    /// The library failed.
+    #[error("cannot read the git repository: {}", .0.message())]
+    Library(#[from] git2::Error),
+    /// The program failed.
+    #[error("cannot read the git repository with the `git` program: {0}")]
+    Program(#[from] io::Error),
+}
+
+impl Checkout {
+    /// Finds the checkout that contains `folder`; `None` where there is none.
+    ///
+    /// # Errors
+    /// When there is one that cannot be read.
+    #[expect(
+        unsafe_code,
+        reason = "the library offers this switch only as an unsafe function; \
+        it is set before any repository is opened, and reading runs no program"
+    )]
+    pub fn discover(folder: &Path) -> Result<Option<Self>, GitError> {
+        // Root works on checkouts that belong to somebody else: reading them is safe.
+        // SAFETY: no other thread uses the library at this point.
+        unsafe {
+            git2::opts::set_verify_owner_validation(false)?;
+        }
+        match Repository::discover(folder) {
+            Ok(repository) => {
+                let Some(top) = repository.workdir().and_then(|top| top.canonicalize().ok()) else {
+                    return Ok(None);
+                };
+                Ok(Some(Self {
+                    top,
+                    reader: Reader::Library(Mutex::new(repository)),
+                }))
+            }
+            Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
+            Err(error) => Self::through_program(folder).map_err(|_| error.into()),
+        }
+    }
+
+    fn through_program(folder: &Path) -> Result<Option<Self>, GitError> {
+        let metadata = folder.metadata()?;
+        let owner = (metadata.uid(), metadata.gid());
+        let output = process::capture_git(folder, owner, &["rev-parse", "--show-toplevel"])?;
+        let top = PathBuf::from(OsStr::from_bytes(output.trim_ascii_end())).canonicalize()?;
+        Ok(Some(Self {
+            top,
+            reader: Reader::Program { owner },
+        }))
+    }
+
+    /// Returns the top folder of the work tree, links resolved.
+    pub fn top(&self) -> &Path {
+        &self.top
+    }
+
+    fn inside<'p>(&self, path: &'p Path) -> Option<&'p Path> {
+        path.strip_prefix(&self.top).ok()
+    }
+
+    fn git(&self, args: &[&str]) -> Result<Vec<u8>, GitError> {
+        match &self.reader {
+            Reader::Program { owner } => Ok(process::capture_git(&self.top, *owner, args)?),
+            Reader::Library(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Returns whether the index holds the file at the absolute path `path`.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn is_tracked(&self, path: &Path) -> Result<bool, GitError> {
+        let Some(relative) = self.inside(path) else {
+            return Ok(false);
+        };
+        match &self.reader {
+            Reader::Library(repository) => {
+                let repository = repository
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut index = repository.index()?;
+                index.read(false)?;
+                Ok(index.get_path(relative, 0).is_some())
+            }
+            Reader::Program { .. } => {
+                let relative = relative.to_string_lossy();
+                let listed =
+                    self.git(&["--literal-pathspecs", "ls-files", "-z", "--", &relative])?;
+                Ok(!listed.is_empty())
+            }
+        }
+    }
+
+    /// Returns whether `HEAD` holds exactly `content` for the file at the absolute path `path`.
+    ///
+    /// # Errors
+    /// When `HEAD` cannot be read; a repository without a commit holds nothing.
+    pub fn is_committed(&self, path: &Path, content: &[u8]) -> Result<bool, GitError> {
+        let Some(relative) = self.inside(path) else {
+            return Ok(false);
+        };
+        match &self.reader {
+            Reader::Library(repository) => {
+                let repository = repository
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let committed = blob_at(&repository, "HEAD", relative)?;
+                Ok(committed == Some(Oid::hash_object(ObjectType::Blob, content)?))
+            }
+            Reader::Program { .. } => {
+                let object = format!("HEAD:{}", relative.to_string_lossy());
+                // No such file in `HEAD`, or no commit: git fails.
+                Ok(self
+                    .git(&["cat-file", "blob", &object])
+                    .is_ok_and(|blob| blob == content))
+            }
+        }
+    }
+
+    /// Returns how the current branch stands to its upstream; `None` where it has none.
+    ///
+    /// # Errors
+    /// When the history cannot be read.
+    pub fn upstream(&self) -> Result<Option<Upstream>, GitError> {
+        match &self.reader {
+            Reader::Library(repository) => {
+                let repository = repository
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                upstream_of(&repository)
+            }
+            Reader::Program { .. } => {
+                let text =
+                    |bytes: Vec<u8>| String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned();
+                let Ok(name) = self.git(&["rev-parse", "--abbrev-ref", "@{upstream}"]) else {
+                    return Ok(None);
+                };
+                let counts =
+                    self.git(&["rev-list", "--left-right", "--count", "HEAD...@{upstream}"])?;
+                let counts = text(counts);
+                let mut counts = counts
+                    .split_whitespace()
+                    .map(|count| count.parse().unwrap_or(0));
+                let base = self
+                    .git(&["merge-base", "HEAD", "@{upstream}"])
+                    .map(text)
+                    .unwrap_or_default();
+                let (ahead, behind) = (counts.next().unwrap_or(0), counts.next().unwrap_or(0));
+                Ok(Some(Upstream {
+                    name: text(name),
+                    ahead,
+                    behind,
+                    base,
+                }))
+            }
+        }
+    }
+
+    /// Returns whether `HEAD` and the upstream's side agree on the file at the absolute path
+    /// `path`: whether commits that are not pushed change it.
+    ///
+    /// # Errors
+    /// When the history cannot be read.
+    pub fn is_pushed(&self, path: &Path, upstream: &Upstream) -> Result<bool, GitError> {
+        let Some(relative) = self.inside(path) else {
+            return Ok(true);
+        };
+        if upstream.ahead == 0 {
+            return Ok(true);
+        }
+        match &self.reader {
+            Reader::Library(repository) => {
+                let repository = repository
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let here = blob_at(&repository, "HEAD", relative)?;
+                let there = if upstream.base.is_empty() {
+                    None
+                } else {
+                    blob_at(&repository, &upstream.base, relative)?
+                };
+                Ok(here == there)
+            }
+            Reader::Program { .. } => {
+                let object = |revision: &str| {
+                    let name = format!("{revision}:{}", relative.to_string_lossy());
+                    self.git(&["rev-parse", "--verify", "--quiet", &name]).ok()
+                };
+                Ok(object("HEAD") == object(&upstream.base))
+            }
+        }
+    }
+}
+
+fn blob_at(repository: &Repository, revision: &str, path: &Path) -> Result<Option<Oid>, GitError> {
+    let none_if_absent = |error: git2::Error| match error.code() {
+        ErrorCode::NotFound | ErrorCode::UnbornBranch => Ok(None),
+        _ => Err(GitError::from(error)),
+    };
+    let tree = match repository
+        .revparse_single(revision)
+        .and_then(|object| object.peel_to_tree())
+    {
+        Ok(tree) => tree,
+        Err(error) => return none_if_absent(error),
+    };
+    tree.get_path(path)
+        .map(|entry| Some(entry.id()))
+        .or_else(none_if_absent)
+}
+
+fn upstream_of(repository: &Repository) -> Result<Option<Upstream>, GitError> {
+    let Ok(head) = repository.head() else {
+        return Ok(None);
+    };
+    if !head.is_branch() {
+        return Ok(None);
+    }
+    let (Ok(upstream), Some(here)) = (
+        git2::Branch::wrap(head.resolve()?).upstream(),
+        head.target(),
+    ) else {
+        return Ok(None);
+    };
+    let Some(there) = upstream.get().target() else {
+        return Ok(None);
+    };
+    let (ahead, behind) = repository.graph_ahead_behind(here, there)?;
+    let base = repository
+        .merge_base(here, there)
+        .map(|oid| oid.to_string())
+        .unwrap_or_default();
+    let name = upstream
+        .name()
+        .ok()
+        .flatten()
+        .unwrap_or("upstream")
+        .to_owned();
+    Ok(Some(Upstream {
+        name,
+        ahead,
+        behind,
+        base,
+    }))
+}

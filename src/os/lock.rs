@@ -1,0 +1,107 @@
+//! One writing run at a time: advisory locks on directories.
+//!
+//! The directories themselves are locked (the repository's and the root's), so there is no lock
+//! file to own, to leave behind or to explain.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+
+/// How long a second run waits for the first.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A lock on a directory, held until dropped.
+pub struct DirectoryLock {
+    _descriptor: OwnedFd,
+}
+
+/// Why a directory could not be locked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LockError {
+    /// Another run holds it.
+    #[error("{}: another run is writing here ({holder})", path.display())]
+    Held {
+        /// The directory.
+        path: PathBuf,
+        /// Program and process number, as far as the system tells.
+        holder: String,
+    },
+    /// The directory cannot be opened or the file system has no locks.
+    #[error("{}: cannot be locked", path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// Locks a directory. Waits up to ten seconds for another run unless `wait` is false; `waiting`
+/// is told once who holds it.
+///
+/// # Errors
+/// `Held` when the other run does not end in time, `Io`.
+pub fn lock_directory(
+    path: &Path,
+    wait: bool,
+    mut waiting: impl FnMut(&str),
+) -> Result<DirectoryLock, LockError> {
+    let failed = |source: rustix::io::Errno| LockError::Io {
+        path: path.to_owned(),
+        source: source.into(),
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let descriptor = open(path, flags, Mode::empty()).map_err(failed)?;
+    let started = Instant::now();
+    let mut told = false;
+    loop {
+        match flock(&descriptor, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                return Ok(DirectoryLock {
+                    _descriptor: descriptor,
+                });
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(failed(error)),
+        }
+        let holder = holder_of(path);
+        if !wait || started.elapsed() >= PATIENCE {
+            return Err(LockError::Held {
+                path: path.to_owned(),
+                holder,
+            });
+        }
+        if !told {
+            waiting(&holder);
+            told = true;
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// Names the process that holds the lock, from the kernel's table of locks.
+fn holder_of(path: &Path) -> String {
+    let find = || -> Option<String> {
+        let inode = File::open(path).ok()?.metadata().ok()?.ino();
+        let table = std::fs::read_to_string("/proc/locks").ok()?;
+        let suffix = format!(":{inode}");
+        let line = table.lines().find(|line| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            fields.get(1) == Some(&"FLOCK")
+                && fields.get(5).is_some_and(|field| field.ends_with(&suffix))
+        })?;
+        let pid = line.split_whitespace().nth(4)?;
+        let program = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        Some(format!("{} with process number {pid}", program.trim()))
+    };
+    find().unwrap_or_else(|| "its process could not be found out".to_owned())
+}

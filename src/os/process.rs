@@ -1,0 +1,127 @@
+//! Other programs: `getent`, `git`, a key command, a pager.
+
+use std::ffi::OsStr;
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Runs a program without input and returns its standard output.
+///
+/// # Errors
+/// When it cannot be started or does not exit with 0.
+#[expect(clippy::disallowed_methods, reason = "programs are started here")]
+pub fn capture<S: AsRef<OsStr>>(program: &str, args: &[S]) -> io::Result<Vec<u8>> {
+    let output = Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()?;
+    if output.status.success() {
+        Ok(output.stdout)
+    } else {
+        Err(io::Error::other(format!("it ended with {}", output.status)))
+    }
+}
+
+/// Runs a key command with one more variable and returns its standard output. Its standard error
+/// is the user's: it may say what it waits for.
+///
+/// # Errors
+/// When it cannot be started or does not exit with 0.
+#[expect(clippy::disallowed_methods, reason = "programs are started here")]
+pub fn capture_with_variable(words: &[String], name: &str, value: &str) -> io::Result<Vec<u8>> {
+    let (program, args) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let output = Command::new(program)
+        .args(args)
+        .env(name, value)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()?;
+    if output.status.success() {
+        Ok(output.stdout)
+    } else {
+        Err(io::Error::other(format!("it ended with {}", output.status)))
+    }
+}
+
+/// Runs `git` in `directory` as the user and group `owner` and returns its standard output. No
+/// hook, file system monitor or system configuration of the repository is run, and no lock is
+/// taken.
+///
+/// # Errors
+/// When git is missing or fails.
+#[expect(clippy::disallowed_methods, reason = "programs are started here")]
+pub fn capture_git(directory: &Path, owner: (u32, u32), args: &[&str]) -> io::Result<Vec<u8>> {
+    let mut command = Command::new("git");
+    command.arg("-C").arg(directory);
+    command.args([
+        "-c",
+        "core.fsmonitor=false",
+        "-c",
+        "core.hooksPath=/dev/null",
+    ]);
+    command
+        .args(args)
+        .env("GIT_OPTIONAL_LOCKS", "0")
+        .env("GIT_TERMINAL_PROMPT", "0");
+    for name in [
+        "GIT_DIR",
+        "GIT_WORK_TREE",
+        "GIT_INDEX_FILE",
+        "GIT_EXTERNAL_DIFF",
+        "GIT_PAGER",
+    ] {
+        command.env_remove(name);
+    }
+    if rustix::process::geteuid().is_root() && owner.0 != 0 {
+        command.uid(owner.0).gid(owner.1);
+    }
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()?;
+    if output.status.success() {
+        Ok(output.stdout)
+    } else {
+        Err(io::Error::other(format!(
+            "`git` ended with {}",
+            output.status
+        )))
+    }
+}
+
+/// Shows `text` through the pager `words` on our own terminal. Returns whether it could be
+/// started; a pager that is left early is no error.
+#[expect(clippy::disallowed_methods, reason = "programs are started here")]
+pub fn page(words: &[String], text: &[u8]) -> bool {
+    let Some((program, args)) = words.split_first() else {
+        return false;
+    };
+    // Raw colours, leave at once what fits the screen, keep the screen.
+    let child = Command::new(program)
+        .args(args)
+        .env("LESS", "FRX")
+        .stdin(Stdio::piped())
+        .spawn();
+    let Ok(mut child) = child else { return false };
+    if let Some(mut input) = child.stdin.take() {
+        let _ = input.write_all(text);
+    }
+    let _ = child.wait();
+    true
+}
+
+/// Turns off core dumps and reading of this process's memory by others, so that no plaintext
+/// leaves it that way.
+pub fn protect_memory() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    // Not permitted to lower a limit: nothing to be done about it.
+    let _ = setrlimit(Resource::Core, none);
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}

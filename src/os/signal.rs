@@ -1,0 +1,53 @@
+//! SIGINT and SIGTERM while files are being written.
+//!
+//! Reading commands die at once, as the system has it. While a plan is carried out the signals are
+//! only noted, and the run stops at the next moment at which every file is whole.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::{SigId, flag, low_level};
+
+/// Notes signals from its creation until it is dropped.
+pub struct Watch {
+    received: Arc<AtomicUsize>,
+    registered: Vec<SigId>,
+}
+
+impl Watch {
+    /// Starts noting SIGINT and SIGTERM instead of dying from them.
+    pub fn start() -> Self {
+        let received = Arc::new(AtomicUsize::new(0));
+        let register = |signal| {
+            flag::register_usize(
+                signal,
+                Arc::clone(&received),
+                usize::try_from(signal).unwrap_or(0),
+            )
+        };
+        let registered = [SIGINT, SIGTERM]
+            .into_iter()
+            .filter_map(|signal| register(signal).ok())
+            .collect();
+        Self {
+            received,
+            registered,
+        }
+    }
+
+    /// Returns the number of the signal that came, if one did.
+    pub fn received(&self) -> Option<i32> {
+        i32::try_from(self.received.load(Ordering::SeqCst))
+            .ok()
+            .filter(|&signal| signal != 0)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        for id in self.registered.drain(..) {
+            low_level::unregister(id);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What can be wrong with a declaration, and why a guard refuses. Never holds a value of a secret.
+
+use std::fmt;
+
+/// One thing wrong with the manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestProblem {
+    /// Line, from 1.
+    pub line: usize,
+    /// Column, from 1.
+    pub column: usize,
+    /// What is wrong, one line.
+    pub message: String,
+}
+
+/// Everything wrong with a manifest, each as `file:line:column: message`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ManifestError {
+    /// The manifest's path as shown to the user.
+    pub path: String,
+    /// The problems, in file order.
+    pub problems: Vec<ManifestProblem>,
+}
+
+impl fmt::Display for ManifestError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.problems.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            let ManifestProblem {
+                line,
+                column,
+                message,
+            } = problem;
+            write!(
+                formatter,
+                "{separator}{}:{line}:{column}: {message}",
+                self.path
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Words on the command line that name no entry.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SelectionError {
+    /// A glob that cannot be compiled.
+    #[error("`{pattern}` is not a glob pattern")]
+    BadGlob {
+        /// The word.
+        pattern: String,
+    },
+    /// No entry has this name.
+    #[error("no entry is called `{name}`")]
+    Unknown {
+        /// The word.
+        name: String,
+        /// The closest entry.
+        closest: Option<String>,
+    },
+}
+
+/// Why a guard refuses to capture a source or to place a file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The source is a SOPS file.
+    #[error("the source is already encrypted by SOPS")]
+    AlreadyEncrypted,
+    /// The source holds only blanks.
+    #[error("the source holds only blanks")]
+    Blank,
+    /// A recipient marked as break-glass is not in the rule.
+    #[error("the rule does not name {names}, marked `break_glass` in the manifest")]
+    BreakGlassMissing {
+        /// Names of the recipients.
+        names: String,
+    },
+    /// The source holds comments and blanks only.
+    #[error("the source holds only comments")]
+    CommentsOnly,
+    /// Merge conflict markers in the source.
+    #[error("line {line}: the source holds a merge conflict marker")]
+    ConflictMarker {
+        /// Line of the first one.
+        line: usize,
+    },
+    /// The server's file differs from what would be written.
+    #[error("the server's file differs from the repository: {changes}")]
+    Differs {
+        /// The keys, with signs.
+        changes: String,
+    },
+    /// The source has no bytes.
+    #[error("the source is empty (zero bytes)")]
+    Empty,
+    /// A value in quotes that goes on over further lines.
+    #[error(
+        "line {line}: the quoted value of `{key}` goes on over further lines, of which stock dotenv SOPS would take parts for key names and store them in clear"
+    )]
+    MultiLineValue {
+        /// Line where it begins.
+        line: usize,
+        /// Its key.
+        key: String,
+    },
+    /// The entry's file on the server is not a regular file.
+    #[error("it is {kind}, not a regular file")]
+    NotRegular {
+        /// What it is.
+        kind: &'static str,
+    },
+    /// No creation rule governs the file.
+    #[error("no creation rule of {rules} matches `{path}`")]
+    NoRule {
+        /// The rules file.
+        rules: String,
+        /// The path the rules were asked for.
+        path: String,
+    },
+    /// No rules file.
+    #[error("there is no `.sops.yaml` that says who may read it")]
+    NoRulesFile,
+    /// No identity at hand opens what would be written.
+    #[error(
+        "none of its recipients is an identity at hand, so what is written could not be checked or opened here"
+    )]
+    NotOpenable,
+    /// The file's recipients differ from its rule.
+    #[error("its recipients differ from its rule: {changes}")]
+    RecipientsDiffer {
+        /// Who would be added and removed.
+        changes: String,
+    },
+    /// The file's selection options differ from its rule.
+    #[error("its options differ from its rule: the file has `{file}`, the rule `{rule}`")]
+    SelectionDiffers {
+        /// The file's options.
+        file: String,
+        /// The rule's options.
+        rule: String,
+    },
+    /// The source does not exist.
+    #[error("the source does not exist on the server")]
+    SourceMissing,
+    /// The source is longer than allowed.
+    #[error("the source is {bytes} bytes long, more than the limit of {limit}")]
+    TooLarge {
+        /// Its length.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// The target is tracked by git.
+    #[error("git tracks the plaintext file `{path}`")]
+    TrackedTarget {
+        /// The path.
+        path: String,
+    },
+    /// The source cannot be read.
+    #[error("the source cannot be read: {reason}")]
+    Unreadable {
+        /// The system's reason.
+        reason: String,
+    },
+    /// The source cannot be carried in its format.
+    #[error("{reason}")]
+    Unrepresentable {
+        /// Line and construct, or key.
+        reason: String,
+    },
+}

@@ -1,0 +1,825 @@
+//! `secret-files.toml`: which encrypted file of the repository is which file on the server.
+//!
+//! Everything wrong is collected and reported with line and column; an unknown key is an error
+//! that names the closest known one, since a field that is silently ignored is a promise broken.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use globset::GlobBuilder;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::sops::store::Format;
+
+use super::closest;
+use super::error::{ManifestError, ManifestProblem, SelectionError};
+use super::placement::{check_repository_path, check_server_path, parse_mode};
+
+/// The manifest's file name.
+pub const MANIFEST_FILE: &str = "secret-files.toml";
+/// The suffix of encrypted files.
+pub const ENCRYPTED_SUFFIX: &str = ".enc";
+
+/// What kind of row an entry comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `[plain]`: tracked, not secret, the same bytes on both sides.
+    Plain,
+    /// `[files]`: encrypted in the repository.
+    Secret,
+}
+
+/// How a target is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteMode {
+    /// Into the file that is there: for files mounted into containers one by one. Not atomic.
+    InPlace,
+    /// A new file takes the place of the old one in one step.
+    Rename,
+}
+
+/// One row of the manifest, defaults applied.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The file in the repository, relative to the manifest; its name in messages.
+    pub repository_path: String,
+    /// The file on the server, relative to the root.
+    pub server_path: String,
+    /// Which table it stands in.
+    pub kind: Kind,
+    /// The stored form, where it is written out.
+    pub format: Option<Format>,
+    /// Owner, a name or a number.
+    pub owner: Option<String>,
+    /// Group, a name or a number.
+    pub group: Option<String>,
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// How the target is written.
+    pub write: WriteMode,
+    /// A missing source is fine.
+    pub optional: bool,
+    /// Line in the manifest, from 1.
+    pub line: usize,
+}
+
+/// A plaintext format that is recognised by name but cannot be stored natively yet.
+pub type UnsupportedName = &'static str;
+
+impl Entry {
+    /// Returns the path in the repository without the `.enc` suffix.
+    pub fn path_without_suffix(&self) -> &str {
+        self.repository_path
+            .strip_suffix(ENCRYPTED_SUFFIX)
+            .unwrap_or(&self.repository_path)
+    }
+
+    /// Returns whether the plaintext is an environment file by its name on the server.
+    pub fn is_env(&self) -> bool {
+        let name = self.server_path.rsplit('/').next().unwrap_or_default();
+        name.starts_with(".env") || name.ends_with(".env")
+    }
+
+    /// Returns the form a new encrypted file is stored in.
+    ///
+    /// # Errors
+    /// The name of the plaintext's format where this version cannot store it yet.
+    pub fn format_for_new(&self) -> Result<Format, UnsupportedName> {
+        if let Some(format) = self.format {
+            return Ok(format);
+        }
+        if self.is_env() {
+            return Ok(Format::Dotenv);
+        }
+        match self
+            .server_path
+            .rsplit_once('.')
+            .map(|(_, extension)| extension)
+        {
+            Some("yaml" | "yml") => Err("YAML"),
+            Some("json") => Err("JSON"),
+            Some("ini") => Err("INI"),
+            _ => Ok(Format::Binary),
+        }
+    }
+}
+
+/// A named recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedRecipient {
+    /// The name.
+    pub name: String,
+    /// The recipient as text.
+    pub key: String,
+    /// Kept for emergencies: every rule must name it.
+    pub break_glass: bool,
+}
+
+/// The whole manifest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manifest {
+    /// The folder on the server that server paths are relative to, as written.
+    pub root: Option<String>,
+    /// An identity file that is tried besides the usual sources, as written.
+    pub identity: Option<String>,
+    /// All rows, in file order.
+    pub entries: Vec<Entry>,
+    /// Names for recipients.
+    pub recipients: Vec<NamedRecipient>,
+}
+
+impl Manifest {
+    /// Reads a manifest. `path` is what error messages call it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(text: &str, path: &str) -> Result<Self, ManifestError> {
+        let mut reader = Reader {
+            text,
+            problems: Vec::new(),
+        };
+        let manifest = reader.read();
+        let mut problems = reader.problems;
+        problems.sort_by_key(|problem| (problem.line, problem.column));
+        match manifest {
+            Some(manifest) if problems.is_empty() => Ok(manifest),
+            _ => Err(ManifestError {
+                path: path.to_owned(),
+                problems,
+            }),
+        }
+    }
+
+    /// Returns the name of a recipient, or the recipient itself where it has none.
+    pub fn name_recipient(&self, key: &str) -> String {
+        let named = self
+            .recipients
+            .iter()
+            .find(|recipient| recipient.key == key);
+        named.map_or_else(
+            || key.to_owned(),
+            |recipient| format!("{} ({})", recipient.name, shortened(key)),
+        )
+    }
+
+    /// Returns the indices of the entries that `words` name, in manifest order; all of them where
+    /// there are no words. A word is a repository path, one without `.enc`, a server path, a glob
+    /// over these, or a folder with a final `/`. `located` turns a word into further spellings: the
+    /// paths relative to repository and root that it names from the working directory.
+    ///
+    /// # Errors
+    /// The first word that names nothing.
+    pub fn select(
+        &self,
+        words: &[String],
+        located: impl Fn(&str) -> Located,
+    ) -> Result<Vec<usize>, SelectionError> {
+        if words.is_empty() {
+            return Ok((0..self.entries.len()).collect());
+        }
+        let mut selected = vec![false; self.entries.len()];
+        for word in words {
+            let mut found = self.matching(|name| name == word);
+            if found.is_empty() && word.contains(['*', '?', '[', '{']) {
+                let glob = GlobBuilder::new(word).literal_separator(true).build();
+                let pattern = word.clone();
+                let glob = glob
+                    .map_err(|_| SelectionError::BadGlob { pattern })?
+                    .compile_matcher();
+                found = self.matching(|name| glob.is_match(name));
+            }
+            if found.is_empty() && word.ends_with('/') {
+                found = self.matching(|name| name.starts_with(word.as_str()));
+            }
+            if found.is_empty() {
+                found = self.at(&located(word));
+            }
+            if found.is_empty() {
+                return Err(self.unknown(word));
+            }
+            found.into_iter().for_each(|index| selected[index] = true);
+        }
+        Ok((0..selected.len())
+            .filter(|&index| selected[index])
+            .collect())
+    }
+
+    fn matching(&self, matches: impl Fn(&str) -> bool) -> Vec<usize> {
+        let any = |entry: &Entry| {
+            matches(&entry.repository_path)
+                || matches(entry.path_without_suffix())
+                || matches(&entry.server_path)
+        };
+        (0..self.entries.len())
+            .filter(|&index| any(&self.entries[index]))
+            .collect()
+    }
+
+    fn at(&self, located: &Located) -> Vec<usize> {
+        let same = |entry: &Entry| {
+            located.in_repository.as_deref().is_some_and(|path| {
+                path == entry.repository_path || path == entry.path_without_suffix()
+            }) || located.in_root.as_deref() == Some(&entry.server_path)
+        };
+        (0..self.entries.len())
+            .filter(|&index| same(&self.entries[index]))
+            .collect()
+    }
+
+    fn unknown(&self, word: &str) -> SelectionError {
+        let names = self.entries.iter().flat_map(|entry| {
+            [
+                entry.repository_path.as_str(),
+                entry.path_without_suffix(),
+                entry.server_path.as_str(),
+            ]
+        });
+        let closest = closest(word, names).map(str::to_owned);
+        SelectionError::Unknown {
+            name: word.to_owned(),
+            closest,
+        }
+    }
+}
+
+/// What a word on the command line names from the working directory.
+#[derive(Clone, Debug, Default)]
+pub struct Located {
+    /// Path relative to the repository.
+    pub in_repository: Option<String>,
+    /// Path relative to the root.
+    pub in_root: Option<String>,
+}
+
+/// Shortens a recipient for messages: `age1qcqt2…sra4rm`.
+fn shortened(key: &str) -> String {
+    if key.is_ascii() && key.len() > 24 {
+        format!("{}…{}", &key[..12], &key[key.len() - 6..])
+    } else {
+        key.to_owned()
+    }
+}
+
+const TOP_KEYS: [&str; 6] = [
+    "version",
+    "requires",
+    "defaults",
+    "files",
+    "plain",
+    "recipients",
+];
+const DEFAULT_KEYS: [&str; 5] = ["root", "identity", "owner", "group", "mode"];
+const FILE_KEYS: [&str; 7] = [
+    "path", "format", "owner", "group", "mode", "write", "optional",
+];
+const PLAIN_KEYS: [&str; 6] = ["path", "owner", "group", "mode", "write", "optional"];
+const RECIPIENT_KEYS: [&str; 2] = ["key", "break_glass"];
+
+type Value<'a> = Spanned<DeValue<'a>>;
+
+/// Reads the parsed TOML and collects problems.
+struct Reader<'t> {
+    text: &'t str,
+    problems: Vec<ManifestProblem>,
+}
+
+/// The defaults every row starts from.
+#[derive(Default)]
+struct Defaults {
+    root: Option<String>,
+    identity: Option<String>,
+    owner: Option<String>,
+    group: Option<String>,
+    mode: Option<u32>,
+}
+
+impl Reader<'_> {
+    fn problem(&mut self, span: Range<usize>, message: impl Into<String>) {
+        let before = &self.text[..span.start.min(self.text.len())];
+        let line = before.matches('\n').count() + 1;
+        let column = before
+            .rsplit('\n')
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .count()
+            + 1;
+        self.problems.push(ManifestProblem {
+            line,
+            column,
+            message: message.into(),
+        });
+    }
+
+    fn read(&mut self) -> Option<Manifest> {
+        let parsed = match DeTable::parse(self.text) {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                self.problem(
+                    error.span().unwrap_or(0..0),
+                    error.message().replace('\n', "; "),
+                );
+                return None;
+            }
+        };
+        let top = parsed.get_ref();
+        self.check_keys(top, &TOP_KEYS, "");
+        self.read_version(top);
+        let defaults = self
+            .table(top, "defaults")
+            .map(|table| self.read_defaults(table))
+            .unwrap_or_default();
+        let mut entries = Vec::new();
+        if let Some(table) = self.table(top, "files") {
+            entries.extend(self.read_rows(table, Kind::Secret, &defaults));
+        }
+        if let Some(table) = self.table(top, "plain") {
+            entries.extend(self.read_rows(table, Kind::Plain, &defaults));
+        }
+        self.check_unique(&entries);
+        let recipients = self
+            .table(top, "recipients")
+            .map(|table| self.read_recipients(table))
+            .unwrap_or_default();
+        let Defaults { root, identity, .. } = defaults;
+        let entries = entries.into_iter().map(|(entry, _)| entry).collect();
+        Some(Manifest {
+            root,
+            identity,
+            entries,
+            recipients,
+        })
+    }
+
+    fn read_version(&mut self, top: &DeTable<'_>) {
+        match top.get("version") {
+            None => self.problem(0..0, "`version = 1` is missing"),
+            Some(value)
+                if value
+                    .get_ref()
+                    .as_integer()
+                    .is_some_and(|number| number.as_str() == "1") => {}
+            Some(value) => self.problem(
+                value.span(),
+                "`version` is not 1, the only version there is",
+            ),
+        }
+        let Some(value) = top.get("requires") else {
+            return;
+        };
+        let Some(wanted) = value.get_ref().as_str() else {
+            return self.problem(value.span(), "`requires` is not a string such as \"0.1\"");
+        };
+        let numbers = |text: &str| {
+            text.split('.')
+                .map(|part| part.parse::<u64>().ok())
+                .collect::<Option<Vec<_>>>()
+        };
+        match (numbers(wanted), numbers(env!("CARGO_PKG_VERSION"))) {
+            (Some(wanted_numbers), Some(own)) if wanted_numbers <= own => {}
+            (Some(_), Some(_)) => self.problem(
+                value.span(),
+                format!(
+                    "needs `secrets` {wanted} or later, this is {}: upgrade it",
+                    env!("CARGO_PKG_VERSION")
+                ),
+            ),
+            _ => self.problem(value.span(), "`requires` is not a version such as \"0.1\""),
+        }
+    }
+
+    fn read_defaults(&mut self, table: &DeTable<'_>) -> Defaults {
+        self.check_keys(table, &DEFAULT_KEYS, "[defaults]");
+        Defaults {
+            root: self.path_text(table, "root"),
+            identity: self.path_text(table, "identity"),
+            owner: self.account(table, "owner"),
+            group: self.account(table, "group"),
+            mode: self.mode(table),
+        }
+    }
+
+    fn read_rows(
+        &mut self,
+        table: &DeTable<'_>,
+        kind: Kind,
+        defaults: &Defaults,
+    ) -> Vec<(Entry, Range<usize>)> {
+        let mut rows: Vec<_> = table.iter().collect();
+        rows.sort_by_key(|(key, _)| key.span().start);
+        rows.into_iter()
+            .filter_map(|(key, value)| {
+                let entry = self.read_row(key.get_ref(), key.span(), value, kind, defaults)?;
+                Some((entry, key.span()))
+            })
+            .collect()
+    }
+
+    fn read_row(
+        &mut self,
+        key: &str,
+        key_span: Range<usize>,
+        value: &Value<'_>,
+        kind: Kind,
+        defaults: &Defaults,
+    ) -> Option<Entry> {
+        let before = self.problems.len();
+        if let Err(reason) = check_repository_path(key) {
+            self.problem(
+                key_span.clone(),
+                format!("`{}`: {reason}", key.escape_debug()),
+            );
+        } else if kind == Kind::Secret
+            && key
+                .strip_suffix(ENCRYPTED_SUFFIX)
+                .is_none_or(|stem| stem.is_empty() || stem.ends_with('/'))
+        {
+            self.problem(
+                key_span.clone(),
+                format!("`{key}`: the name of an encrypted file ends in `.enc`"),
+            );
+        }
+        let empty = DeTable::new();
+        let (table, path) = match value.get_ref() {
+            DeValue::String(path) => (&empty, Some((path.to_string(), value.span()))),
+            DeValue::Table(table) => {
+                let (keys, name): (&[&str], _) = match kind {
+                    Kind::Secret => (&FILE_KEYS, "a row of [files]"),
+                    Kind::Plain => (&PLAIN_KEYS, "a row of [plain]"),
+                };
+                self.check_keys(table, keys, name);
+                let path = table
+                    .get("path")
+                    .map(|path| (self.text_of(path, "path").unwrap_or_default(), path.span()));
+                if path.is_none() {
+                    self.problem(
+                        key_span.clone(),
+                        format!("`{key}`: `path`, the file on the server, is missing"),
+                    );
+                }
+                (table, path)
+            }
+            _ => {
+                self.problem(
+                    value.span(),
+                    format!("`{key}`: is neither a server path nor a table with `path`"),
+                );
+                return None;
+            }
+        };
+        let (server_path, path_span) = path?;
+        if let Err(reason) = check_server_path(&server_path) {
+            self.problem(
+                path_span,
+                format!("`{}`: {reason}", server_path.escape_debug()),
+            );
+        }
+        let entry = Entry {
+            repository_path: key.to_owned(),
+            server_path,
+            kind,
+            format: table.get("format").and_then(|value| self.format(value)),
+            owner: self
+                .account(table, "owner")
+                .or_else(|| defaults.owner.clone()),
+            group: self
+                .account(table, "group")
+                .or_else(|| defaults.group.clone()),
+            mode: self.mode(table).or(if kind == Kind::Secret {
+                defaults.mode
+            } else {
+                None
+            }),
+            write: table
+                .get("write")
+                .map_or(WriteMode::Rename, |value| self.write_mode(value)),
+            optional: table
+                .get("optional")
+                .is_some_and(|value| self.flag(value, "optional")),
+            line: self.text[..key_span.start].matches('\n').count() + 1,
+        };
+        (self.problems.len() == before).then_some(entry)
+    }
+
+    fn check_unique(&mut self, entries: &[(Entry, Range<usize>)]) {
+        let mut by_target: BTreeMap<&str, &Entry> = BTreeMap::new();
+        let mut by_source: BTreeMap<&str, &Entry> = BTreeMap::new();
+        for (entry, span) in entries {
+            if let Some(first) = by_target.insert(&entry.server_path, entry) {
+                let message = format!(
+                    "`{}` and `{}` (line {}) have the same file on the server, `{}`",
+                    entry.repository_path, first.repository_path, first.line, entry.server_path
+                );
+                self.problem(span.clone(), message);
+            }
+            if let Some(first) = by_source.insert(&entry.repository_path, entry) {
+                let message = format!(
+                    "`{}` stands here and on line {}",
+                    entry.repository_path, first.line
+                );
+                self.problem(span.clone(), message);
+            }
+        }
+        // A file cannot be the folder of another.
+        for (entry, span) in entries {
+            let mut folder = entry.server_path.as_str();
+            while let Some((parent, _)) = folder.rsplit_once('/') {
+                folder = parent;
+                if let Some(first) = by_target.get(folder) {
+                    let message = format!(
+                        "`{}` lies below `{}`, which is a file (line {})",
+                        entry.server_path, folder, first.line
+                    );
+                    self.problem(span.clone(), message);
+                }
+            }
+        }
+    }
+
+    fn read_recipients(&mut self, table: &DeTable<'_>) -> Vec<NamedRecipient> {
+        let mut rows: Vec<_> = table.iter().collect();
+        rows.sort_by_key(|(key, _)| key.span().start);
+        let mut recipients = Vec::new();
+        for (name, value) in rows {
+            let (key, break_glass) = match value.get_ref() {
+                DeValue::String(key) => (Some(key.to_string()), false),
+                DeValue::Table(table) => {
+                    self.check_keys(table, &RECIPIENT_KEYS, "a row of [recipients]");
+                    let break_glass = table
+                        .get("break_glass")
+                        .is_some_and(|flag| self.flag(flag, "break_glass"));
+                    if table.get("key").is_none() {
+                        self.problem(
+                            name.span(),
+                            format!("`{}`: `key` is missing", name.get_ref()),
+                        );
+                    }
+                    (self.text(table, "key"), break_glass)
+                }
+                _ => {
+                    self.problem(
+                        value.span(),
+                        format!(
+                            "`{}`: is neither a recipient nor a table with `key`",
+                            name.get_ref()
+                        ),
+                    );
+                    (None, false)
+                }
+            };
+            if let Some(key) = key {
+                recipients.push(NamedRecipient {
+                    name: name.get_ref().to_string(),
+                    key,
+                    break_glass,
+                });
+            }
+        }
+        recipients
+    }
+
+    fn check_keys(&mut self, table: &DeTable<'_>, known: &[&str], place: &str) {
+        for (key, _) in table {
+            let name = key.get_ref().as_ref();
+            if known.contains(&name) {
+                continue;
+            }
+            let place = if place.is_empty() {
+                String::new()
+            } else {
+                format!(" in {place}")
+            };
+            let hint = match closest(name, known.iter().copied()) {
+                Some(close) => format!("did you mean `{close}`?"),
+                None => format!("known are {}", known.join(", ")),
+            };
+            self.problem(
+                key.span(),
+                format!("unknown key `{}`{place}; {hint}", name.escape_debug()),
+            );
+        }
+    }
+
+    fn table<'a>(&mut self, top: &'a DeTable<'_>, name: &str) -> Option<&'a DeTable<'a>> {
+        let value = top.get(name)?;
+        let table = value.get_ref().as_table();
+        if table.is_none() {
+            self.problem(value.span(), format!("`{name}` is not a table"));
+        }
+        table
+    }
+
+    fn text_of(&mut self, value: &Value<'_>, name: &str) -> Option<String> {
+        let text = value.get_ref().as_str().map(str::to_owned);
+        if text.is_none() {
+            self.problem(value.span(), format!("`{name}` is not a string"));
+        }
+        text
+    }
+
+    fn text(&mut self, table: &DeTable<'_>, name: &str) -> Option<String> {
+        table.get(name).and_then(|value| self.text_of(value, name))
+    }
+
+    fn path_text(&mut self, table: &DeTable<'_>, name: &str) -> Option<String> {
+        let text = self.text(table, name)?;
+        let span = table.get(name).map_or(0..0, Spanned::span);
+        if text.is_empty() || text.chars().any(char::is_control) {
+            self.problem(
+                span,
+                format!("`{name}` is empty or holds control characters"),
+            );
+        }
+        Some(text)
+    }
+
+    /// Reads a user or group: a name, or a number.
+    fn account(&mut self, table: &DeTable<'_>, name: &str) -> Option<String> {
+        let value = table.get(name)?;
+        let text = match value.get_ref() {
+            DeValue::Integer(number) => number.as_str().to_owned(),
+            _ => self.text_of(value, name)?,
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-@$".contains(c);
+        if text.is_empty() || text.starts_with('-') || !text.chars().all(plain) {
+            self.problem(
+                value.span(),
+                format!("`{name}` is not the name or number of an account"),
+            );
+        }
+        Some(text)
+    }
+
+    fn mode(&mut self, table: &DeTable<'_>) -> Option<u32> {
+        let value = table.get("mode")?;
+        match value.get_ref().as_str().map(parse_mode) {
+            Some(Ok(mode)) => Some(mode),
+            Some(Err(reason)) => {
+                self.problem(value.span(), format!("`mode` {reason}"));
+                None
+            }
+            None => {
+                self.problem(
+                    value.span(),
+                    "`mode` is not a string: write the octal digits in quotes, such as \"0640\"",
+                );
+                None
+            }
+        }
+    }
+
+    fn format(&mut self, value: &Value<'_>) -> Option<Format> {
+        match value.get_ref().as_str() {
+            Some("dotenv") => Some(Format::Dotenv),
+            Some("binary") => Some(Format::Binary),
+            Some(name @ ("yaml" | "json" | "ini" | "age")) => {
+                self.problem(value.span(), format!("`format = \"{name}\"` is not supported yet; `format = \"binary\"` stores any file"));
+                None
+            }
+            _ => {
+                self.problem(
+                    value.span(),
+                    "`format` is neither \"dotenv\" nor \"binary\"",
+                );
+                None
+            }
+        }
+    }
+
+    fn write_mode(&mut self, value: &Value<'_>) -> WriteMode {
+        match value.get_ref().as_str() {
+            Some("rename") => WriteMode::Rename,
+            Some("in-place") => WriteMode::InPlace,
+            _ => {
+                self.problem(
+                    value.span(),
+                    "`write` is neither \"rename\" nor \"in-place\"",
+                );
+                WriteMode::Rename
+            }
+        }
+    }
+
+    fn flag(&mut self, value: &Value<'_>, name: &str) -> bool {
+        let flag = value.get_ref().as_bool();
+        if flag.is_none() {
+            self.problem(value.span(), format!("`{name}` is neither true nor false"));
+        }
+        flag.unwrap_or(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Manifest, ManifestError> {
+        Manifest::parse(text, "m.toml")
+    }
+
+    const EXAMPLE: &str = r#"version = 1
+requires = "0.1"
+[defaults]
+root = "/opt/docker"
+owner = "root"
+group = 1000
+mode = "0640"
+[files]
+"shared/.env.enc" = "shared/.env"
+"nginx/.htpasswd.enc" = { path = "nginx/.htpasswd", mode = "0644", write = "in-place" }
+[files."db/init.sql.enc"]
+path = "shared/init/init.sql"
+optional = true
+[plain]
+"nginx/a.conf" = "nginx/a.conf"
+[recipients]
+server = "age1abc"
+break_glass = { key = "age1def", break_glass = true }
+"#;
+
+    #[test]
+    fn a_manifest_is_read_in_order_with_defaults() {
+        let manifest = parse(EXAMPLE).unwrap();
+        let names: Vec<_> = manifest
+            .entries
+            .iter()
+            .map(|entry| entry.repository_path.as_str())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "shared/.env.enc",
+                "nginx/.htpasswd.enc",
+                "db/init.sql.enc",
+                "nginx/a.conf"
+            ]
+        );
+        let [env, htpasswd, sql, plain] = &manifest.entries[..] else {
+            panic!()
+        };
+        assert_eq!(
+            (env.mode, env.group.as_deref(), env.line),
+            (Some(0o640), Some("1000"), 9)
+        );
+        assert_eq!(
+            (htpasswd.mode, htpasswd.write),
+            (Some(0o644), WriteMode::InPlace)
+        );
+        assert!(sql.optional);
+        assert_eq!((plain.kind, plain.mode), (Kind::Plain, None));
+        assert!(manifest.recipients[1].break_glass);
+        assert_eq!(env.format_for_new(), Ok(Format::Dotenv));
+        assert_eq!(sql.format_for_new(), Ok(Format::Binary));
+    }
+
+    #[test]
+    fn problems_have_line_column_and_the_closest_key() {
+        let text = "version = 2\n[defaults]\nonwer = \"x\"\nmode = 0640\n";
+        assert!(parse(text).is_err());
+        let text = "version = 2\n[defaults]\nonwer = \"x\"\nmode = \"0666\"\n[files]\n\"a.enc\" = \"/etc/a\"\n\"b\" = \"b\"\n\"c.enc\" = { path = \"c\", fromat = \"binary\" }\n\"d.enc\" = \"e\"\n\"e.enc\" = \"e\"\n\"f.enc\" = \"e/f\"\n";
+        let error = parse(text).unwrap_err().to_string();
+        for expected in [
+            "m.toml:1:11: `version` is not 1",
+            "m.toml:3:1: unknown key `onwer` in [defaults]; did you mean `owner`?",
+            "m.toml:4:8: `mode` lets everybody write the file",
+            "m.toml:6:11: `/etc/a`: the path is absolute",
+            "m.toml:7:1: `b`: the name of an encrypted file ends in `.enc`",
+            "unknown key `fromat` in a row of [files]; did you mean `format`?",
+            "m.toml:10:1: `e.enc` and `d.enc` (line 9) have the same file on the server, `e`",
+            "m.toml:11:1: `e/f` lies below `e`",
+        ] {
+            assert!(error.contains(expected), "{expected}\n{error}");
+        }
+    }
+
+    #[test]
+    fn entries_are_selected_by_any_spelling() {
+        let manifest = parse(EXAMPLE).unwrap();
+        let select = |words: &[&str]| {
+            let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+            manifest.select(&words, |_| Located::default())
+        };
+        assert_eq!(select(&[]), Ok(vec![0, 1, 2, 3]));
+        assert_eq!(select(&["shared/.env"]), Ok(vec![0]));
+        assert_eq!(select(&["db/init.sql", "shared/.env.enc"]), Ok(vec![0, 2]));
+        assert_eq!(select(&["shared/init/init.sql"]), Ok(vec![2]));
+        assert_eq!(select(&["nginx/*"]), Ok(vec![1, 3]));
+        assert_eq!(
+            select(&["*"]),
+            Err(SelectionError::Unknown {
+                name: "*".to_owned(),
+                closest: None
+            })
+        );
+        assert_eq!(select(&["**"]), Ok(vec![0, 1, 2, 3]));
+        let error = select(&["shared/.evn"]).unwrap_err();
+        assert_eq!(
+            error,
+            SelectionError::Unknown {
+                name: "shared/.evn".to_owned(),
+                closest: Some("shared/.env".to_owned())
+            }
+        );
+    }
+}

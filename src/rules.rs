@@ -1,0 +1,276 @@
+//! `.sops.yaml`: which creation rule governs a file.
+//!
+//! Parses text it is given; looking the file up is the caller's business. What a rule holds beyond
+//! what this version can honour when writing is kept by name, so that a write is refused instead
+//! of done without it. The reference ignores unknown keys silently, which turns a typing mistake
+//! into a file in clear.
+
+use crate::sops::mac::MacScope;
+use crate::sops::metadata::Node;
+use crate::sops::pattern::{Pattern, PatternError};
+use crate::sops::selector::{Selection, SelectionRule};
+
+/// The name of the rules file.
+pub const RULES_FILE: &str = ".sops.yaml";
+
+/// A creation rule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// Position in the file, from 1.
+    pub number: usize,
+    /// What paths it governs; `None` matches every path.
+    pub path_regex: Option<Pattern>,
+    /// The age recipients, without duplicates, in file order.
+    pub age: Vec<String>,
+    /// What is encrypted and what the MAC covers.
+    pub selection: Selection,
+    /// Names of what this version does not honour when writing.
+    pub unsupported: Vec<String>,
+}
+
+/// The creation rules of a file, in order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rules {
+    rules: Vec<Rule>,
+}
+
+/// What can be wrong with a rules file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RulesError {
+    /// A value of the wrong kind.
+    #[error("creation rule {rule}: `{key}` {reason}")]
+    Malformed {
+        /// Position of the rule, from 1.
+        rule: usize,
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A pattern that cannot be compiled.
+    #[error("creation rule {rule}: {source}")]
+    Pattern {
+        /// Position of the rule, from 1.
+        rule: usize,
+        /// What is wrong with it.
+        source: PatternError,
+    },
+    /// More than one selection option in a rule.
+    #[error(
+        "creation rule {rule}: only one of the options that select what is encrypted may be given, not {names}"
+    )]
+    SeveralSelections {
+        /// Position of the rule, from 1.
+        rule: usize,
+        /// The options.
+        names: String,
+    },
+    /// Not YAML.
+    #[error("line {line}, column {column}: not valid YAML")]
+    Yaml {
+        /// Line, from 1.
+        line: u64,
+        /// Column, from 1.
+        column: u64,
+    },
+}
+
+impl Rules {
+    /// Reads a rules file.
+    ///
+    /// # Errors
+    /// The first thing wrong with it.
+    pub fn parse(text: &str) -> Result<Self, RulesError> {
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        let node: Node = serde_saphyr::from_str(text).map_err(|error| {
+            let at = error.location();
+            RulesError::Yaml {
+                line: at.map_or(1, |at| at.line()),
+                column: at.map_or(1, |at| at.column()),
+            }
+        })?;
+        let rules = match node.get("creation_rules") {
+            None | Some(Node::Null) => Vec::new(),
+            Some(Node::List(items)) => items
+                .iter()
+                .enumerate()
+                .map(|(index, item)| parse_rule(index + 1, item))
+                .collect::<Result<_, _>>()?,
+            Some(_) => return Err(malformed(0, "creation_rules", "is not a list")),
+        };
+        Ok(Self { rules })
+    }
+
+    /// Returns the first rule whose pattern matches `path`, the encrypted file's path relative to
+    /// the folder of the rules file.
+    pub fn find(&self, path: &str) -> Option<&Rule> {
+        self.rules.iter().find(|rule| {
+            rule.path_regex
+                .as_ref()
+                .is_none_or(|pattern| pattern.is_match(path.as_bytes()))
+        })
+    }
+
+    /// Returns whether there is no rule at all.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+}
+
+fn malformed(rule: usize, key: &str, reason: &'static str) -> RulesError {
+    RulesError::Malformed {
+        rule,
+        key: key.to_owned(),
+        reason,
+    }
+}
+
+fn parse_rule(number: usize, item: &Node) -> Result<Rule, RulesError> {
+    let Node::Map(pairs) = item else {
+        return Err(malformed(
+            number,
+            "creation_rules",
+            "holds something that is not a mapping",
+        ));
+    };
+    let mut rule = Rule {
+        number,
+        path_regex: None,
+        age: Vec::new(),
+        selection: Selection::default(),
+        unsupported: Vec::new(),
+    };
+    let compile = |source: PatternError| RulesError::Pattern {
+        rule: number,
+        source,
+    };
+    let mut selections: Vec<(String, SelectionRule)> = Vec::new();
+    for (key, value) in pairs {
+        if is_empty(value) {
+            continue;
+        }
+        match key.as_str() {
+            "path_regex" => {
+                rule.path_regex =
+                    Some(Pattern::new(text_of(number, key, value)?).map_err(compile)?);
+            }
+            "age" => rule.age = recipients_of(number, value)?,
+            "mac_only_encrypted" => match value {
+                Node::Bool(true) => rule.selection.scope = MacScope::OnlyEncrypted,
+                Node::Bool(false) => {}
+                _ => return Err(malformed(number, key, "is not `true` or `false`")),
+            },
+            _ => match value {
+                Node::Text(text) => match SelectionRule::from_option(key, text) {
+                    Some(selection) => selections.push((key.clone(), selection.map_err(compile)?)),
+                    None => rule.unsupported.push(key.clone()),
+                },
+                _ => rule.unsupported.push(key.clone()),
+            },
+        }
+    }
+    if selections.len() > 1 {
+        let names: Vec<_> = selections
+            .iter()
+            .map(|(name, _)| format!("`{name}`"))
+            .collect();
+        return Err(RulesError::SeveralSelections {
+            rule: number,
+            names: names.join(", "),
+        });
+    }
+    if let Some((_, selection)) = selections.pop() {
+        rule.selection.rule = selection;
+    }
+    Ok(rule)
+}
+
+fn is_empty(node: &Node) -> bool {
+    match node {
+        Node::Null => true,
+        Node::Text(text) => text.is_empty(),
+        Node::List(items) => items.is_empty(),
+        _ => false,
+    }
+}
+
+fn text_of<'n>(rule: usize, key: &str, node: &'n Node) -> Result<&'n str, RulesError> {
+    match node {
+        Node::Text(text) => Ok(text),
+        _ => Err(malformed(rule, key, "is not a string")),
+    }
+}
+
+/// Reads recipients: one, a comma-separated list, or a list.
+fn recipients_of(rule: usize, node: &Node) -> Result<Vec<String>, RulesError> {
+    let texts = match node {
+        Node::List(items) => items
+            .iter()
+            .map(|item| text_of(rule, "age", item))
+            .collect::<Result<Vec<_>, _>>()?,
+        other => vec![text_of(rule, "age", other)?],
+    };
+    let mut recipients: Vec<String> = Vec::new();
+    for recipient in texts.iter().flat_map(|text| text.split(',')).map(str::trim) {
+        if !recipient.is_empty() && !recipients.iter().any(|known| known == recipient) {
+            recipients.push(recipient.to_owned());
+        }
+    }
+    Ok(recipients)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_rule_that_matches_governs() {
+        let rules = Rules::parse(
+            "creation_rules:\n  - path_regex: \\.prod\\.enc$\n    age: [age1a, age1b]\n    encrypted_regex: ^DB_\n  - age: >-\n      age1c,\n      age1d,\n      age1c\n",
+        )
+        .unwrap();
+        let prod = rules.find("envs/.env.prod.enc").unwrap();
+        assert_eq!(prod.age, ["age1a", "age1b"]);
+        assert_eq!(prod.selection.describe(), "encrypted_regex: ^DB_");
+        let other = rules.find("envs/.env.dev.enc").unwrap();
+        assert_eq!(
+            (other.number, &other.age[..]),
+            (2, &["age1c".to_owned(), "age1d".to_owned()][..])
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_kept_by_name() {
+        let rules =
+            Rules::parse("creation_rules:\n- age: x\n  pgp: F\n  encrypted_regexp: a\n  kms: ''\n")
+                .unwrap();
+        assert_eq!(
+            rules.find("x").unwrap().unsupported,
+            ["pgp", "encrypted_regexp"]
+        );
+    }
+
+    #[test]
+    fn broken_rules_are_errors() {
+        for text in [
+            "creation_rules: 7",
+            "creation_rules: [7]",
+            "creation_rules:\n- age: {a: b}\n",
+            "creation_rules:\n- path_regex: '('\n",
+            "creation_rules:\n- encrypted_regex: a\n  encrypted_suffix: b\n",
+            "creation_rules:\n- mac_only_encrypted: perhaps\n",
+            "creation_rules: [\n",
+        ] {
+            assert!(Rules::parse(text).is_err(), "{text}");
+        }
+        assert!(Rules::parse("").unwrap().is_empty());
+        assert!(
+            Rules::parse("stores:\n  yaml:\n    indent: 2\n")
+                .unwrap()
+                .is_empty()
+        );
+    }
+}

@@ -1,0 +1,89 @@
+//! What can be wrong with a document, plain or sealed.
+//!
+//! Messages name line, construct and key path, never a value and never a line of the file.
+
+use super::cipher::TokenError;
+use super::metadata::MetadataError;
+use super::value::ValueError;
+
+/// An error of the format layer. Lines are counted from 1.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DocumentError {
+    /// The text holds the markers of a merge that was not resolved.
+    #[error("line {line}: merge conflict marker")]
+    ConflictMarker {
+        /// Line of the first marker.
+        line: usize,
+    },
+    /// The encrypted file is empty.
+    #[error("the file is empty")]
+    Empty,
+    /// The JSON around a binary file cannot be read.
+    #[error("line {line}, column {column}: not valid JSON; the file is truncated or damaged")]
+    Json {
+        /// Line of the error.
+        line: usize,
+        /// Column of the error.
+        column: usize,
+    },
+    /// A line that stock dotenv SOPS refuses.
+    #[error("line {line}: {construct} cannot be kept in a dotenv SOPS file")]
+    Line {
+        /// The line.
+        line: usize,
+        /// What stands there, in words.
+        construct: &'static str,
+    },
+    /// The MAC does not cover what is in the file.
+    #[error(
+        "MAC mismatch: values were added, removed, reordered or replaced since the file was encrypted"
+    )]
+    MacMismatch,
+    /// The `sops` block is missing or broken.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// A value that the rules say is encrypted stands in clear.
+    #[error("`{key}` is not encrypted, but the file's rules say that it is")]
+    NotEncrypted {
+        /// Key path of the leaf.
+        key: String,
+    },
+    /// The text is not a SOPS file.
+    #[error("not a SOPS file: there is no `sops` metadata in it")]
+    NotSops,
+    /// A key name that SOPS reserves for itself.
+    #[error("line {line}: the key name starts with `sops_`, which SOPS reserves")]
+    ReservedKey {
+        /// The line.
+        line: usize,
+    },
+    /// A comment rule would leave a file that cannot be opened again.
+    #[error("`unencrypted_comment_regex` matches an encrypted comment by chance")]
+    SelfMatching,
+    /// A token cannot be opened.
+    #[error("`{key}`: {source}")]
+    Token {
+        /// Key path of the leaf, or `mac`.
+        key: String,
+        /// What is wrong with it.
+        source: TokenError,
+    },
+    /// A stored form that this version does not read.
+    #[error("stored as {form}, which this version does not read yet")]
+    UnsupportedForm {
+        /// The form's name: `YAML`, `JSON`, `INI`.
+        form: &'static str,
+    },
+    /// A token's plaintext is not of its type.
+    #[error("`{key}`: {source}")]
+    Value {
+        /// Key path of the leaf.
+        key: String,
+        /// What is wrong with it.
+        source: ValueError,
+    },
+    /// The plaintext that was written does not come back as it was.
+    #[error("what was encrypted does not decrypt to the source")]
+    NotReproduced,
+}

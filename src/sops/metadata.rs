@@ -1,0 +1,524 @@
+//! The `sops` block: who can open the file, when it was changed, what is encrypted in it.
+//!
+//! The block is kept as it was read, order and unknown parts included ([`Node`]); what is needed
+//! is read out of it and written back into it. That way a key of a kind this program cannot use
+//! survives, and re-encrypting changes two lines. Layouts are the stores' business.
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+
+use super::mac::MacScope;
+use super::pattern::PatternError;
+use super::selector::{Selection, SelectionRule};
+
+/// The format version written into new files.
+pub const FORMAT_VERSION: &str = "3.13.3";
+
+/// The lists of keys a `sops` block or a key group may hold, in the order SOPS loads them.
+const KEY_LISTS: [&str; 7] = [
+    "kms", "gcp_kms", "hckms", "azure_kv", "hc_vault", "pgp", "age",
+];
+
+/// A node of the metadata: the common ground of JSON, YAML and the flattened forms.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Node {
+    /// A truth value.
+    Bool(bool),
+    /// A list.
+    List(Vec<Node>),
+    /// A mapping, in the order it was read.
+    Map(Vec<(String, Node)>),
+    /// No value.
+    Null,
+    /// A number as it was spelled.
+    Number(serde_json::Number),
+    /// A string.
+    Text(String),
+}
+
+impl Node {
+    /// Returns the value under `key` of a mapping.
+    pub fn get(&self, key: &str) -> Option<&Self> {
+        match self {
+            Self::Map(pairs) => pairs
+                .iter()
+                .find(|(name, _)| name == key)
+                .map(|(_, node)| node),
+            _ => None,
+        }
+    }
+
+    /// Returns a scalar as text, as weakly typed decoding does; empty for null.
+    fn text(&self) -> Option<String> {
+        match self {
+            Self::Bool(flag) => Some(flag.to_string()),
+            Self::Null => Some(String::new()),
+            Self::Number(number) => Some(number.to_string()),
+            Self::Text(text) => Some(text.clone()),
+            Self::List(_) | Self::Map(_) => None,
+        }
+    }
+
+    /// Returns the items of a list; a single mapping counts as a list of one, null and an empty
+    /// mapping as none.
+    fn items(&self) -> Option<Vec<&Self>> {
+        match self {
+            Self::List(items) => Some(items.iter().collect()),
+            Self::Map(pairs) if pairs.is_empty() => Some(Vec::new()),
+            Self::Map(_) => Some(vec![self]),
+            Self::Null => Some(Vec::new()),
+            _ => None,
+        }
+    }
+
+    /// Puts `node` under `key`: replaces it in place, else inserts it in byte-wise order.
+    fn set(&mut self, key: &str, node: Self) {
+        let Self::Map(pairs) = self else { return };
+        if let Some((_, old)) = pairs.iter_mut().find(|(name, _)| name == key) {
+            *old = node;
+        } else {
+            let at = pairs
+                .iter()
+                .position(|(name, _)| name.as_str() > key)
+                .unwrap_or(pairs.len());
+            pairs.insert(at, (key.to_owned(), node));
+        }
+    }
+
+    fn remove(&mut self, key: &str) {
+        if let Self::Map(pairs) = self {
+            pairs.retain(|(name, _)| name != key);
+        }
+    }
+}
+
+impl Serialize for Node {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Bool(flag) => serializer.serialize_bool(*flag),
+            Self::Null => serializer.serialize_unit(),
+            Self::Number(number) => number.serialize(serializer),
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::List(items) => {
+                let mut list = serializer.serialize_seq(Some(items.len()))?;
+                for item in items {
+                    list.serialize_element(item)?;
+                }
+                list.end()
+            }
+            Self::Map(pairs) => {
+                let mut map = serializer.serialize_map(Some(pairs.len()))?;
+                for (key, node) in pairs {
+                    map.serialize_entry(key, node)?;
+                }
+                map.end()
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NodeVisitor;
+        impl<'de> Visitor<'de> for NodeVisitor {
+            type Value = Node;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("a value")
+            }
+            fn visit_bool<E>(self, flag: bool) -> Result<Node, E> {
+                Ok(Node::Bool(flag))
+            }
+            fn visit_i64<E>(self, number: i64) -> Result<Node, E> {
+                Ok(Node::Number(number.into()))
+            }
+            fn visit_u64<E>(self, number: u64) -> Result<Node, E> {
+                Ok(Node::Number(number.into()))
+            }
+            fn visit_f64<E>(self, number: f64) -> Result<Node, E> {
+                Ok(serde_json::Number::from_f64(number).map_or(Node::Null, Node::Number))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Node, E> {
+                Ok(Node::Text(text.to_owned()))
+            }
+            fn visit_unit<E>(self) -> Result<Node, E> {
+                Ok(Node::Null)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Node, A::Error> {
+                let mut list = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    list.push(item);
+                }
+                Ok(Node::List(list))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Node, A::Error> {
+                let mut map = Vec::new();
+                while let Some(pair) = pairs.next_entry()? {
+                    map.push(pair);
+                }
+                Ok(Node::Map(map))
+            }
+        }
+        deserializer.deserialize_any(NodeVisitor)
+    }
+}
+
+/// What can be wrong with a `sops` block.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MetadataError {
+    /// Flattened keys that do not form a tree.
+    #[error("broken `sops` metadata: `{key}` {reason}")]
+    Flattened {
+        /// The flattened key.
+        key: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A field is missing or has the wrong form.
+    #[error("broken `sops` metadata: `{field}` {reason}")]
+    Field {
+        /// The field's name.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// No key at all.
+    #[error("broken `sops` metadata: no keys found in it")]
+    NoKeys,
+    /// More than one selection option.
+    #[error("broken `sops` metadata: more than one of the options that select what is encrypted")]
+    SeveralSelections,
+    /// A selection pattern that cannot be compiled.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+}
+
+/// One wrapped copy of the data key (or of a share of it).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MasterKey {
+    /// An age recipient and the armored age file for it.
+    Age {
+        /// The recipient as text.
+        recipient: String,
+        /// The armored age file.
+        enc: String,
+    },
+    /// A key of a kind this program does not use; kept in the block as read.
+    Other {
+        /// The list it stands in: `pgp`, `kms`, ….
+        kind: &'static str,
+        /// What identifies it: fingerprint, ARN, resource, ….
+        label: String,
+    },
+}
+
+/// A group of keys, each of which opens the group's share.
+pub type KeyGroup = Vec<MasterKey>;
+
+/// The `sops` block of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metadata {
+    node: Node,
+    /// The key groups; one in most files.
+    pub groups: Vec<KeyGroup>,
+    /// Which leaves are encrypted and what the MAC covers.
+    pub selection: Selection,
+    /// The `mac` token, empty when the file has none.
+    pub mac: String,
+    /// `lastmodified` as it stands in the file.
+    pub last_modified: String,
+}
+
+impl Metadata {
+    /// Reads the block.
+    ///
+    /// # Errors
+    /// When a mandatory field is missing or malformed, there are no keys, or several selection
+    /// options.
+    pub fn from_node(node: Node) -> Result<Self, MetadataError> {
+        if !matches!(node, Node::Map(_)) {
+            return Err(MetadataError::Field {
+                field: "sops",
+                reason: "is not a mapping",
+            });
+        }
+        let text = |field: &'static str| match node.get(field) {
+            None => Ok(String::new()),
+            Some(value) => value.text().ok_or(MetadataError::Field {
+                field,
+                reason: "is not a string",
+            }),
+        };
+        let last_modified = text("lastmodified")?;
+        if super::value::canonical_time(&last_modified).is_none() {
+            let reason = "is not an RFC 3339 time";
+            return Err(MetadataError::Field {
+                field: "lastmodified",
+                reason,
+            });
+        }
+        if !is_version(&text("version")?) {
+            let reason = "is not a version";
+            return Err(MetadataError::Field {
+                field: "version",
+                reason,
+            });
+        }
+        let groups = read_groups(&node)?;
+        if groups.iter().all(Vec::is_empty) {
+            return Err(MetadataError::NoKeys);
+        }
+        let selection = read_selection(&node)?;
+        Ok(Self {
+            groups,
+            selection,
+            mac: text("mac")?,
+            last_modified,
+            node,
+        })
+    }
+
+    /// Returns the block of a new file, without keys and MAC. `selection` is `None` for the binary
+    /// form, which lists no option.
+    pub fn new(selection: Option<&Selection>) -> Self {
+        let mut node = Node::Map(Vec::new());
+        node.set("version", Node::Text(FORMAT_VERSION.to_owned()));
+        let mut metadata = Self {
+            node,
+            groups: Vec::new(),
+            selection: Selection::default(),
+            mac: String::new(),
+            last_modified: String::new(),
+        };
+        if let Some(selection) = selection {
+            metadata.set_selection(selection);
+        }
+        metadata
+    }
+
+    /// Replaces the selection option.
+    pub fn set_selection(&mut self, selection: &Selection) {
+        for name in SELECTION_OPTIONS {
+            self.node.remove(name);
+        }
+        self.node.remove("mac_only_encrypted");
+        let (name, value) = selection.rule.option();
+        self.node.set(name, Node::Text(value.to_owned()));
+        if selection.scope == MacScope::OnlyEncrypted {
+            self.node.set("mac_only_encrypted", Node::Bool(true));
+        }
+        self.selection = selection.clone();
+    }
+
+    /// Replaces the MAC token and the time of the last change (RFC 3339, UTC, whole seconds).
+    pub fn set_mac(&mut self, mac: String, last_modified: String) {
+        self.node
+            .set("lastmodified", Node::Text(last_modified.clone()));
+        self.node.set("mac", Node::Text(mac.clone()));
+        self.mac = mac;
+        self.last_modified = last_modified;
+    }
+
+    /// Replaces all age keys: pairs of recipient and armored age file. Keys of other kinds stay.
+    /// Only for files with at most one key group.
+    pub fn set_age_keys(&mut self, keys: &[(String, String)]) {
+        let entry = |(recipient, enc): &(String, String)| {
+            Node::Map(vec![
+                ("enc".to_owned(), Node::Text(enc.clone())),
+                ("recipient".to_owned(), Node::Text(recipient.clone())),
+            ])
+        };
+        self.node
+            .set("age", Node::List(keys.iter().map(entry).collect()));
+        let mut group = self.groups.pop().unwrap_or_default();
+        group.retain(|key| !matches!(key, MasterKey::Age { .. }));
+        group.extend(keys.iter().map(|(recipient, enc)| MasterKey::Age {
+            recipient: recipient.clone(),
+            enc: enc.clone(),
+        }));
+        self.groups = vec![group];
+    }
+
+    /// Returns the block for emission.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Returns the age recipients of all groups, in file order.
+    pub fn age_recipients(&self) -> Vec<&str> {
+        let age = |key| match key {
+            &MasterKey::Age { ref recipient, .. } => Some(recipient.as_str()),
+            MasterKey::Other { .. } => None,
+        };
+        self.groups.iter().flatten().filter_map(age).collect()
+    }
+
+    /// Returns the kinds of keys that this program does not use but the file has.
+    pub fn other_kinds(&self) -> Vec<&'static str> {
+        let mut kinds: Vec<_> = self
+            .groups
+            .iter()
+            .flatten()
+            .filter_map(|key| match key {
+                MasterKey::Other { kind, .. } => Some(*kind),
+                MasterKey::Age { .. } => None,
+            })
+            .collect();
+        kinds.dedup();
+        kinds
+    }
+}
+
+const SELECTION_OPTIONS: [&str; 6] = [
+    "encrypted_comment_regex",
+    "encrypted_regex",
+    "encrypted_suffix",
+    "unencrypted_comment_regex",
+    "unencrypted_regex",
+    "unencrypted_suffix",
+];
+
+fn read_selection(node: &Node) -> Result<Selection, MetadataError> {
+    let mut selection = Selection::default();
+    let mut found = 0;
+    for name in SELECTION_OPTIONS {
+        let Some(value) = node
+            .get(name)
+            .and_then(Node::text)
+            .filter(|text| !text.is_empty())
+        else {
+            continue;
+        };
+        if let Some(rule) = SelectionRule::from_option(name, &value) {
+            selection.rule = rule?;
+            found += 1;
+        }
+    }
+    if found > 1 {
+        return Err(MetadataError::SeveralSelections);
+    }
+    let only = node
+        .get("mac_only_encrypted")
+        .and_then(Node::text)
+        .unwrap_or_default();
+    if matches!(only.as_str(), "1" | "t" | "T" | "true" | "True" | "TRUE") {
+        selection.scope = MacScope::OnlyEncrypted;
+    }
+    Ok(selection)
+}
+
+/// Reads the key groups: top-level lists form the only group, else `key_groups` counts.
+fn read_groups(node: &Node) -> Result<Vec<KeyGroup>, MetadataError> {
+    let top = read_group(node)?;
+    if !top.is_empty() {
+        return Ok(vec![top]);
+    }
+    let Some(groups) = node.get("key_groups") else {
+        return Ok(Vec::new());
+    };
+    let reason = "is not a list";
+    let groups = groups.items().ok_or(MetadataError::Field {
+        field: "key_groups",
+        reason,
+    })?;
+    groups.into_iter().map(read_group).collect()
+}
+
+fn read_group(node: &Node) -> Result<KeyGroup, MetadataError> {
+    let mut group = Vec::new();
+    for kind in KEY_LISTS {
+        let Some(list) = node.get(kind) else { continue };
+        let items = list.items().ok_or(MetadataError::Field {
+            field: kind,
+            reason: "is not a list",
+        })?;
+        for item in items {
+            let field = |name: &str| item.get(name).and_then(Node::text).unwrap_or_default();
+            group.push(if kind == "age" {
+                MasterKey::Age {
+                    recipient: field("recipient"),
+                    enc: field("enc"),
+                }
+            } else {
+                let names = [
+                    "fp",
+                    "arn",
+                    "resource_id",
+                    "key_id",
+                    "vault_url",
+                    "vault_address",
+                ];
+                let label = names
+                    .iter()
+                    .map(|name| field(name))
+                    .find(|text| !text.is_empty());
+                MasterKey::Other {
+                    kind,
+                    label: label.unwrap_or_default(),
+                }
+            });
+        }
+    }
+    Ok(group)
+}
+
+/// Returns whether SOPS takes `text` for a version: semantic versioning, an optional leading `v`,
+/// or anything that starts with `1.`.
+fn is_version(text: &str) -> bool {
+    let text = text.strip_prefix('v').unwrap_or(text);
+    if text.starts_with("1.") {
+        return true;
+    }
+    let core = text.split(['-', '+']).next().unwrap_or_default();
+    let parts: Vec<_> = core.split('.').collect();
+    parts.len() == 3
+        && parts
+            .iter()
+            .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Metadata, MetadataError> {
+        Metadata::from_node(serde_json::from_str(json).unwrap())
+    }
+
+    #[test]
+    fn a_block_is_kept_as_it_was_read() {
+        let json = r#"{"kms":null,"zz":{"q":[1,true,"x"]},"age":[{"recipient":"age1x","enc":"E"}],"lastmodified":"2025-01-02T03:04:05Z","mac":"M","pgp":[{"fp":"F"}],"version":"3.7.1"}"#;
+        let mut metadata = read(json).unwrap();
+        assert_eq!(metadata.age_recipients(), ["age1x"]);
+        assert_eq!(metadata.other_kinds(), ["pgp"]);
+        assert_eq!(serde_json::to_string(metadata.node()).unwrap(), json);
+        metadata.set_mac("N".to_owned(), "2026-01-02T03:04:05Z".to_owned());
+        let expected = json.replace("\"M\"", "\"N\"").replace("2025", "2026");
+        assert_eq!(serde_json::to_string(metadata.node()).unwrap(), expected);
+    }
+
+    #[test]
+    fn broken_blocks_are_errors() {
+        let base = r#""age":[{"recipient":"r","enc":"e"}],"lastmodified":"2025-01-02T03:04:05Z","version":"3.0.0""#;
+        assert!(read(&format!("{{{base}}}")).is_ok());
+        assert_eq!(
+            read(&format!(
+                r#"{{{base},"encrypted_regex":"a","encrypted_suffix":"b"}}"#
+            )),
+            Err(MetadataError::SeveralSelections)
+        );
+        assert!(matches!(
+            read(&format!(r#"{{{base},"encrypted_regex":"("}}"#)),
+            Err(MetadataError::Pattern(_))
+        ));
+        for broken in [
+            base.replace("2025-01-02", "yesterday "),
+            base.replace("3.0.0", "three"),
+            base.replace(r#"[{"recipient":"r","enc":"e"}]"#, "[]"),
+            base.replace(r#"[{"recipient":"r","enc":"e"}]"#, "7"),
+        ] {
+            assert!(read(&format!("{{{broken}}}")).is_err(), "{broken}");
+        }
+    }
+}

@@ -1,0 +1,493 @@
+//! The SOPS file format: bytes in, bytes out.
+//!
+//! [`open`] turns a sealed document into its plaintext, [`seal`] a plain document into an
+//! encrypted file, [`matches`] compares the two without keeping a second copy. Nothing here
+//! touches files, people, clocks or random sources: time and randomness are arguments.
+
+pub mod cipher;
+pub mod data_key;
+pub mod document;
+pub mod error;
+pub mod gcm;
+pub mod mac;
+pub mod metadata;
+pub mod pattern;
+pub mod selector;
+pub mod store;
+pub mod value;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::mpsc;
+use std::thread;
+
+use crate::secret::SecretBytes;
+
+use cipher::{Cipher, IV_BYTES, PIECE_BYTES, PIECEWISE_BYTES, Token};
+use data_key::DataKey;
+use document::{Document, SealedDocument, SealedLeaf};
+use error::DocumentError;
+use mac::Mac;
+use metadata::Metadata;
+use selector::{SelectionRule, Selector};
+use store::{Format, Store};
+use value::Value;
+
+/// A source of cryptographically secure random bytes: fills its argument.
+pub type Fill<'f> = &'f mut dyn FnMut(&mut [u8]);
+
+/// An opened file.
+#[derive(Debug)]
+pub struct Opened {
+    /// The plaintext, byte for byte what was encrypted.
+    pub plaintext: SecretBytes,
+    /// The values of the leaves in document order; empty for the binary form, whose one value is
+    /// the plaintext.
+    values: Vec<Value<'static>>,
+    /// Line-free remarks for the user, such as a comment that was never encrypted.
+    pub warnings: Vec<String>,
+}
+
+/// Reads an encrypted file of any supported stored form.
+///
+/// # Errors
+/// What [`Format::detect`] and the form's parser find wrong.
+pub fn parse_sealed(source: Vec<u8>) -> Result<(Format, SealedDocument), DocumentError> {
+    let format = Format::detect(&source)?;
+    Ok((format, format.store().parse_sealed(source)?))
+}
+
+/// Opens a sealed document: decrypts every selected leaf and verifies the MAC.
+///
+/// # Errors
+/// `Token`, `Value` or `NotEncrypted` for a leaf that cannot be opened, `MacMismatch`. No plaintext
+/// is returned then.
+pub fn open(
+    format: Format,
+    sealed: &SealedDocument,
+    key: &DataKey,
+) -> Result<Opened, DocumentError> {
+    let store = format.store();
+    let cipher = Cipher::new(key);
+    let mut mac = Mac::new(sealed.metadata.selection.scope);
+    let mut selector = Selector::new(&sealed.metadata.selection);
+    let mut values = Vec::with_capacity(sealed.leaves.len());
+    let mut warnings = Vec::new();
+    for leaf in &sealed.leaves {
+        let text = sealed.text(leaf);
+        let comment = leaf.is_comment.then_some(text);
+        let selected = !store.has_selection()
+            || selector.select(&leaf.path, leaf.frame, comment, &sealed.frames);
+        let value = if !selected || text.is_empty() {
+            let value = store.clear_value(leaf, text).into_owned();
+            digest(&mut mac, &value, selected);
+            value
+        } else if let Ok(token) = Token::parse(text) {
+            let (value, rest) = open_leaf(&cipher, leaf, &token, mac)?;
+            mac = rest;
+            value
+        } else if leaf.is_comment && !Token::is_likely(text) {
+            // The reference keeps such a comment too: added by hand, it was never encrypted.
+            warnings.push("a comment in the encrypted file is not encrypted".to_owned());
+            store.clear_value(leaf, text).into_owned()
+        } else {
+            return Err(not_a_token(leaf, text));
+        };
+        values.push(value);
+    }
+    verify_mac(&cipher, &sealed.metadata, mac)?;
+    let plaintext = store.emit_plain(sealed, &mut values);
+    Ok(Opened {
+        plaintext,
+        values,
+        warnings,
+    })
+}
+
+/// Opens one token and checks its type. A large value is added to the MAC while it is decrypted.
+fn open_leaf(
+    cipher: &Cipher,
+    leaf: &SealedLeaf,
+    token: &Token<'_>,
+    mac: Mac,
+) -> Result<(Value<'static>, Mac), DocumentError> {
+    let token_error = |source| DocumentError::Token {
+        key: name(leaf),
+        source,
+    };
+    let aad = leaf.path.associated_data();
+    let typed = |bytes| {
+        Value::from_plaintext(token.kind, bytes).map_err(|source| DocumentError::Value {
+            key: name(leaf),
+            source,
+        })
+    };
+    if token.is_large() {
+        let (bytes, mac) = open_large(cipher, token, &aad, mac).map_err(token_error)?;
+        return Ok((typed(bytes)?, mac));
+    }
+    let value = typed(cipher.open(token, &aad).map_err(token_error)?)?;
+    let mut mac = mac;
+    digest(&mut mac, &value, true);
+    Ok((value, mac))
+}
+
+/// Adds a value to the MAC where it is covered.
+fn digest(mac: &mut Mac, value: &Value<'_>, encrypted: bool) {
+    if !value.is_comment() && mac.covers(encrypted) {
+        mac.update(value.plaintext().expose());
+    }
+}
+
+/// Decrypts a large value piece by piece while a second thread digests the pieces.
+fn open_large(
+    cipher: &Cipher,
+    token: &Token<'_>,
+    aad: &[u8],
+    mut mac: Mac,
+) -> Result<(SecretBytes, Mac), cipher::TokenError> {
+    let mut pieces = cipher.pieces(token, aad)?;
+    let mut plaintext = SecretBytes::new(vec![0; pieces.plaintext_len()]);
+    let mac = thread::scope(|scope| {
+        let (send, receive) = mpsc::channel::<&[u8]>();
+        let hasher = scope.spawn(move || {
+            receive.iter().for_each(|piece| mac.update(piece));
+            mac
+        });
+        for piece in plaintext.expose_mut().chunks_mut(PIECE_BYTES) {
+            pieces.read(piece)?;
+            // The receiver lives until the channel is closed below.
+            let _ = send.send(piece);
+        }
+        drop(send);
+        #[expect(clippy::expect_used, reason = "hashing does not panic")]
+        Ok(hasher.join().expect("the hashing thread ends"))
+    })?;
+    pieces.finish()?;
+    Ok((plaintext, mac))
+}
+
+fn not_a_token(leaf: &SealedLeaf, text: &[u8]) -> DocumentError {
+    match Token::parse(text) {
+        Err(source) if Token::is_likely(text) => DocumentError::Token {
+            key: name(leaf),
+            source,
+        },
+        _ => DocumentError::NotEncrypted { key: name(leaf) },
+    }
+}
+
+fn name(leaf: &SealedLeaf) -> String {
+    if leaf.is_comment {
+        "comment".to_owned()
+    } else {
+        leaf.path.display()
+    }
+}
+
+/// Returns the digest stored in the `mac` field.
+fn stored_mac(cipher: &Cipher, metadata: &Metadata) -> Result<SecretBytes, DocumentError> {
+    if metadata.mac.is_empty() {
+        return Err(DocumentError::MacMismatch);
+    }
+    let open = || {
+        let token = Token::parse(metadata.mac.as_bytes())?;
+        let aad = value::without_fraction(&metadata.last_modified);
+        cipher.open(&token, aad.as_bytes())
+    };
+    open().map_err(|source| DocumentError::Token {
+        key: "mac".to_owned(),
+        source,
+    })
+}
+
+fn verify_mac(cipher: &Cipher, metadata: &Metadata, mac: Mac) -> Result<(), DocumentError> {
+    let stored = stored_mac(cipher, metadata)?;
+    let computed = mac.finish();
+    let pairs = stored.expose().iter().zip(computed.as_bytes());
+    let difference = pairs.fold(0, |sum, (a, b)| sum | (a ^ b));
+    if stored.len() == computed.len() && std::hint::black_box(difference) == 0 {
+        Ok(())
+    } else {
+        Err(DocumentError::MacMismatch)
+    }
+}
+
+/// Returns whether `sealed` decrypts to exactly `expected`, its MAC verified either way. A large
+/// value is compared piece by piece.
+///
+/// # Errors
+/// As [`open`].
+pub fn matches(
+    format: Format,
+    sealed: &SealedDocument,
+    key: &DataKey,
+    expected: &[u8],
+) -> Result<bool, DocumentError> {
+    let (Format::Binary, [leaf]) = (format, &sealed.leaves[..]) else {
+        return Ok(open(format, sealed, key)?.plaintext.expose() == expected);
+    };
+    let token = match Token::parse(sealed.text(leaf)) {
+        Ok(token) if token.is_large() => token,
+        _ => return Ok(open(format, sealed, key)?.plaintext.expose() == expected),
+    };
+    let cipher = Cipher::new(key);
+    let aad = leaf.path.associated_data();
+    let token_error = |source| DocumentError::Token {
+        key: name(leaf),
+        source,
+    };
+    let scope = sealed.metadata.selection.scope;
+    let pieces = cipher.pieces(&token, &aad).map_err(token_error)?;
+    let is_equal = thread::scope(|threads| {
+        // Where both are equal, the digest of the expected bytes is that of the file.
+        let hasher = (pieces.plaintext_len() == expected.len()).then(|| {
+            threads.spawn(move || {
+                let mut mac = Mac::new(scope);
+                mac.update(expected);
+                mac
+            })
+        });
+        let equal = is_equal_to(pieces, expected).map_err(token_error)?;
+        let mac = hasher
+            .filter(|_| equal)
+            .and_then(|hasher| hasher.join().ok());
+        match mac {
+            Some(mac) => verify_mac(&cipher, &sealed.metadata, mac).map(|()| true),
+            None => Ok(false),
+        }
+    })?;
+    if !is_equal {
+        let mut mac = Mac::new(scope);
+        let mut pieces = cipher.pieces(&token, &aad).map_err(token_error)?;
+        let mut piece = SecretBytes::new(vec![0; PIECE_BYTES]);
+        loop {
+            let length = pieces.read(piece.expose_mut()).map_err(token_error)?;
+            if length == 0 {
+                break;
+            }
+            mac.update(&piece.expose()[..length]);
+        }
+        verify_mac(&cipher, &sealed.metadata, mac)?;
+    }
+    Ok(is_equal)
+}
+
+fn is_equal_to(
+    mut pieces: cipher::Pieces<'_>,
+    expected: &[u8],
+) -> Result<bool, cipher::TokenError> {
+    let mut is_equal = pieces.plaintext_len() == expected.len();
+    let mut piece = SecretBytes::new(vec![0; PIECE_BYTES]);
+    let mut at = 0;
+    loop {
+        let length = pieces.read(piece.expose_mut())?;
+        if length == 0 {
+            break;
+        }
+        let end = at + length;
+        is_equal = is_equal && expected.get(at..end) == Some(&piece.expose()[..length]);
+        at = end;
+    }
+    pieces.finish()?;
+    Ok(is_equal)
+}
+
+/// What of a previous encrypted file is used again.
+pub enum Reuse<'a> {
+    /// The plaintext is the same: every token stays.
+    All(&'a SealedDocument),
+    /// Tokens of leaves whose key path and text are the same stay.
+    Leaves(&'a SealedDocument, &'a Opened),
+    /// Nothing: every value gets a fresh IV.
+    Nothing,
+}
+
+/// A leaf's text in the encrypted file, decided before anything is written.
+enum LeafPlan<'a> {
+    Clear,
+    Kept {
+        token: &'a [u8],
+        value: Option<&'a Value<'static>>,
+    },
+    Sealed,
+}
+
+/// Encrypts a plain document. `metadata` holds keys and selection; its MAC and time are set here.
+/// `now` is RFC 3339, UTC, whole seconds.
+///
+/// # Errors
+/// `SelfMatching` for a comment rule that its own output would trip over.
+pub fn seal(
+    format: Format,
+    document: &Document<'_>,
+    key: &DataKey,
+    metadata: Metadata,
+    reuse: &Reuse<'_>,
+    now: &str,
+    fill: Fill<'_>,
+) -> Result<Vec<u8>, DocumentError> {
+    let store = format.store();
+    let cipher = Cipher::new(key);
+    let selection = metadata.selection.clone();
+    let mut selector = Selector::new(&selection);
+    let mut kept = KeptTokens::new(store, reuse);
+    let plans: Vec<(bool, LeafPlan<'_>)> = document
+        .leaves
+        .iter()
+        .enumerate()
+        .map(|(index, leaf)| {
+            let plaintext = leaf.value.plaintext();
+            let comment = leaf.value.is_comment().then(|| plaintext.expose());
+            let selected = !store.has_selection()
+                || selector.select(&leaf.path, leaf.frame, comment, &document.frames);
+            let plan = if !selected || plaintext.expose().is_empty() {
+                LeafPlan::Clear
+            } else {
+                kept.take(index, leaf, plaintext.expose())
+                    .unwrap_or(LeafPlan::Sealed)
+            };
+            (selected, plan)
+        })
+        .collect();
+
+    let compute_mac = || {
+        let mut mac = Mac::new(selection.scope);
+        for (leaf, (selected, plan)) in document.leaves.iter().zip(&plans) {
+            if leaf.value.is_comment() || !mac.covers(*selected) {
+                continue;
+            }
+            match plan {
+                LeafPlan::Kept {
+                    value: Some(value), ..
+                } => mac.update(value.plaintext().expose()),
+                _ => mac.update(leaf.value.plaintext().expose()),
+            }
+        }
+        mac.finish()
+    };
+    let mut iv = || {
+        let mut iv = [0; IV_BYTES];
+        fill(&mut iv);
+        iv
+    };
+    let mac_iv = iv();
+    let mut self_matching = false;
+    let mut write_leaf = |index: usize, out: &mut Vec<u8>| {
+        let leaf = &document.leaves[index];
+        let start = out.len();
+        match &plans[index].1 {
+            LeafPlan::Clear => out.extend_from_slice(&document.source[leaf.span.clone()]),
+            LeafPlan::Kept { token, .. } => out.extend_from_slice(token),
+            LeafPlan::Sealed => {
+                let kind = leaf.value.type_tag().unwrap_or("str");
+                let plaintext = leaf.value.plaintext();
+                cipher.seal(
+                    plaintext.expose(),
+                    kind,
+                    &leaf.path.associated_data(),
+                    &iv(),
+                    out,
+                );
+            }
+        }
+        if let SelectionRule::UnencryptedCommentRegex(pattern) = &selection.rule {
+            let is_token = !matches!(plans[index].1, LeafPlan::Clear);
+            self_matching |= is_token && leaf.value.is_comment() && pattern.is_match(&out[start..]);
+        }
+    };
+    let finish = |digest: String| {
+        let mut token = Vec::new();
+        cipher.seal(
+            digest.as_bytes(),
+            "str",
+            now.as_bytes(),
+            &mac_iv,
+            &mut token,
+        );
+        let mut metadata = metadata.clone();
+        metadata.set_mac(String::from_utf8_lossy(&token).into_owned(), now.to_owned());
+        metadata
+    };
+    let sealed = if document.source.len() > PIECEWISE_BYTES {
+        thread::scope(|scope| {
+            let mut hasher = Some(scope.spawn(compute_mac));
+            store.emit_sealed(document, &mut write_leaf, &mut || {
+                let digest = hasher.take().and_then(|hasher| hasher.join().ok());
+                finish(digest.unwrap_or_default())
+            })
+        })
+    } else {
+        store.emit_sealed(document, &mut write_leaf, &mut || finish(compute_mac()))
+    };
+    if self_matching {
+        Err(DocumentError::SelfMatching)
+    } else {
+        Ok(sealed)
+    }
+}
+
+/// The tokens of a previous file, by associated data, kind and text. Each is given out once, in
+/// file order, so that equal values of equal keys keep their order.
+struct KeptTokens<'a> {
+    all: Option<&'a SealedDocument>,
+    by_text: HashMap<(Vec<u8>, bool, TextKey), VecDeque<(&'a [u8], &'a Value<'static>)>>,
+}
+
+/// The text of a value as a map key, wiped when dropped.
+#[derive(PartialEq, Eq)]
+struct TextKey(SecretBytes);
+
+impl std::hash::Hash for TextKey {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.expose().hash(state);
+    }
+}
+
+impl<'a> KeptTokens<'a> {
+    fn new(store: &dyn Store, reuse: &Reuse<'a>) -> Self {
+        let mut kept = Self {
+            all: None,
+            by_text: HashMap::new(),
+        };
+        match *reuse {
+            Reuse::Nothing => {}
+            Reuse::All(sealed) => kept.all = Some(sealed),
+            Reuse::Leaves(sealed, opened) => {
+                for (leaf, value) in sealed.leaves.iter().zip(&opened.values) {
+                    let token = sealed.text(leaf);
+                    if Token::parse(token).is_ok() {
+                        let text = TextKey(SecretBytes::copy_of(store.value_text(value).expose()));
+                        let key = (leaf.path.associated_data(), leaf.is_comment, text);
+                        kept.by_text
+                            .entry(key)
+                            .or_default()
+                            .push_back((token, value));
+                    }
+                }
+            }
+        }
+        kept
+    }
+
+    fn take(
+        &mut self,
+        index: usize,
+        leaf: &document::Leaf<'_>,
+        plaintext: &[u8],
+    ) -> Option<LeafPlan<'a>> {
+        if let Some(sealed) = self.all {
+            let token = sealed.text(sealed.leaves.get(index)?);
+            return Some(LeafPlan::Kept { token, value: None });
+        }
+        if self.by_text.is_empty() {
+            return None;
+        }
+        let text = TextKey(SecretBytes::copy_of(plaintext));
+        let key = (leaf.path.associated_data(), leaf.value.is_comment(), text);
+        let (token, value) = self.by_text.get_mut(&key)?.pop_front()?;
+        Some(LeafPlan::Kept {
+            token,
+            value: Some(value),
+        })
+    }
+}

@@ -1,0 +1,247 @@
+//! Any bytes as one value: the JSON envelope `{"data": "ENC[…]", "sops": {…}}`.
+//!
+//! The text around the one token is the same in every file, so a changed file differs in its data
+//! and two metadata fields. Nothing of the size of the file is copied here: the token is written
+//! straight into the envelope and found in it without unescaping (SOPS `stores/json/store.go`,
+//! `BinaryStore`).
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+
+use crate::secret::{SecretBytes, SecretText};
+
+use super::super::document::{Document, Frame, KeyPath, Leaf, SealedDocument, SealedLeaf};
+use super::super::error::DocumentError;
+use super::super::metadata::{Metadata, Node};
+use super::super::value::Value;
+use super::{Format, Store, conflict_marker};
+
+/// The key of the one value.
+const DATA_KEY_NAME: &[u8] = b"data";
+
+pub(super) struct BinaryStore;
+
+/// The envelope as found: what stands under `data` and `sops`, and whether anything else does.
+#[derive(Default)]
+struct Envelope<'a> {
+    data: Option<Cow<'a, str>>,
+    metadata: Option<Node>,
+    others: bool,
+}
+
+impl Store for BinaryStore {
+    fn parse<'a>(&self, source: &'a [u8]) -> Result<Document<'a>, DocumentError> {
+        let leaf = Leaf {
+            path: KeyPath::root().child(DATA_KEY_NAME),
+            frame: Frame::ROOT,
+            value: Value::Str(SecretText::Borrowed(source)),
+            span: 0..source.len(),
+        };
+        Ok(Document {
+            source,
+            leaves: vec![leaf],
+            frames: vec![Frame { parent: None }],
+        })
+    }
+
+    fn parse_sealed(&self, source: Vec<u8>) -> Result<SealedDocument, DocumentError> {
+        let envelope = read_envelope(&source)?;
+        let metadata = Metadata::from_node(envelope.metadata.ok_or(DocumentError::NotSops)?)?;
+        let (source, span) = match envelope.data {
+            // The token stands in the source as it is: remember where, copy nothing.
+            Some(Cow::Borrowed(text)) => {
+                let start = text.as_ptr().addr() - source.as_ptr().addr();
+                let span = start..start + text.len();
+                (source, span)
+            }
+            // Escapes inside the token: another writer's spelling; keep the unescaped text.
+            Some(Cow::Owned(text)) => {
+                let span = 0..text.len();
+                (text.into_bytes(), span)
+            }
+            None => return Err(DocumentError::NotSops),
+        };
+        let leaf = SealedLeaf {
+            path: KeyPath::root().child(DATA_KEY_NAME),
+            frame: Frame::ROOT,
+            is_comment: false,
+            span,
+        };
+        let frames = vec![Frame { parent: None }];
+        Ok(SealedDocument {
+            source,
+            leaves: vec![leaf],
+            frames,
+            metadata_spans: Vec::new(),
+            metadata,
+        })
+    }
+
+    fn emit_sealed(
+        &self,
+        document: &Document<'_>,
+        leaf_text: &mut dyn FnMut(usize, &mut Vec<u8>),
+        metadata: &mut dyn FnMut() -> Metadata,
+    ) -> Vec<u8> {
+        let mut out = Vec::with_capacity(document.source.len().div_ceil(3) * 4 + (8 << 10));
+        out.extend_from_slice(b"{\n\t\"data\": \"");
+        leaf_text(0, &mut out);
+        out.extend_from_slice(b"\",\n\t\"sops\": ");
+        // Emitted one level deeper than the serializer thinks: indent all lines but the first.
+        for (index, line) in indented_json(metadata().node()).lines().enumerate() {
+            if index > 0 {
+                out.extend_from_slice(b"\n\t");
+            }
+            out.extend_from_slice(line.as_bytes());
+        }
+        out.extend_from_slice(b"\n}\n");
+        out
+    }
+
+    fn emit_plain(
+        &self,
+        _sealed: &SealedDocument,
+        values: &mut Vec<Value<'static>>,
+    ) -> SecretBytes {
+        match values.pop() {
+            Some(Value::Str(text)) => text.into_owned(),
+            // Written by hand or converted by stock: print what stock prints.
+            Some(value) => value.flat_text().into_owned(),
+            None => SecretBytes::default(),
+        }
+    }
+
+    fn clear_value<'a>(&self, _leaf: &SealedLeaf, text: &'a [u8]) -> Value<'a> {
+        Value::Str(SecretText::Borrowed(text))
+    }
+
+    fn has_selection(&self) -> bool {
+        false
+    }
+
+    fn value_text<'v>(&self, value: &'v Value<'_>) -> SecretText<'v> {
+        value.flat_text()
+    }
+}
+
+/// Tells the envelope from a JSON tree.
+pub(super) fn detect(sealed: &[u8]) -> Result<Format, DocumentError> {
+    let envelope = read_envelope(sealed)?;
+    if envelope.metadata.is_none() {
+        return Err(DocumentError::NotSops);
+    }
+    if envelope.others || envelope.data.is_none() {
+        return Err(DocumentError::UnsupportedForm { form: "JSON" });
+    }
+    Ok(Format::Binary)
+}
+
+fn read_envelope(source: &[u8]) -> Result<Envelope<'_>, DocumentError> {
+    let mut json = serde_json::Deserializer::from_slice(source);
+    let envelope = json
+        .deserialize_map(EnvelopeVisitor)
+        .and_then(|envelope| json.end().map(|()| envelope));
+    envelope.map_err(|error| match conflict_marker(source) {
+        Some(line) => DocumentError::ConflictMarker { line },
+        // Position only: the library's text may quote the file.
+        None => DocumentError::Json {
+            line: error.line(),
+            column: error.column(),
+        },
+    })
+}
+
+struct EnvelopeVisitor;
+
+impl<'de> Visitor<'de> for EnvelopeVisitor {
+    type Value = Envelope<'de>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut envelope = Envelope::default();
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+            match key.as_ref() {
+                "data" if envelope.data.is_none() => match map.next_value::<Data<'de>>()? {
+                    Data(Some(text)) => envelope.data = Some(text),
+                    Data(None) => envelope.others = true,
+                },
+                "sops" if envelope.metadata.is_none() => {
+                    envelope.metadata = Some(map.next_value()?)
+                }
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                    envelope.others = true;
+                }
+            }
+        }
+        Ok(envelope)
+    }
+}
+
+/// The value under `data`: borrowed from the input where it holds no escape, `None` where it is
+/// not a string.
+struct Data<'a>(Option<Cow<'a, str>>);
+
+impl<'de> serde::Deserialize<'de> for Data<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct DataVisitor;
+        impl<'de> Visitor<'de> for DataVisitor {
+            type Value = Data<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a string")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Data<'de>, E> {
+                Ok(Data(Some(Cow::Borrowed(text))))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Data<'de>, E> {
+                Ok(Data(Some(Cow::Owned(text.to_owned()))))
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<Data<'de>, E> {
+                Ok(Data(None))
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<Data<'de>, E> {
+                Ok(Data(None))
+            }
+            fn visit_u64<E>(self, _: u64) -> Result<Data<'de>, E> {
+                Ok(Data(None))
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<Data<'de>, E> {
+                Ok(Data(None))
+            }
+            fn visit_unit<E>(self) -> Result<Data<'de>, E> {
+                Ok(Data(None))
+            }
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                self,
+                mut items: A,
+            ) -> Result<Data<'de>, A::Error> {
+                while items.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Data(None))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Data<'de>, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Data(None))
+            }
+        }
+        deserializer.deserialize_any(DataVisitor)
+    }
+}
+
+/// Returns `node` as JSON, one member a line, indented by one tab a level.
+fn indented_json(node: &Node) -> String {
+    let mut out = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"\t");
+    let mut serializer = serde_json::Serializer::with_formatter(&mut out, formatter);
+    #[expect(
+        clippy::expect_used,
+        reason = "writing strings and numbers to memory cannot fail"
+    )]
+    serde::Serialize::serialize(node, &mut serializer).expect("metadata serialises");
+    String::from_utf8(out).unwrap_or_default()
+}

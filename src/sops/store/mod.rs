@@ -1,0 +1,126 @@
+//! One file per file format.
+//!
+//! A store finds the leaves of a text and says how a token or a value is spelled where a leaf
+//! stands and where the metadata goes. It never encrypts, and it never re-emits what it can leave
+//! alone.
+
+mod binary;
+mod dotenv;
+mod flatten;
+
+use crate::secret::{SecretBytes, SecretText};
+
+use super::document::{Document, SealedDocument, SealedLeaf};
+use super::error::DocumentError;
+use super::metadata::Metadata;
+use super::value::Value;
+
+/// A stored form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Any bytes as one value, in the JSON envelope `{"data": …, "sops": …}`.
+    Binary,
+    /// `KEY=value` lines.
+    Dotenv,
+}
+
+impl Format {
+    /// Returns the name that the manifest and `sops --input-type` use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Binary => "binary",
+            Self::Dotenv => "dotenv",
+        }
+    }
+
+    /// Returns the store for this form.
+    pub fn store(self) -> &'static dyn Store {
+        match self {
+            Self::Binary => &binary::BinaryStore,
+            Self::Dotenv => &dotenv::DotenvStore,
+        }
+    }
+
+    /// Finds the stored form of an encrypted file from its content.
+    ///
+    /// # Errors
+    /// `Empty`, `ConflictMarker`, `NotSops` for plain text, `Json` for a truncated envelope,
+    /// `UnsupportedForm` for YAML, INI and JSON trees.
+    pub fn detect(sealed: &[u8]) -> Result<Self, DocumentError> {
+        if sealed.iter().all(u8::is_ascii_whitespace) {
+            return Err(DocumentError::Empty);
+        }
+        if sealed.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
+            return binary::detect(sealed);
+        }
+        if let Some(line) = conflict_marker(sealed) {
+            return Err(DocumentError::ConflictMarker { line });
+        }
+        let mut form = Err(DocumentError::NotSops);
+        for line in sealed.split(|&byte| byte == b'\n') {
+            if line.starts_with(b"sops_") && line.contains(&b'=') {
+                return Ok(Self::Dotenv);
+            }
+            if line.starts_with(b"sops:") || line.starts_with(b"\"sops\":") {
+                form = Err(DocumentError::UnsupportedForm { form: "YAML" });
+            }
+            if line.trim_ascii_end() == b"[sops]" {
+                form = Err(DocumentError::UnsupportedForm { form: "INI" });
+            }
+        }
+        form
+    }
+}
+
+/// A file format.
+pub trait Store: Sync {
+    /// Finds the leaves of a plain text.
+    ///
+    /// # Errors
+    /// `Line` or `ReservedKey` for what the format cannot carry without loss.
+    fn parse<'a>(&self, source: &'a [u8]) -> Result<Document<'a>, DocumentError>;
+
+    /// Finds leaves and metadata of an encrypted text.
+    ///
+    /// # Errors
+    /// `NotSops`, `Metadata`, `Line` or `Json` when it is damaged.
+    fn parse_sealed(&self, source: Vec<u8>) -> Result<SealedDocument, DocumentError>;
+
+    /// Returns the encrypted text: the document with the token or clear text that `leaf_text`
+    /// appends for each leaf, and the metadata that `metadata` returns once all leaves are written.
+    fn emit_sealed(
+        &self,
+        document: &Document<'_>,
+        leaf_text: &mut dyn FnMut(usize, &mut Vec<u8>),
+        metadata: &mut dyn FnMut() -> Metadata,
+    ) -> Vec<u8>;
+
+    /// Returns the plain text of a sealed document from the values of its leaves. A form whose one
+    /// value is the whole text takes it out of `values`.
+    fn emit_plain(&self, sealed: &SealedDocument, values: &mut Vec<Value<'static>>) -> SecretBytes;
+
+    /// Returns the value of a leaf that stands in clear in a sealed document.
+    fn clear_value<'a>(&self, leaf: &SealedLeaf, text: &'a [u8]) -> Value<'a>;
+
+    /// Returns whether the selection options of a rule apply to this form.
+    fn has_selection(&self) -> bool;
+
+    /// Returns the text that a value has in a plain document of this form, as a leaf of such a
+    /// document would hold it.
+    fn value_text<'v>(&self, value: &'v Value<'_>) -> SecretText<'v>;
+}
+
+/// Returns the line number of the first merge conflict marker: `<<<<<<<`, `|||||||`, `=======` or
+/// `>>>>>>>` at the start of a line, followed by a blank or nothing.
+pub fn conflict_marker(text: &[u8]) -> Option<usize> {
+    const MARKERS: [&[u8]; 4] = [b"<<<<<<<", b"|||||||", b"=======", b">>>>>>>"];
+    let is_marker = |line: &[u8]| {
+        MARKERS.iter().any(|marker| {
+            line.strip_prefix(*marker)
+                .is_some_and(|rest| matches!(rest.first(), None | Some(b' ' | b'\r')))
+        })
+    };
+    text.split(|&byte| byte == b'\n')
+        .position(is_marker)
+        .map(|index| index + 1)
+}

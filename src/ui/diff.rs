@@ -1,0 +1,228 @@
+//! Differences between repository and server, masked.
+
+use serde::Serialize;
+
+use crate::error::Problem;
+use crate::project::diff::{Change, Differences};
+
+use super::style::{Role, harmless, paint};
+use super::{ProblemJson, SCHEMA_VERSION, Ui};
+
+/// How one entry's two sides compare.
+pub enum Comparison {
+    /// Another content on each side.
+    Differs(Differences),
+    /// Neither side has a file.
+    NeitherSide,
+    /// Only the repository has a file.
+    OnlyRepository,
+    /// Only the server has a file.
+    OnlyServer,
+    /// The same content.
+    Same,
+}
+
+/// One entry of a diff.
+pub struct DiffRow {
+    /// The entry's name.
+    pub name: String,
+    /// The file on the server.
+    pub target: String,
+    /// How the contents compare.
+    pub comparison: Comparison,
+    /// What differs of owner, group and mode, in words.
+    pub attributes: Vec<String>,
+    /// Lines of a unified diff, where one is shown: already masked, or shown on the user's word.
+    pub unified: Option<String>,
+}
+
+/// What is shown of each entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiffForm {
+    /// Key names.
+    Keys,
+    /// Names of entries only.
+    NameOnly,
+    /// Counts.
+    Stat,
+}
+
+#[derive(Serialize)]
+struct DiffJson<'a> {
+    schema_version: u32,
+    command: &'static str,
+    entries: Vec<RowJson<'a>>,
+    problems: Vec<ProblemJson>,
+}
+
+#[derive(Serialize)]
+struct RowJson<'a> {
+    entry: &'a str,
+    target: &'a str,
+    state: &'static str,
+    changes: Vec<ChangeJson<'a>>,
+    attributes: &'a [String],
+}
+
+#[derive(Serialize)]
+struct ChangeJson<'a> {
+    change: &'static str,
+    key: &'a str,
+}
+
+impl DiffRow {
+    /// Returns whether there is anything to show.
+    pub fn differs(&self) -> bool {
+        !self.attributes.is_empty()
+            || !matches!(self.comparison, Comparison::Same | Comparison::NeitherSide)
+    }
+
+    fn changes(&self) -> &[(Change, String)] {
+        match &self.comparison {
+            Comparison::Differs(differences) => &differences.changes,
+            _ => &[],
+        }
+    }
+
+    /// Returns the stable word for the comparison.
+    pub fn state(&self) -> &'static str {
+        match &self.comparison {
+            Comparison::Differs(differences) if differences.is_layout_only => "layout-only",
+            Comparison::Differs(_) => "differs",
+            Comparison::NeitherSide => "on-neither-side",
+            Comparison::OnlyRepository => "missing-on-server",
+            Comparison::OnlyServer => "not-encrypted-yet",
+            Comparison::Same => "same",
+        }
+    }
+}
+
+/// Renders the rows that differ as text.
+pub fn render(rows: &[DiffRow], form: DiffForm, color: bool) -> String {
+    let mut out = String::new();
+    for row in rows.iter().filter(|row| row.differs()) {
+        let name = harmless(&row.name);
+        match form {
+            DiffForm::NameOnly => out.push_str(&format!("{name}\n")),
+            DiffForm::Stat => {
+                let count = |wanted| {
+                    row.changes()
+                        .iter()
+                        .filter(|(change, _)| *change == wanted)
+                        .count()
+                };
+                let counts = format!(
+                    "{}+ {}~ {}-",
+                    count(Change::Added),
+                    count(Change::Changed),
+                    count(Change::Removed)
+                );
+                let attributes = if row.attributes.is_empty() {
+                    ""
+                } else {
+                    ", owner or mode"
+                };
+                out.push_str(&format!(
+                    "{name} | {}{attributes}\n",
+                    if row.changes().is_empty() {
+                        row.state()
+                    } else {
+                        &counts
+                    }
+                ));
+            }
+            DiffForm::Keys => render_row(row, color, &mut out),
+        }
+    }
+    out
+}
+
+fn render_row(row: &DiffRow, color: bool, out: &mut String) {
+    let title = format!("{}  ({})", harmless(&row.name), harmless(&row.target));
+    out.push_str(&paint(&title, Role::Name, color));
+    out.push('\n');
+    let mut line = |sign: char, text: &str, role| {
+        out.push_str(&paint(&format!("  {sign} {}", harmless(text)), role, color));
+        out.push('\n');
+    };
+    match &row.comparison {
+        Comparison::OnlyRepository => line('-', "missing on the server", Role::Removed),
+        Comparison::OnlyServer => line('+', "not encrypted yet: only on the server", Role::Added),
+        Comparison::Differs(differences) if differences.is_layout_only => {
+            line('~', "layout only (no value differs)", Role::Changed);
+        }
+        Comparison::Differs(differences) if row.unified.is_none() => {
+            for (change, key) in &differences.changes {
+                let role = match change {
+                    Change::Added => Role::Added,
+                    Change::Changed => Role::Changed,
+                    Change::Removed => Role::Removed,
+                };
+                line(change.sign(), key, role);
+            }
+        }
+        _ => {}
+    }
+    for attribute in &row.attributes {
+        line('~', attribute, Role::Changed);
+    }
+    for text in row.unified.iter().flat_map(|unified| unified.lines()) {
+        let role = match text.as_bytes().first() {
+            Some(b'+') => Some(Role::Added),
+            Some(b'-') => Some(Role::Removed),
+            _ => None,
+        };
+        let text = harmless(text);
+        out.push_str("  ");
+        out.push_str(&role.map_or(text.clone(), |role| paint(&text, role, color)));
+        out.push('\n');
+    }
+}
+
+/// Returns a unified diff of two texts; anything that is not UTF-8 gives `None`.
+pub fn unified(repository: &[u8], server: &[u8]) -> Option<String> {
+    let (old, new) = (
+        std::str::from_utf8(repository).ok()?,
+        std::str::from_utf8(server).ok()?,
+    );
+    let diff = similar::TextDiff::from_lines(old, new);
+    Some(
+        diff.unified_diff()
+            .context_radius(3)
+            .header("repository", "server")
+            .to_string(),
+    )
+}
+
+impl Ui {
+    /// Shows a diff as JSON.
+    pub fn diff_json(&mut self, rows: &[DiffRow], problems: &[Problem]) {
+        let change_word = |change| match change {
+            Change::Added => "added",
+            Change::Changed => "changed",
+            Change::Removed => "removed",
+        };
+        self.json(&DiffJson {
+            schema_version: SCHEMA_VERSION,
+            command: "diff",
+            entries: rows
+                .iter()
+                .map(|row| RowJson {
+                    entry: &row.name,
+                    target: &row.target,
+                    state: row.state(),
+                    changes: row
+                        .changes()
+                        .iter()
+                        .map(|(change, key)| ChangeJson {
+                            change: change_word(*change),
+                            key,
+                        })
+                        .collect(),
+                    attributes: &row.attributes,
+                })
+                .collect(),
+            problems: problems.iter().map(ProblemJson::of).collect(),
+        });
+    }
+}

@@ -1,0 +1,168 @@
+//! Talking to the person: data on standard output, talk on standard error.
+//!
+//! Renders, never decides. Every text that came from a file or a name is made harmless before it
+//! reaches a terminal. A closed pipe ends output quietly.
+
+pub mod diff;
+pub mod report;
+pub mod status;
+pub mod style;
+
+use std::io::Write;
+
+use serde::Serialize;
+
+use crate::error::{Problem, Severity};
+use style::{Role, harmless, paint};
+
+/// The version of the JSON output's shape.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// How much is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loudness {
+    /// Errors only.
+    Quiet,
+    /// What was done.
+    Normal,
+    /// Reasons too.
+    Verbose,
+}
+
+/// The user interface of a run.
+pub struct Ui {
+    out: Box<dyn Write + Send>,
+    err: Box<dyn Write + Send>,
+    /// How much is said.
+    pub loudness: Loudness,
+    /// Whether JSON is wanted on standard output.
+    pub json: bool,
+    /// Whether standard output is coloured.
+    pub color_out: bool,
+    /// Whether standard error is coloured.
+    pub color_err: bool,
+}
+
+impl Ui {
+    /// Returns an interface over two streams; adjust its public fields once options are known.
+    pub fn new(out: Box<dyn Write + Send>, err: Box<dyn Write + Send>) -> Self {
+        Self {
+            out,
+            err,
+            loudness: Loudness::Normal,
+            json: false,
+            color_out: false,
+            color_err: false,
+        }
+    }
+
+    /// Writes data: the answer itself. `text` ends with a newline or is empty.
+    pub fn data(&mut self, text: &str) {
+        // A closed pipe: whoever read it has seen enough.
+        let _ = self
+            .out
+            .write_all(text.as_bytes())
+            .and_then(|()| self.out.flush());
+    }
+
+    /// Writes a JSON answer, one object, two-space indentation.
+    pub fn json(&mut self, value: &impl Serialize) {
+        let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
+        text.push('\n');
+        self.data(&text);
+    }
+
+    /// Says what was done or found; silent with `-q`.
+    pub fn status(&mut self, text: &str) {
+        if self.loudness >= Loudness::Normal {
+            self.say(text);
+        }
+    }
+
+    /// Says why; only with `-v`.
+    pub fn detail(&mut self, text: &str) {
+        if self.loudness >= Loudness::Verbose {
+            self.say(text);
+        }
+    }
+
+    /// Warns; also with `-q`, since a warning is not chatter.
+    pub fn warning(&mut self, text: &str) {
+        let mark = paint("warning:", Role::Warning, self.color_err);
+        self.say(&format!("{mark} {}", harmless(text)));
+    }
+
+    /// Says what went wrong and what to do about it.
+    pub fn problem(&mut self, problem: &Problem) {
+        let word = match problem.kind.severity() {
+            Severity::Refused => "refused:",
+            Severity::Trouble => "error:",
+        };
+        let mark = paint(word, Role::Error, self.color_err);
+        let subject = problem
+            .entry
+            .as_ref()
+            .map(|entry| format!("{}: ", harmless(entry)))
+            .unwrap_or_default();
+        let message = problem.kind.to_string();
+        for (index, line) in message.lines().enumerate() {
+            let lead = if index == 0 {
+                format!("{mark} {subject}")
+            } else {
+                format!("{mark} ")
+            };
+            self.say(&format!("{lead}{}", harmless(line)));
+        }
+        if let Some(help) = &problem.help {
+            for line in help.lines() {
+                let line = format!("  help: {}", harmless(line));
+                self.say(&paint(&line, Role::Help, self.color_err));
+            }
+        }
+    }
+
+    /// Writes text for a terminal's error stream as it is, such as usage errors.
+    pub fn raw_error(&mut self, text: &str) {
+        let _ = self
+            .err
+            .write_all(text.as_bytes())
+            .and_then(|()| self.err.flush());
+    }
+
+    fn say(&mut self, text: &str) {
+        let _ = writeln!(self.err, "{text}").and_then(|()| self.err.flush());
+    }
+}
+
+/// A problem as JSON.
+#[derive(Serialize)]
+pub struct ProblemJson {
+    /// The entry it happened to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entry: Option<String>,
+    /// The stable word for its kind.
+    pub code: &'static str,
+    /// `refused` or `error`.
+    pub severity: &'static str,
+    /// What went wrong, in words.
+    pub message: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+}
+
+impl ProblemJson {
+    /// Returns the JSON form of a problem.
+    pub fn of(problem: &Problem) -> Self {
+        Self {
+            entry: problem.entry.clone(),
+            code: problem.kind.code(),
+            severity: match problem.kind.severity() {
+                Severity::Refused => "refused",
+                Severity::Trouble => "error",
+            },
+            message: problem.kind.to_string(),
+            help: problem.help.clone(),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What a writing command did, or with `--dry-run` would do.
+
+use serde::Serialize;
+
+use crate::error::Problem;
+use crate::project::plan::{Action, Plan};
+
+use super::style::harmless;
+use super::{ProblemJson, SCHEMA_VERSION, Ui};
+
+/// A finished run of a writing command.
+pub struct Report<'a> {
+    /// `encrypt` or `decrypt`.
+    pub command: &'static str,
+    /// The plan that was carried out, or would have been.
+    pub plan: &'a Plan,
+    /// What went wrong.
+    pub problems: &'a [Problem],
+    /// Whether the plan was carried out.
+    pub outcome: Applied,
+    /// Encrypted backups kept: entry and path.
+    pub backups: &'a [(String, String)],
+}
+
+/// Whether a plan was carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It was.
+    Done,
+    /// It was not asked for.
+    DryRun,
+    /// A problem stood against it.
+    Nothing,
+}
+
+#[derive(Serialize)]
+struct ReportJson<'a> {
+    schema_version: u32,
+    command: &'static str,
+    dry_run: bool,
+    applied: bool,
+    entries: Vec<StepJson<'a>>,
+    problems: Vec<ProblemJson>,
+    backups: Vec<BackupJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct StepJson<'a> {
+    entry: &'a str,
+    target: String,
+    action: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    detail: &'a str,
+}
+
+#[derive(Serialize)]
+struct BackupJson<'a> {
+    entry: &'a str,
+    path: &'a str,
+}
+
+fn word(action: Action) -> &'static str {
+    match action {
+        Action::Create => "create",
+        Action::Keep => "unchanged",
+        Action::Mend => "mend",
+        Action::Refuse => "refuse",
+        Action::Replace => "replace",
+        Action::Skip => "skip",
+    }
+}
+
+impl Ui {
+    /// Shows a report.
+    pub fn report(&mut self, report: &Report<'_>) {
+        if self.json {
+            self.json(&ReportJson {
+                schema_version: SCHEMA_VERSION,
+                command: report.command,
+                dry_run: report.outcome == Applied::DryRun,
+                applied: report.outcome == Applied::Done,
+                entries: report
+                    .plan
+                    .steps
+                    .iter()
+                    .map(|step| StepJson {
+                        entry: &step.name,
+                        target: step.target.display().to_string(),
+                        action: word(step.action),
+                        detail: &step.detail,
+                    })
+                    .collect(),
+                problems: report.problems.iter().map(ProblemJson::of).collect(),
+                backups: report
+                    .backups
+                    .iter()
+                    .map(|(entry, path)| BackupJson { entry, path })
+                    .collect(),
+            });
+        }
+        for step in &report.plan.steps {
+            let verb = match (step.action, report.outcome) {
+                (Action::Refuse, _) => continue,
+                (Action::Keep, _) => {
+                    self.detail(&format!("unchanged    {}", harmless(&step.name)));
+                    continue;
+                }
+                (Action::Skip, _) => "left out    ",
+                (Action::Create, Applied::Done) => "created     ",
+                (Action::Replace, Applied::Done) => "replaced    ",
+                (Action::Mend, Applied::Done) => "mended      ",
+                (Action::Create, Applied::DryRun) => "would create",
+                (Action::Replace, Applied::DryRun) => "would replace",
+                (Action::Mend, Applied::DryRun) => "would mend  ",
+                (_, Applied::Nothing) => continue,
+            };
+            let detail = if step.detail.is_empty() {
+                String::new()
+            } else {
+                format!("  ({})", step.detail)
+            };
+            let target = harmless(&step.target.display().to_string());
+            self.status(&format!("{verb} {target}{}", harmless(&detail)));
+        }
+        for (entry, path) in report.backups {
+            let (entry, path) = (harmless(entry), harmless(path));
+            self.status(&format!("backup of what was there before ({entry}): {path}\n  open it with: sops decrypt '{path}'"));
+        }
+        for problem in report.problems {
+            self.problem(problem);
+        }
+        self.status(&summary(report));
+    }
+}
+
+fn summary(report: &Report<'_>) -> String {
+    let plan = report.plan;
+    let total = plan.steps.len() + failed_entries(report);
+    let entries = if total == 1 { "entry" } else { "entries" };
+    let mut parts = Vec::new();
+    let mut part = |actions: &[Action], word: &str| {
+        let count = plan.count(actions);
+        if count > 0 {
+            parts.push(format!("{count} {word}"));
+        }
+    };
+    let would = if report.outcome == Applied::DryRun {
+        "to be "
+    } else {
+        ""
+    };
+    if report.outcome != Applied::Nothing {
+        part(&[Action::Create], &format!("{would}created"));
+        part(&[Action::Replace], &format!("{would}replaced"));
+        part(&[Action::Mend], &format!("{would}mended"));
+    }
+    part(&[Action::Keep], "unchanged");
+    part(&[Action::Skip], "left out");
+    part(&[Action::Refuse], "refused");
+    if failed_entries(report) > 0 {
+        parts.push(format!("{} failed", failed_entries(report)));
+    }
+    let list = if parts.is_empty() {
+        "nothing to do".to_owned()
+    } else {
+        parts.join(", ")
+    };
+    match report.outcome {
+        Applied::Done => format!("{total} {entries}: {list}"),
+        Applied::DryRun => format!("{total} {entries}: {list}; nothing was written (dry run)"),
+        Applied::Nothing => format!("{total} {entries}: {list}; nothing was written"),
+    }
+}
+
+/// Counts the entries that have problems but no step.
+fn failed_entries(report: &Report<'_>) -> usize {
+    let has_step = |name: &str| report.plan.steps.iter().any(|step| step.name == name);
+    let mut names: Vec<_> = report
+        .problems
+        .iter()
+        .filter_map(|problem| problem.entry.as_deref())
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter().filter(|name| !has_step(name)).count()
+}

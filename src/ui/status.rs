@@ -1,0 +1,272 @@
+//! One line an entry: `status` and `list`.
+
+use serde::Serialize;
+
+use crate::error::Problem;
+
+use super::style::{Role, harmless, paint};
+use super::{ProblemJson, SCHEMA_VERSION, Ui};
+
+/// One entry of a status.
+#[derive(Serialize)]
+pub struct StatusRow {
+    /// The entry's name.
+    pub entry: String,
+    /// The file on the server.
+    pub target: String,
+    /// The stable word: `in-sync`, `differs`, `layout-only`, `missing-on-server`,
+    /// `not-encrypted-yet`, `on-neither-side`, `not-the-server`, `unknown`.
+    pub state: &'static str,
+    /// What differs, in words.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// The encrypted file has changes that are not committed.
+    pub uncommitted: bool,
+    /// Commits that are not pushed change the encrypted file.
+    pub unpushed: bool,
+}
+
+/// A whole status.
+#[derive(Serialize)]
+pub struct Status {
+    schema_version: u32,
+    command: &'static str,
+    /// The root on the server.
+    pub root: String,
+    /// Whether the root exists.
+    pub is_server: bool,
+    /// The rows, in manifest order.
+    pub entries: Vec<StatusRow>,
+    /// Commits upstream that are not here, as of the last fetch.
+    pub upstream_ahead: usize,
+    /// The upstream's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
+    problems: Vec<ProblemJson>,
+}
+
+impl Status {
+    /// Returns a status without rows.
+    pub fn new(root: String, is_server: bool) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            command: "status",
+            root,
+            is_server,
+            entries: Vec::new(),
+            upstream_ahead: 0,
+            upstream: None,
+            problems: Vec::new(),
+        }
+    }
+}
+
+fn in_words(state: &str) -> &str {
+    match state {
+        "in-sync" => "in sync",
+        "differs" => "differs",
+        "layout-only" => "layout only",
+        "missing-on-server" => "missing on server",
+        "not-encrypted-yet" => "not encrypted yet",
+        "on-neither-side" => "on neither side",
+        "not-the-server" => "not the server",
+        _ => "unknown",
+    }
+}
+
+fn role_of(state: &str) -> Option<Role> {
+    match state {
+        "in-sync" => None,
+        "missing-on-server" => Some(Role::Removed),
+        "not-encrypted-yet" => Some(Role::Added),
+        "unknown" => Some(Role::Error),
+        _ => Some(Role::Changed),
+    }
+}
+
+impl Ui {
+    /// Shows a status: a line an entry, then counts, then what git says.
+    pub fn show_status(&mut self, status: &mut Status, problems: &[Problem]) {
+        if self.json {
+            status.problems = problems.iter().map(ProblemJson::of).collect();
+            self.json(status);
+        } else {
+            let text = status_text(status, self.color_out);
+            self.data(&text);
+        }
+        for problem in problems {
+            self.problem(problem);
+        }
+    }
+}
+
+fn status_text(status: &Status, color: bool) -> String {
+    let mut out = String::new();
+    if !status.is_server {
+        out.push_str(&format!(
+            "This is not the server: {} does not exist.\n",
+            harmless(&status.root)
+        ));
+    }
+    for row in &status.entries {
+        let mut marks = String::new();
+        if row.uncommitted {
+            marks.push_str("  [not committed]");
+        }
+        if row.unpushed {
+            marks.push_str("  [not pushed]");
+        }
+        let state = format!("{:<18}", in_words(row.state));
+        let state = role_of(row.state).map_or(state.clone(), |role| paint(&state, role, color));
+        let detail = if row.detail.is_empty() {
+            String::new()
+        } else {
+            format!("  {}", harmless(&row.detail))
+        };
+        out.push_str(&format!(
+            "{state} {}{detail}{marks}\n",
+            harmless(&row.entry)
+        ));
+    }
+    out.push_str(&format!("{}\n", counts(status)));
+    let uncommitted = status.entries.iter().filter(|row| row.uncommitted).count();
+    let unpushed = status.entries.iter().filter(|row| row.unpushed).count();
+    if uncommitted > 0 {
+        out.push_str(&format!(
+            "{uncommitted} encrypted {} not committed: `git commit`\n",
+            files(uncommitted)
+        ));
+    }
+    if unpushed > 0 {
+        out.push_str(&format!(
+            "{unpushed} encrypted {} not pushed: `git push`\n",
+            files(unpushed)
+        ));
+    }
+    if let (Some(upstream), ahead @ 1..) = (&status.upstream, status.upstream_ahead) {
+        let commits = if ahead == 1 {
+            "1 commit".to_owned()
+        } else {
+            format!("{ahead} commits")
+        };
+        out.push_str(&format!(
+            "{} is {commits} ahead as of the last fetch: `git pull`\n",
+            harmless(upstream)
+        ));
+    }
+    out
+}
+
+fn files(count: usize) -> &'static str {
+    if count == 1 { "file is" } else { "files are" }
+}
+
+fn counts(status: &Status) -> String {
+    let total = status.entries.len();
+    let mut parts = Vec::new();
+    for state in [
+        "in-sync",
+        "differs",
+        "layout-only",
+        "missing-on-server",
+        "not-encrypted-yet",
+        "on-neither-side",
+        "unknown",
+    ] {
+        let count = status
+            .entries
+            .iter()
+            .filter(|row| row.state == state)
+            .count();
+        if count > 0 {
+            parts.push(format!("{count} {}", in_words(state)));
+        }
+    }
+    let entries = if total == 1 { "entry" } else { "entries" };
+    if parts.is_empty() {
+        format!("{total} {entries}")
+    } else {
+        format!("{total} {entries}: {}", parts.join(", "))
+    }
+}
+
+/// One row of a list.
+#[derive(Serialize)]
+pub struct ListRow {
+    /// The file in the repository.
+    pub entry: String,
+    /// The file on the server, absolute where the root is known.
+    pub target: String,
+    /// `secret` or `plain`.
+    pub kind: &'static str,
+    /// The stored form.
+    pub format: &'static str,
+    /// Owner as declared.
+    pub owner: Option<String>,
+    /// Group as declared.
+    pub group: Option<String>,
+    /// Mode as declared, octal.
+    pub mode: Option<String>,
+    /// `rename` or `in-place`.
+    pub write: &'static str,
+    /// A missing source is fine.
+    pub optional: bool,
+}
+
+#[derive(Serialize)]
+struct ListJson<'a> {
+    schema_version: u32,
+    command: &'static str,
+    entries: &'a [ListRow],
+}
+
+impl Ui {
+    /// Shows the entries as a table.
+    pub fn show_list(&mut self, rows: &[ListRow]) {
+        if self.json {
+            return self.json(&ListJson {
+                schema_version: SCHEMA_VERSION,
+                command: "list",
+                entries: rows,
+            });
+        }
+        let cells: Vec<[String; 5]> = rows
+            .iter()
+            .map(|row| {
+                let account =
+                    |name: &Option<String>| name.clone().unwrap_or_else(|| "-".to_owned());
+                let owner = match (&row.owner, &row.group) {
+                    (None, None) => "-".to_owned(),
+                    (owner, group) => format!("{}:{}", account(owner), account(group)),
+                };
+                let mode = row.mode.clone().unwrap_or_else(|| "-".to_owned());
+                [
+                    row.entry.clone(),
+                    harmless(&row.target),
+                    row.format.to_owned(),
+                    owner,
+                    mode,
+                ]
+            })
+            .collect();
+        let width = |column: usize| {
+            cells
+                .iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..5).map(width).collect();
+        let mut text = String::new();
+        for row in &cells {
+            let line: Vec<String> = row
+                .iter()
+                .zip(&widths)
+                .map(|(cell, width)| format!("{cell:<width$}"))
+                .collect();
+            text.push_str(line.join("  ").trim_end());
+            text.push('\n');
+        }
+        self.data(&text);
+    }
+}
