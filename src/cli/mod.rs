@@ -33,6 +33,16 @@ pub struct Cli {
     command: Command,
 }
 
+impl Cli {
+    /// Returns the names of all commands.
+    pub fn names() -> Vec<String> {
+        Self::command()
+            .get_subcommands()
+            .map(|command| command.get_name().to_owned())
+            .collect()
+    }
+}
+
 /// The commands by group; a test holds it against the subcommands.
 const GROUPS: &str = "Daily:
   status   Show the state of every entry: one line each, then counts

@@ -95,7 +95,10 @@ pub fn run(args: &DecryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let mut plan = Plan::default();
     let mut prepared = Vec::new();
     let transformed = in_parallel(&entries, workspace.jobs, |entry| {
-        let owner = owners.get(&entry.repository_path).copied().unwrap_or_default();
+        let owner = owners
+            .get(&entry.repository_path)
+            .copied()
+            .unwrap_or_default();
         transform(&workspace, entry, owner, args)
     });
     for result in transformed {

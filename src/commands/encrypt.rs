@@ -1,6 +1,7 @@
 //! `encrypt`: captures the plaintext files of the server into the repository.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -179,7 +180,7 @@ fn transform<'w>(
         .format
         .or(existing.as_ref().map(|found| found.format))
         .unwrap_or(new_format);
-    let file = workspace.repository_file(entry);
+    let file = PathBuf::from(name);
 
     if source.is_none() && entry.optional && refusals == [Refusal::SourceMissing] {
         let place = target

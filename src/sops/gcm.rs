@@ -70,6 +70,9 @@ impl<'k> Gcm<'k> {
     }
 
     fn absorb(&mut self, ciphertext: &[u8]) {
+        if ciphertext.is_empty() {
+            return;
+        }
         debug_assert!(self.text_bytes.is_multiple_of(BLOCK_BYTES as u64));
         self.text_bytes += ciphertext.len() as u64;
         self.hash.update_padded(ciphertext);
@@ -104,9 +107,9 @@ fn lengths(first_bytes: u64, second_bytes: u64) -> ghash::Block {
 
 #[cfg(test)]
 mod tests {
-    use aes_gcm::AesGcm;
     use aes_gcm::aead::AeadInOut;
     use aes_gcm::aead::consts::{U12, U16, U32};
+    use aes_gcm::{AesGcm, KeyInit};
 
     use super::*;
 

@@ -313,7 +313,7 @@ enum LeafPlan<'a> {
 }
 
 /// Encrypts a plain document. `metadata` holds keys and selection; its MAC and time are set here.
-/// `now` is RFC 3339, UTC, whole seconds.
+/// `now` is RFC 3339, UTC, whole seconds; a file changed twice in a second gets the next one.
 ///
 /// # Errors
 /// `SelfMatching` for a comment rule that its own output would trip over.
@@ -328,6 +328,7 @@ pub fn seal(
 ) -> Result<Vec<u8>, DocumentError> {
     let store = format.store();
     let cipher = Cipher::new(key);
+    let now = value::next_change(&metadata.last_modified, now);
     let selection = metadata.selection.clone();
     let mut selector = Selector::new(&selection);
     let mut kept = KeptTokens::new(store, reuse);
@@ -405,7 +406,7 @@ pub fn seal(
             &mut token,
         );
         let mut metadata = metadata.clone();
-        metadata.set_mac(String::from_utf8_lossy(&token).into_owned(), now.to_owned());
+        metadata.set_mac(String::from_utf8_lossy(&token).into_owned(), now.clone());
         metadata
     };
     let sealed = if document.source.len() > PIECEWISE_BYTES {

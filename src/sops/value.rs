@@ -214,6 +214,23 @@ pub fn without_fraction(text: &str) -> String {
     }
 }
 
+/// Returns the time of the next change of a file last changed at `previous`: `now`, or a second
+/// after `previous` where that is not later, so that every change has a time of its own. A
+/// `previous` more than a minute ahead came from a wrong clock and is not followed.
+pub fn next_change(previous: &str, now: &str) -> String {
+    let parse = |text: &str| text.parse::<jiff::Timestamp>().ok();
+    let (Some(before), Some(at)) = (parse(previous), parse(now)) else {
+        return now.to_owned();
+    };
+    let next = jiff::Timestamp::from_second(before.as_second() + 1).unwrap_or(at);
+    let is_near = next.as_second() - at.as_second() <= 60;
+    if next > at && is_near {
+        next.to_string()
+    } else {
+        now.to_owned()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,6 +272,16 @@ mod tests {
             without_fraction("2006-01-02T15:04:05.9Z"),
             "2006-01-02T15:04:05Z"
         );
+    }
+
+    #[test]
+    fn every_change_has_a_time_of_its_own() {
+        let next = |previous| next_change(previous, "2026-01-02T03:04:05Z");
+        assert_eq!(next("2026-01-02T03:04:04Z"), "2026-01-02T03:04:05Z");
+        assert_eq!(next("2026-01-02T03:04:05Z"), "2026-01-02T03:04:06Z");
+        assert_eq!(next("2026-01-02T03:04:30Z"), "2026-01-02T03:04:31Z");
+        assert_eq!(next("2031-01-02T03:04:05Z"), "2026-01-02T03:04:05Z");
+        assert_eq!(next(""), "2026-01-02T03:04:05Z");
     }
 
     #[test]

@@ -50,13 +50,17 @@ impl Format {
         if sealed.iter().all(u8::is_ascii_whitespace) {
             return Err(DocumentError::Empty);
         }
+        let mut form = Err(DocumentError::NotSops);
         if sealed.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
-            return binary::detect(sealed);
+            match binary::detect(sealed) {
+                // An environment file may begin with a brace too.
+                Err(error @ DocumentError::Json { .. }) => form = Err(error),
+                told => return told,
+            }
         }
         if let Some(line) = conflict_marker(sealed) {
             return Err(DocumentError::ConflictMarker { line });
         }
-        let mut form = Err(DocumentError::NotSops);
         for line in sealed.split(|&byte| byte == b'\n') {
             if line.starts_with(b"sops_") && line.contains(&b'=') {
                 return Ok(Self::Dotenv);

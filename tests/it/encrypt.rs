@@ -1,0 +1,411 @@
+//! `encrypt`: guards, reuse, what is written and what is not.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use super::support::{LAPTOP_KEY, SERVER_KEY, TestProject, has_staging_files, key_file, recipient};
+
+fn one() -> TestProject {
+    TestProject::with_files(&[("a.env.enc", "a.env"), ("b.bin.enc", "b.bin")], "")
+}
+
+/// Encrypts a source that must be refused, and checks that nothing was written.
+fn refused(source: &[u8]) -> String {
+    let project = one();
+    project.write_server("a.env", source);
+    project.write_server("b.bin", "fine\n");
+    let before = project.snapshot();
+    let output = project.run(&["encrypt"]);
+    assert_eq!(output.code, 3, "{output:#?}");
+    assert!(
+        output.stderr.contains("refused: a.env.enc: "),
+        "{output:#?}"
+    );
+    assert!(output.stderr.contains("help: "), "{output:#?}");
+    assert!(output.stderr.contains("nothing was written"), "{output:#?}");
+    assert_eq!(project.snapshot(), before);
+    output.stderr
+}
+
+#[test]
+fn encrypt_refuses_sources_that_hold_nothing() {
+    assert!(refused(b"").contains("empty (zero bytes)"));
+    assert!(refused(b"\n  \n").contains("only blanks"));
+    assert!(refused(b"# c\n#\n").contains("only comments"));
+}
+
+#[test]
+fn encrypt_refuses_conflict_markers() {
+    assert!(
+        refused(b"A=1\n<<<<<<< HEAD\nB=2\n=======\nB=3\n>>>>>>> x\n")
+            .contains("line 2: the source holds a merge conflict marker")
+    );
+    assert!(refused(b"A=1\n=======\n").contains("line 2"));
+}
+
+#[test]
+fn encrypt_refuses_lines_that_stock_misreads_and_names_them() {
+    let output = refused(b"KEY=\"canary-Vd81-database\nabc=\n\"\n");
+    assert!(
+        output.contains("line 1: the quoted value of `KEY`"),
+        "{output}"
+    );
+    assert!(output.contains("format = \"binary\""), "{output}");
+    let output = refused(b"A=1\n  # canary-Vd81-database\n");
+    assert!(output.contains("line 2: an indented comment"), "{output}");
+    assert!(refused(b"A=1\ncanary-Vd81-database\n").contains("line 2: a line without `=`"));
+    assert!(refused(b"A=1\r\n\r\nB=2\r\n").contains("line 2: a blank line that ends in CR"));
+    assert!(refused(b"sops_mac=1\n").contains("reserves"));
+}
+
+#[test]
+fn encrypt_refuses_what_is_encrypted_already() {
+    let project = one();
+    project.write_server("a.env", "A=1\n");
+    project.write_server("b.bin", "x\n");
+    project.ok(&["encrypt"]);
+    for name in ["a.env", "b.bin"] {
+        assert!(
+            refused(project.read_repo(&format!("{name}.enc")).as_bytes())
+                .contains("already encrypted")
+        );
+    }
+}
+
+#[test]
+fn encrypt_refuses_what_is_no_readable_regular_file() {
+    let project = one();
+    project.write_server("b.bin", "x\n");
+    let output = project.run(&["encrypt"]);
+    assert_eq!(output.code, 3);
+    assert!(
+        output
+            .stderr
+            .contains("a.env.enc: the source does not exist"),
+        "{output:#?}"
+    );
+    symlink(project.server_file("b.bin"), project.server_file("a.env")).unwrap();
+    assert!(
+        project
+            .run(&["encrypt"])
+            .stderr
+            .contains("it is a symbolic link")
+    );
+    fs::remove_file(project.server_file("a.env")).unwrap();
+    fs::create_dir(project.server_file("a.env")).unwrap();
+    let output = project.run(&["encrypt"]);
+    assert_eq!(output.code, 3);
+    assert!(output.stderr.contains("it is a directory"), "{output:#?}");
+    assert!(!project.repo_file("b.bin.enc").exists());
+}
+
+#[test]
+fn encrypt_refuses_a_source_that_is_too_large() {
+    let project = one();
+    project.write_server("a.env", "A=1\n");
+    project.write_server("b.bin", vec![b'x'; 5000]);
+    let output = project.run(&["encrypt", "--max-size", "4KiB"]);
+    assert_eq!(output.code, 3);
+    assert!(
+        output
+            .stderr
+            .contains("5000 bytes long, more than the limit of 4096"),
+        "{output:#?}"
+    );
+    project.ok(&["encrypt", "--max-size", "5k"]);
+}
+
+#[test]
+fn encrypt_lists_every_problem_at_once() {
+    let project = one();
+    project.write_server("a.env", "");
+    let output = project.run(&["encrypt"]);
+    assert!(
+        output.stderr.contains("a.env.enc: the source is empty"),
+        "{output:#?}"
+    );
+    assert!(
+        output
+            .stderr
+            .contains("b.bin.enc: the source does not exist"),
+        "{output:#?}"
+    );
+}
+
+#[test]
+fn keep_going_does_the_rest_and_still_fails() {
+    let project = one();
+    project.write_server("b.bin", "x\n");
+    let output = project.run(&["encrypt", "-k"]);
+    assert_eq!(output.code, 3);
+    assert!(project.repo_file("b.bin.enc").exists());
+    // Named alone, the bad one is not asked for.
+    fs::remove_file(project.repo_file("b.bin.enc")).unwrap();
+    project.ok(&["encrypt", "b.bin"]);
+}
+
+#[test]
+fn an_optional_source_may_be_missing() {
+    let project = TestProject::with_files(
+        &[("a.env.enc", "{ path = \"a.env\", optional = true }")],
+        "",
+    );
+    assert!(project.ok(&["encrypt"]).stderr.contains("1 left out"));
+    assert!(project.ok(&["decrypt"]).stderr.contains("1 left out"));
+    project.write_server("a.env", "");
+    assert_eq!(project.run(&["encrypt"]).code, 3);
+}
+
+#[test]
+fn a_dry_run_writes_nothing_and_ends_the_same() {
+    let project = one();
+    project.write_server("a.env", "A=1\n");
+    project.write_server("b.bin", "x\n");
+    let before = project.snapshot();
+    let output = project.ok(&["encrypt", "-n"]);
+    assert!(
+        output
+            .stderr
+            .contains("2 to be created; nothing was written (dry run)"),
+        "{output:#?}"
+    );
+    assert_eq!(project.snapshot(), before);
+    assert!(!project.path("state").exists());
+    project.write_server("a.env", "");
+    assert_eq!(project.run(&["encrypt", "-n"]).code, 3);
+}
+
+#[test]
+fn rules_are_needed_and_found_from_the_entry() {
+    let project = TestProject::with_files(&[("sub/a.env.enc", "a.env")], "");
+    project.write_server("a.env", "A=1\n");
+    fs::remove_file(project.repo_file(".sops.yaml")).unwrap();
+    let output = project.run(&["encrypt"]);
+    assert_eq!(output.code, 3);
+    assert!(
+        output.stderr.contains("there is no `.sops.yaml`"),
+        "{output:#?}"
+    );
+
+    project.write_repo(
+        "sub/.sops.yaml",
+        format!(
+            "creation_rules:\n- path_regex: ^b\n  age: {}\n",
+            recipient(SERVER_KEY)
+        ),
+    );
+    let output = project.run(&["encrypt"]);
+    assert_eq!(output.code, 3);
+    assert!(output.stderr.contains("matches `a.env.enc`"), "{output:#?}");
+
+    project.write_repo(
+        "sub/.sops.yaml",
+        format!(
+            "creation_rules:\n- path_regex: ^a\\.env\n  age: [{}]\n",
+            recipient(SERVER_KEY)
+        ),
+    );
+    project.ok(&["encrypt"]);
+    // From a folder with rules of its own, those are a warning.
+    project.write_repo("other/.sops.yaml", "creation_rules: []\n");
+    let output = project.run_in(&project.repo_file("other"), &["encrypt"]);
+    assert_eq!(output.code, 0);
+    assert!(
+        output
+            .stderr
+            .contains("warning: stock `sops` called in this folder would use"),
+        "{output:#?}"
+    );
+}
+
+#[test]
+fn what_a_rule_holds_beyond_is_refused_by_name() {
+    let project = one();
+    project.write_server("a.env", "A=1\n");
+    project.write_server("b.bin", "x\n");
+    for (extra, word) in [
+        ("pgp: ABCD", "`pgp`"),
+        ("encrypted_regexp: x", "`encrypted_regexp`"),
+        ("key_groups: [{age: [x]}]", "`key_groups`"),
+    ] {
+        project.write_repo(
+            ".sops.yaml",
+            format!(
+                "creation_rules:\n- age: {}\n  {extra}\n",
+                recipient(SERVER_KEY)
+            ),
+        );
+        let output = project.run(&["encrypt"]);
+        assert_eq!(output.code, 3, "{output:#?}");
+        assert!(output.stderr.contains(word), "{output:#?}");
+    }
+    for (age, word) in [
+        ("ssh-ed25519 AAAA x", "SSH recipients are not supported yet"),
+        ("age1pq1abc", "post-quantum"),
+        ("age1yubikey1abc", "age plugin"),
+        ("age1abc", "is not an age recipient"),
+    ] {
+        project.write_repo(".sops.yaml", format!("creation_rules:\n- age: {age}\n"));
+        let output = project.run(&["encrypt"]);
+        assert_eq!(output.code, 2, "{output:#?}");
+        assert!(output.stderr.contains(word), "{output:#?}");
+    }
+    project.write_repo(".sops.yaml", "creation_rules:\n- path_regex: '('\n");
+    assert!(
+        project
+            .run(&["encrypt"])
+            .stderr
+            .contains("creation rule 1: `(` is not a regular expression")
+    );
+    project.write_repo(".sops.yaml", "creation_rules: [\n");
+    assert!(project.run(&["encrypt"]).stderr.contains("not valid YAML"));
+}
+
+#[test]
+fn the_stored_form_is_kept_unless_written_out() {
+    let project = TestProject::with_files(
+        &[("a.env.enc", "{ path = \"a.env\", format = \"binary\" }")],
+        "",
+    );
+    project.write_server("a.env", "KEY=\"two\nlines\"\n");
+    project.ok(&["encrypt"]);
+    assert!(
+        project
+            .read_repo("a.env.enc")
+            .starts_with("{\n\t\"data\": \"ENC[")
+    );
+    project.write_server("a.env", "KEY=one\nB=2\n");
+    // Not written out any more: the content decides, and keys are still named.
+    project.write_manifest(&[("a.env.enc", "a.env")], "");
+    let diff = project.run(&["diff"]);
+    assert!(diff.stdout.contains("~ KEY\n  + B"), "{diff:#?}");
+    project.ok(&["encrypt"]);
+    assert!(project.read_repo("a.env.enc").starts_with('{'));
+    project.write_manifest(
+        &[("a.env.enc", "{ path = \"a.env\", format = \"dotenv\" }")],
+        "",
+    );
+    let output = project.ok(&["encrypt"]);
+    assert!(
+        output.stderr.contains("stored as dotenv from now on"),
+        "{output:#?}"
+    );
+    assert!(project.read_repo("a.env.enc").starts_with("KEY=ENC["));
+    fs::remove_file(project.server_file("a.env")).unwrap();
+    project.ok(&["decrypt"]);
+    assert_eq!(project.read_server("a.env"), b"KEY=one\nB=2\n");
+}
+
+#[test]
+fn structured_names_are_refused_by_name_for_now() {
+    for name in ["a.yaml", "a.yml", "a.json", "a.ini"] {
+        let project = TestProject::with_files(
+            &[(&format!("{name}.enc"), name), ("b.bin.enc", "b.bin")],
+            "",
+        );
+        project.write_server(name, "a: 1\n");
+        project.write_server("b.bin", "x\n");
+        let output = project.run(&["encrypt"]);
+        assert_eq!(output.code, 2, "{output:#?}");
+        assert!(output.stderr.contains("format = \"binary\""), "{output:#?}");
+        assert!(!project.repo_file("b.bin.enc").exists());
+        let row = format!("{{ path = \"{name}\", format = \"binary\" }}");
+        project.write_manifest(&[(&format!("{name}.enc"), &row)], "");
+        project.ok(&["encrypt"]);
+        assert_eq!(project.ok(&["diff"]).stdout, "");
+    }
+}
+
+#[test]
+fn an_encrypted_file_that_is_damaged_is_not_overwritten() {
+    let project = one();
+    project.write_server("a.env", "A=1\nB=2\n");
+    project.write_server("b.bin", "x\n");
+    project.ok(&["encrypt"]);
+    let good = project.read_repo("a.env.enc");
+    for broken in [
+        "",
+        "A=plain\n",
+        &good.replace("A=ENC", "A=EMC"),
+        &good[..good.len() / 2],
+    ] {
+        project.write_repo("a.env.enc", broken);
+        project.write_server("a.env", "A=1\nB=3\n");
+        let output = project.run(&["encrypt"]);
+        assert_eq!(output.code, 2, "{broken}: {output:#?}");
+        assert_eq!(project.read_repo("a.env.enc"), *broken);
+    }
+}
+
+#[test]
+fn a_replaced_file_that_was_never_committed_is_kept() {
+    let project = one();
+    project.write_server("a.env", "A=1\n");
+    project.write_server("b.bin", "x\n");
+    project.ok(&["encrypt"]);
+    project.commit();
+    let backups = || fs::read_dir(project.path("state/backups")).map_or(0, Iterator::count);
+    project.write_server("a.env", "A=2\n");
+    project.ok(&["encrypt"]);
+    assert_eq!(backups(), 0, "the old version is in HEAD");
+    project.write_server("a.env", "A=3\n");
+    let output = project.ok(&["encrypt"]);
+    assert!(
+        output
+            .stderr
+            .contains("a.env.enc was not committed: its old version is kept as"),
+        "{output:#?}"
+    );
+    assert_eq!(backups(), 1);
+}
+
+#[test]
+fn modes_of_repository_files_are_kept_and_new_ones_are_readable() {
+    let project = one();
+    project.write_server("a.env", "A=1\n");
+    project.write_server("b.bin", "x\n");
+    project.ok(&["encrypt"]);
+    let mode = |name: &str| fs::metadata(project.repo_file(name)).unwrap().mode() & 0o7777;
+    assert_eq!(mode("a.env.enc") & 0o600, 0o600);
+    fs::set_permissions(
+        project.repo_file("a.env.enc"),
+        fs::Permissions::from_mode(0o664),
+    )
+    .unwrap();
+    project.write_server("a.env", "A=2\n");
+    project.ok(&["encrypt"]);
+    assert_eq!(mode("a.env.enc"), 0o664);
+    assert!(!has_staging_files(&project.snapshot()));
+}
+
+#[test]
+fn what_cannot_be_opened_here_is_not_written() {
+    let mut project = one();
+    project.write_server("a.env", "A=1\n");
+    project.write_server("b.bin", "x\n");
+    project.set("SOPS_AGE_KEY_FILE", key_file(LAPTOP_KEY));
+    let output = project.run(&["encrypt"]);
+    assert_eq!(output.code, 3);
+    assert!(output.stderr.contains("--allow-unreadable"), "{output:#?}");
+    assert!(!project.repo_file("a.env.enc").exists());
+    project.ok(&["encrypt", "--allow-unreadable"]);
+    project.set("SOPS_AGE_KEY_FILE", key_file(SERVER_KEY));
+    assert_eq!(project.ok(&["diff"]).stdout, "");
+}
+
+#[test]
+fn layout_is_kept_and_layout_changes_are_captured() {
+    let project = one();
+    project.write_server("b.bin", "x\n");
+    for text in [
+        "A=1\n\n\n# c\nB=2",
+        "A=1\n# c\n\nB=2\n",
+        "\nA=1\n# c\nB=2\n\n",
+    ] {
+        project.write_server("a.env", text);
+        project.ok(&["encrypt"]);
+        fs::remove_file(project.server_file("a.env")).unwrap();
+        project.ok(&["decrypt"]);
+        assert_eq!(project.read_server("a.env"), text.as_bytes());
+    }
+}

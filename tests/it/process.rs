@@ -1,0 +1,288 @@
+//! What only a real process shows: exit codes, pipes, memory protection, signals, killing.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use super::support::stock;
+use super::support::{CANARIES, TestProject, has_staging_files};
+
+fn secrets(project: &TestProject, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_secrets"));
+    command
+        .args(args)
+        .current_dir(project.repo())
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap());
+    command.envs(&project.vars).stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn help_version_and_usage_errors_end_as_documented() {
+    let project = TestProject::with_files(&[("a.enc", "a")], "");
+    let run = |args: &[&str]| secrets(&project, args).output().unwrap();
+    let help = run(&["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    let text = String::from_utf8(help.stdout).unwrap();
+    assert!(
+        text.contains("Daily:\n  status") && text.contains("Set-up:\n  list"),
+        "{text}"
+    );
+    assert_eq!(run(&["--version"]).status.code(), Some(0));
+    for args in [
+        &["decyrpt"][..],
+        &["decrypt", "--no-such"],
+        &[],
+        &["diff", "-q", "-v"],
+        &["encrypt", "--max-size", "x"],
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+    }
+    for command in ["status", "diff", "encrypt", "decrypt", "list"] {
+        let output = run(&[command, "--help"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("Examples:\n  secrets "), "{text}");
+    }
+}
+
+#[test]
+fn a_closed_pipe_ends_quietly() {
+    let project = TestProject::infrastructure();
+    let mut child = secrets(&project, &["status"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut stderr = String::new();
+    child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut stderr)
+        .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(stderr, "");
+}
+
+#[test]
+fn quiet_is_silent_on_success() {
+    let project = TestProject::infrastructure();
+    for args in [&["encrypt", "-q"][..], &["decrypt", "-q"], &["diff", "-q"]] {
+        let output = secrets(&project, args).output().unwrap();
+        assert_eq!(
+            (
+                output.status.code(),
+                output.stdout.len(),
+                output.stderr.len()
+            ),
+            (Some(0), 0, 0),
+            "{args:?}"
+        );
+    }
+}
+
+/// Entries enough, and long enough, that a run can be caught in the middle.
+fn many() -> TestProject {
+    let names: Vec<_> = (0..60)
+        .map(|number| (format!("{number}.enc"), format!("d{number}/file")))
+        .collect();
+    let rows: Vec<_> = names
+        .iter()
+        .map(|(a, b)| (a.as_str(), b.as_str()))
+        .collect();
+    let project = TestProject::with_files(&rows, "");
+    for (_, name) in &names {
+        let content = format!("canary-Ku36-sqlrole {name}\n").repeat(4000);
+        project.write_server(name, content);
+    }
+    project.ok(&["encrypt"]);
+    fs::remove_dir_all(project.root()).unwrap();
+    fs::create_dir(project.root()).unwrap();
+    project
+}
+
+#[test]
+fn a_killed_run_leaves_whole_files_and_the_next_one_cleans_up() {
+    let project = many();
+    let expected = |name: &str| format!("canary-Ku36-sqlrole {name}\n").repeat(4000);
+    let mut killed = 0;
+    for delay in (0..40).map(|step| Duration::from_millis(2 * step)) {
+        let mut child = secrets(&project, &["decrypt"])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        thread::sleep(delay);
+        let _ = child.kill();
+        killed += usize::from(child.wait().unwrap().signal() == Some(9));
+        for (path, content) in project.snapshot() {
+            let Ok(name) = path.strip_prefix(project.root()) else {
+                continue;
+            };
+            if !name.to_string_lossy().contains(".secrets-staging-") {
+                assert_eq!(
+                    content,
+                    expected(name.to_str().unwrap()).as_bytes(),
+                    "{}",
+                    name.display()
+                );
+            }
+        }
+        let output = secrets(&project, &["decrypt"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let snapshot = project.snapshot();
+        assert!(!has_staging_files(&snapshot), "after {delay:?}");
+        fs::remove_dir_all(project.root()).unwrap();
+        fs::create_dir(project.root()).unwrap();
+    }
+    assert!(killed > 5, "only {killed} runs were caught");
+}
+
+#[test]
+fn an_interrupted_run_rolls_back_and_says_130_or_143() {
+    let project = many();
+    for (index, delay) in (0..60)
+        .map(|step| Duration::from_millis(2 * step))
+        .enumerate()
+    {
+        let (signal, code) = [
+            (rustix::process::Signal::INT, 130),
+            (rustix::process::Signal::TERM, 143),
+        ][index % 2];
+        let mut child = secrets(&project, &["decrypt"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        thread::sleep(delay);
+        let pid = rustix::process::Pid::from_child(&child);
+        let _ = rustix::process::kill_process(pid, signal);
+        let status = child.wait().unwrap();
+        let snapshot = project.snapshot();
+        assert!(!has_staging_files(&snapshot), "after {delay:?}: {status:?}");
+        let placed = snapshot
+            .keys()
+            .filter(|path| path.starts_with(project.root()))
+            .count();
+        // Before the writing part the signal kills at once, which a shell shows as the same code.
+        match status.code() {
+            Some(0) => assert_eq!(placed, 60),
+            Some(other) => {
+                assert_eq!(other, code, "after {delay:?}");
+                assert_eq!(placed, 0, "after {delay:?}");
+            }
+            None => {
+                assert_eq!(status.signal(), Some(signal.as_raw()));
+                assert_eq!(placed, 0);
+            }
+        }
+        fs::remove_dir_all(project.root()).unwrap();
+        fs::create_dir(project.root()).unwrap();
+    }
+}
+
+#[test]
+fn a_second_run_waits_for_the_first() {
+    let project = many();
+    let held = fs::File::open(project.root()).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let mut child = secrets(&project, &["decrypt"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    assert!(
+        line.contains("waiting for another run (") && line.contains("process number"),
+        "{line}"
+    );
+    drop(held);
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{rest}");
+}
+
+#[test]
+fn no_value_is_in_arguments_or_environment() {
+    let project = many();
+    let mut child = secrets(&project, &["decrypt"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut looked = 0;
+    while child.try_wait().unwrap().is_none() {
+        for file in ["cmdline", "environ"] {
+            if let Ok(bytes) = fs::read(format!("/proc/{}/{file}", child.id())) {
+                looked += 1;
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                assert!(CANARIES.iter().all(|canary| !text.contains(canary)));
+            }
+        }
+    }
+    assert!(looked > 0);
+}
+
+#[test]
+fn a_terminal_gets_colours_and_a_pager() {
+    if !stock::available("script", "a_terminal_gets_colours_and_a_pager") {
+        return;
+    }
+    let mut project = TestProject::infrastructure();
+    project.ok(&["encrypt"]);
+    project.write_server(
+        "shared/.env",
+        "export REGISTRY_TOKEN=canary-Jr59-rotated\nNOTE=a\\nb\nHOST_unencrypted=example.org\n",
+    );
+    let pager = project.path("pager.sh");
+    fs::write(&pager, "#!/bin/sh\necho PAGED\nexec cat\n").unwrap();
+    assert!(
+        Command::new("chmod")
+            .arg("755")
+            .arg(&pager)
+            .status()
+            .unwrap()
+            .success()
+    );
+    project.set("TERM", "xterm");
+    let run = |project: &TestProject| {
+        let inner = format!(
+            "'{}' -C '{}' diff",
+            env!("CARGO_BIN_EXE_secrets"),
+            project.repo().display()
+        );
+        let mut command = Command::new("script");
+        command
+            .args(["-qec", &inner, "/dev/null"])
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("SHELL", "/bin/sh");
+        let output = command
+            .envs(&project.vars)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        )
+    };
+    project.set("PAGER", &pager);
+    let (code, text) = run(&project);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(
+        text.contains("PAGED") && text.contains("\u{1b}[33m  ~ REGISTRY_TOKEN\u{1b}[0m"),
+        "{text:?}"
+    );
+    assert!(!text.contains("canary"));
+    project.set("PAGER", "no-such-pager-anywhere");
+    project.set("NO_COLOR", "1");
+    let (code, text) = run(&project);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("\r\n  ~ REGISTRY_TOKEN\r\n"), "{text:?}");
+}

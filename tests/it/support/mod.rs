@@ -1,0 +1,389 @@
+//! A project in a temporary folder, commands run in it in process, and outputs that are searched
+//! for the values in use.
+
+pub mod stock;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use secret_files::cli;
+use secret_files::os::Env;
+
+/// The identity most tests use; it protects nothing.
+pub const SERVER_KEY: &str = "throwaway-server.txt";
+/// A second identity.
+pub const LAPTOP_KEY: &str = "throwaway-laptop.txt";
+
+/// Values that stand in the fixtures and must never be seen in an output.
+pub const CANARIES: [&str; 8] = [
+    "canary-Vd81-database",
+    "canary-Qx22-smtp",
+    "canary-Lw93-session",
+    "canary-Zt47-registry",
+    "canary-Hb65-grafana",
+    "canary-Ny18-htpasswd",
+    "canary-Ku36-sqlrole",
+    "canary-Jr59-rotated",
+];
+
+/// Returns the folder of the fixtures.
+pub fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+/// Returns the path of a throw-away identity.
+pub fn key_file(name: &str) -> PathBuf {
+    fixtures().join("keys").join(name)
+}
+
+/// Returns the recipient of a throw-away identity.
+pub fn recipient(name: &str) -> String {
+    let text = fs::read_to_string(key_file(name)).unwrap();
+    let line = text
+        .lines()
+        .find(|line| line.contains("public key:"))
+        .unwrap();
+    line.rsplit(' ').next().unwrap().to_owned()
+}
+
+/// A repository and a server in one temporary folder.
+pub struct TestProject {
+    folder: tempfile::TempDir,
+    /// Environment variables of the commands.
+    pub vars: BTreeMap<OsString, OsString>,
+}
+
+/// What a command printed and how it ended.
+#[derive(Clone, Debug)]
+pub struct Output {
+    pub code: u8,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl TestProject {
+    /// Returns a repository with a rule for every `.enc` file and an empty root.
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let project = Self {
+            folder,
+            vars: BTreeMap::new(),
+        };
+        fs::create_dir(project.repo()).unwrap();
+        fs::create_dir(project.root()).unwrap();
+        fs::create_dir(project.path("home")).unwrap();
+        project.write_rules(&[recipient(SERVER_KEY)]);
+        let mut project = project;
+        project.set("HOME", project.path("home"));
+        project.set("SECRETS_STATE_DIR", project.path("state"));
+        project.set("SOPS_AGE_KEY_FILE", key_file(SERVER_KEY));
+        project
+    }
+
+    /// Returns a repository with these rows in [files], and the manifest's other tables.
+    pub fn with_files(rows: &[(&str, &str)], rest: &str) -> Self {
+        let project = Self::new();
+        project.write_manifest(rows, rest);
+        project
+    }
+
+    /// Returns the eleven-file infrastructure repository with its plaintexts on the server.
+    pub fn infrastructure() -> Self {
+        let mut rows = Vec::new();
+        for app in ["billing", "portal"] {
+            for env in ["dev", "staging", "prod"] {
+                rows.push((
+                    format!("envs/{app}/.env.{env}.enc"),
+                    format!("{app}/envs/.env.{env}"),
+                ));
+            }
+        }
+        for (encrypted, plain) in [
+            ("shared/.env.enc", "shared/.env"),
+            ("monitoring/.env.enc", "monitoring/.env"),
+            ("analytics/.env.enc", "analytics/.env"),
+            ("nginx/.htpasswd.enc", "nginx/.htpasswd"),
+            (
+                "shared/init-scripts/01-create-databases.sql.enc",
+                "shared/init-scripts/01-create-databases.sql",
+            ),
+        ] {
+            rows.push((encrypted.to_owned(), plain.to_owned()));
+        }
+        let rows: Vec<_> = rows.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+        let project = Self::with_files(
+            &rows,
+            "[plain]\n\"nginx/conf.d/portal.conf\" = \"nginx/conf.d/portal.conf\"\n\"compose.yaml\" = \"compose.yaml\"\n",
+        );
+        let mut number = 0;
+        for app in ["billing", "portal"] {
+            for env in ["dev", "staging", "prod"] {
+                number += 1;
+                let text = format!(
+                    "# {app} {env}\nAPP_ENV={env}\n\nDATABASE_URL=postgres://{app}:canary-Vd81-database-{number}@db/{app}\nSMTP_PASSWORD='canary-Qx22-smtp {number}'\nSESSION_SECRET=canary-Lw93-session-{number}==\nEMPTY=\n"
+                );
+                project.write_server(&format!("{app}/envs/.env.{env}"), text);
+            }
+        }
+        project.write_server("shared/.env", "export REGISTRY_TOKEN=canary-Zt47-registry\nNOTE=a\\nb\nHOST_unencrypted=example.org\n");
+        project.write_server(
+            "monitoring/.env",
+            "GRAFANA=canary-Hb65-grafana\n# last line has no newline\nX=1",
+        );
+        project.write_server("analytics/.env", "A=windows\r\nB=line ends\r\n");
+        project.write_server("nginx/.htpasswd", "alice:$apr1$canary-Ny18-htpasswd\n");
+        project.write_server(
+            "shared/init-scripts/01-create-databases.sql",
+            "CREATE ROLE billing PASSWORD 'canary-Ku36-sqlrole';\n\nCREATE DATABASE billing;\n",
+        );
+        for path in ["nginx/conf.d/portal.conf", "compose.yaml"] {
+            let text = format!("# {path}\nserver_name portal.example.org;\n");
+            project.write_repo(path, &text);
+            project.write_server(path, &text);
+        }
+        project
+    }
+
+    /// Writes `secret-files.toml`.
+    pub fn write_manifest(&self, rows: &[(&str, &str)], rest: &str) {
+        let mut text = format!(
+            "version = 1\n\n[defaults]\nroot = \"{}\"\n\n[files]\n",
+            self.root().display()
+        );
+        for (encrypted, plain) in rows {
+            if plain.starts_with('{') {
+                text.push_str(&format!("\"{encrypted}\" = {plain}\n"));
+            } else {
+                text.push_str(&format!("\"{encrypted}\" = \"{plain}\"\n"));
+            }
+        }
+        text.push_str(rest);
+        self.write_repo("secret-files.toml", &text);
+    }
+
+    /// Writes a `.sops.yaml` with one rule for every encrypted file.
+    pub fn write_rules(&self, recipients: &[String]) {
+        let rules = format!(
+            "creation_rules:\n  - path_regex: \\.enc$\n    age: {}\n",
+            recipients.join(",")
+        );
+        self.write_repo(".sops.yaml", rules);
+    }
+
+    pub fn set(&mut self, name: &str, value: impl Into<OsString>) {
+        self.vars.insert(name.into(), value.into());
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn repo(&self) -> PathBuf {
+        self.path("repo")
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.path("server")
+    }
+
+    pub fn repo_file(&self, name: &str) -> PathBuf {
+        self.repo().join(name)
+    }
+
+    pub fn server_file(&self, name: &str) -> PathBuf {
+        self.root().join(name)
+    }
+
+    pub fn write_repo(&self, name: &str, content: impl AsRef<[u8]>) {
+        write(&self.repo_file(name), content.as_ref());
+    }
+
+    pub fn write_server(&self, name: &str, content: impl AsRef<[u8]>) {
+        write(&self.server_file(name), content.as_ref());
+        fs::set_permissions(self.server_file(name), fs::Permissions::from_mode(0o640)).unwrap();
+    }
+
+    pub fn read_repo(&self, name: &str) -> String {
+        String::from_utf8(fs::read(self.repo_file(name)).unwrap()).unwrap()
+    }
+
+    pub fn read_server(&self, name: &str) -> Vec<u8> {
+        fs::read(self.server_file(name)).unwrap()
+    }
+
+    /// Runs a command in process and searches its output for the values in use.
+    pub fn run(&self, args: &[&str]) -> Output {
+        let output = self.run_showing(args);
+        for canary in CANARIES {
+            assert!(
+                !output.stdout.contains(canary) && !output.stderr.contains(canary),
+                "{args:?} shows {canary}:\n{output:#?}"
+            );
+        }
+        output
+    }
+
+    /// Runs a command that may show values.
+    pub fn run_showing(&self, args: &[&str]) -> Output {
+        self.run_in(&self.repo(), args)
+    }
+
+    /// Runs a command in a folder.
+    pub fn run_in(&self, folder: &Path, args: &[&str]) -> Output {
+        let (stdout, stderr) = (Captured::default(), Captured::default());
+        let env = Env {
+            args: std::iter::once("secrets")
+                .chain(args.iter().copied())
+                .map(OsString::from)
+                .collect(),
+            vars: self.vars.clone(),
+            cwd: folder.to_owned(),
+            stdout: Box::new(stdout.clone()),
+            stderr: Box::new(stderr.clone()),
+            stdout_is_terminal: false,
+            stderr_is_terminal: false,
+            owns_terminal: false,
+            clock: tick,
+        };
+        let code = cli::run(env).code();
+        Output {
+            code,
+            stdout: stdout.text(),
+            stderr: stderr.text(),
+        }
+    }
+
+    /// Runs a command that must end with 0.
+    pub fn ok(&self, args: &[&str]) -> Output {
+        let output = self.run(args);
+        assert_eq!(output.code, 0, "{args:?}: {output:#?}");
+        output
+    }
+
+    /// Makes the repository a git checkout and commits everything.
+    pub fn commit(&self) {
+        if !self.repo_file(".git").exists() {
+            self.git(&["init", "-q", "-b", "main"]);
+        }
+        self.git(&["add", "-A"]);
+        self.git(&["commit", "-q", "--allow-empty", "-m", "state"]);
+    }
+
+    /// Runs git in the repository and returns its output.
+    pub fn git(&self, args: &[&str]) -> String {
+        let output = Command::new("git")
+            .args([
+                "-c",
+                "user.name=test",
+                "-c",
+                "user.email=test@example.org",
+                "-c",
+                "commit.gpgsign=false",
+            ])
+            .args(args)
+            .current_dir(self.repo())
+            .env("HOME", self.path("home"))
+            .env_remove("GIT_DIR")
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "git {args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Returns every file below the folder with its content, staging files and all.
+    pub fn snapshot(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut files = BTreeMap::new();
+        for folder in [self.repo(), self.root()] {
+            collect(&folder, &mut files);
+        }
+        files
+    }
+}
+
+/// A clock that goes on by a second whenever it is asked.
+fn tick() -> SystemTime {
+    static SECONDS: AtomicU64 = AtomicU64::new(1_767_323_045);
+    SystemTime::UNIX_EPOCH + Duration::from_secs(SECONDS.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Returns whether any staging file is left below a folder.
+pub fn has_staging_files(files: &BTreeMap<PathBuf, Vec<u8>>) -> bool {
+    files
+        .keys()
+        .any(|path| path.to_string_lossy().contains(".secrets-staging-"))
+}
+
+fn collect(folder: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) {
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() && entry.file_name() != ".git" {
+            collect(&path, files);
+        } else if kind.is_file() {
+            files.insert(path.clone(), fs::read(&path).unwrap_or_default());
+        }
+    }
+}
+
+fn write(path: &Path, content: &[u8]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, content).unwrap();
+}
+
+/// A stream that keeps what is written to it.
+#[derive(Clone, Default)]
+struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl Captured {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A small seeded generator (splitmix64), so that a failure can be repeated from its seed.
+pub struct Seeded(pub u64);
+
+impl Seeded {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % bound as u64).unwrap()
+    }
+
+    pub fn pick<'t, T: ?Sized>(&mut self, items: &[&'t T]) -> &'t T {
+        items[self.below(items.len())]
+    }
+
+    pub fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+}
