@@ -217,7 +217,7 @@ pub struct Problem {
     /// The entry it happened to.
     pub entry: Option<String>,
     /// What went wrong.
-    pub kind: ErrorKind,
+    pub kind: Box<ErrorKind>,
     /// What to do about it: one sentence with a command.
     pub help: Option<String>,
 }
@@ -227,7 +227,7 @@ impl Problem {
     pub fn new(kind: impl Into<ErrorKind>) -> Self {
         Self {
             entry: None,
-            kind: kind.into(),
+            kind: Box::new(kind.into()),
             help: None,
         }
     }

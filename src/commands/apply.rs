@@ -130,7 +130,7 @@ pub fn lock(
 ///
 /// # Errors
 /// The first thing that failed; every file is then as it was.
-pub fn run(cx: &mut Context, workspace: &Workspace, work: Work<'_>) -> Result<(), Problem> {
+pub fn run(cx: &mut Context, workspace: &Workspace, work: &Work<'_>) -> Result<(), Problem> {
     let watch = Watch::start();
     let names: Vec<_> = work
         .jobs
@@ -143,13 +143,13 @@ pub fn run(cx: &mut Context, workspace: &Workspace, work: Work<'_>) -> Result<()
         .zip(&names)
         .map(|(job, name)| job.place.path().with_file_name(name))
         .collect();
-    let journal = open_journal(cx, workspace, &work, &staging)?;
+    let journal = open_journal(cx, workspace, work, &staging)?;
 
     let mut done = Done::default();
-    let result = stage(workspace, &work, names, &mut done)
-        .and_then(|()| synchronize(workspace, &work, &done))
-        .and_then(|()| look_again(&work))
-        .and_then(|()| replace(&work, &mut done, &watch));
+    let result = stage(workspace, work, names, &mut done)
+        .and_then(|()| synchronize(workspace, work, &done))
+        .and_then(|()| look_again(work))
+        .and_then(|()| replace(work, &mut done, &watch));
     match result {
         Ok(()) => {
             finish(cx, &done);
@@ -159,10 +159,9 @@ pub fn run(cx: &mut Context, workspace: &Workspace, work: Work<'_>) -> Result<()
             Ok(())
         }
         Err(problem) => {
-            if undo(cx, done) {
-                if let Some(journal) = journal {
-                    journal.close();
-                }
+            let all_undone = undo(cx, done);
+            if let Some(journal) = journal.filter(|_| all_undone) {
+                journal.close();
             }
             Err(problem)
         }

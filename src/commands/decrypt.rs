@@ -1,5 +1,6 @@
 //! `decrypt`: puts the plaintext files in place on the server.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -88,7 +89,7 @@ pub fn run(args: &DecryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
 
     let mut problems = Vec::new();
     let owners = if args.write.no_owner {
-        Default::default()
+        HashMap::new()
     } else {
         workspace.resolve_owners(&entries, &mut problems)
     };
@@ -227,13 +228,11 @@ fn transform<'w>(
         missing_only: args.missing_only,
     };
     let step = plan::decrypt(name, workspace.server_file(entry), &target, options);
-    if let (Action::Replace | Action::Mend, Some((state, _)), false) =
-        (step.action, &seen, args.write.no_owner)
+    if let (Action::Replace, Some((state, _)), false) = (step.action, &seen, args.write.no_owner)
+        && let Some(what) = lost_owner(state, owner)
     {
-        if let Some(what) = lost_owner(state, owner).filter(|_| step.action == Action::Replace) {
-            return Err(Problem::of(name, ErrorKind::NoRightToGive { what })
-                .with_help("run as root, or `--no-owner` to let the file become yours"));
-        }
+        return Err(Problem::of(name, ErrorKind::NoRightToGive { what })
+            .with_help("run as root, or `--no-owner` to let the file become yours"));
     }
     let prepared = Prepared {
         entry,
@@ -339,7 +338,7 @@ fn carry_out(
             path.display().to_string(),
         ));
     }
-    apply::run(cx, workspace, work)
+    apply::run(cx, workspace, &work)
 }
 
 /// Owner and group the placed file gets: declared, else those of the file it replaces.
@@ -390,13 +389,13 @@ fn keep_backup(
     }
     let mut metadata = Metadata::new(None);
     metadata.set_age_keys(&wrapped);
-    let seal = || {
+    let mut seal = || {
         let document = Format::Binary.store().parse(content.expose())?;
         sops::seal(
             Format::Binary,
             &document,
             &key,
-            metadata,
+            &metadata,
             &Reuse::Nothing,
             &cx.env.now(),
             &mut fill,

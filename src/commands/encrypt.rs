@@ -156,6 +156,13 @@ fn warn_of_other_rules(cx: &mut Context, workspace: &Workspace, entries: &[&Entr
     }
 }
 
+/// What has been found out about an entry so far.
+struct Judgement {
+    stored: Stored,
+    refusals: Vec<Refusal>,
+    warnings: Vec<String>,
+}
+
 /// Reads, guards, compares and encrypts one entry in memory.
 fn transform<'w>(
     workspace: &Workspace,
@@ -165,72 +172,71 @@ fn transform<'w>(
     now: &str,
 ) -> Result<(Prepared<'w>, Vec<String>), Problem> {
     let name = &entry.repository_path;
-    check_format(entry)?;
-    let mut warnings = Vec::new();
+    let new_format = check_format(entry)?;
     let source_place = root
         .place(entry.server_path.as_ref())
         .map_err(|error| Problem::of(name, error))?;
-    let (source, mut refusals) = read_source(&source_place, args.max_size);
-    let (existing, target) = match read_encrypted(workspace, entry)? {
-        Lookup::Found(encrypted) => (Some(encrypted), None),
-        Lookup::Missing(place) => (None, Some(place)),
+    let (source, refusals) = read_source(&source_place, args.max_size);
+    let (mut existing, place) = match read_encrypted(workspace, entry)? {
+        Lookup::Found(encrypted) => {
+            let place = encrypted.place.clone();
+            (Some(encrypted), place)
+        }
+        Lookup::Missing(place) => (None, place),
     };
-    let new_format = entry.format_for_new().unwrap_or(Format::Binary);
-    let format = entry
-        .format
-        .or(existing.as_ref().map(|found| found.format))
-        .unwrap_or(new_format);
-    let file = PathBuf::from(name);
-
-    if source.is_none() && entry.optional && refusals == [Refusal::SourceMissing] {
-        let place = target
-            .or(existing.map(|found| found.place))
-            .unwrap_or(source_place);
-        let step = plan::skip(name, file, "optional, and not on the server");
-        let prepared = Prepared {
-            entry,
-            step,
-            target: place,
-            target_seen: None,
-            source: None,
-            sealed: Vec::new(),
-            format,
-        };
-        return Ok((prepared, warnings));
+    let stored_format = existing.as_ref().map(|found| found.format);
+    let format = entry.format.or(stored_format).unwrap_or(new_format);
+    let mut prepared = Prepared {
+        entry,
+        step: plan::skip(name, PathBuf::from(name), "optional, and not on the server"),
+        target: place,
+        target_seen: None,
+        source: None,
+        sealed: Vec::new(),
+        format,
+    };
+    if entry.optional && refusals == [Refusal::SourceMissing] {
+        return Ok((prepared, Vec::new()));
     }
+    let mut judgement = Judgement {
+        stored: Stored::Missing,
+        refusals,
+        warnings: Vec::new(),
+    };
     if let Some((_, content)) = &source {
-        refusals.extend(guard::check_source(
-            content.expose(),
-            format,
-            entry.is_env(),
-        ));
+        let found = guard::check_source(content.expose(), format, entry.is_env());
+        judgement.refusals.extend(found);
     }
-    let governing = govern(workspace, entry, &mut refusals)?;
-
+    let governing = govern(workspace, entry, &mut judgement.refusals)?;
     let mut opened = None;
-    let mut stored = Stored::Missing;
-    if let (Some(encrypted), Some((_, content)), true) = (&existing, &source, refusals.is_empty()) {
-        (stored, opened) = compare(workspace, entry, encrypted, content, args)?;
-        if format != encrypted.format && stored == Stored::Same {
-            stored = Stored::Outdated(format!("stored as {} from now on", format.name()));
+    if let (Some(encrypted), Some((_, content)), Some(governing), true) = (
+        &existing,
+        &source,
+        &governing,
+        judgement.refusals.is_empty(),
+    ) {
+        (judgement.stored, opened) = compare(workspace, entry, encrypted, content, args)?;
+        if format != encrypted.format && judgement.stored == Stored::Same {
+            let why = format!("stored as {} from now on", format.name());
+            judgement.stored = Stored::Outdated(why);
         }
-        if let Some(governing) = &governing {
-            check_rule(
-                workspace,
-                encrypted,
-                governing,
-                &mut stored,
-                &mut refusals,
-                &mut warnings,
-                entry,
-                args,
-            );
-        }
+        check_rule(workspace, entry, encrypted, governing, args, &mut judgement);
     }
-    let mut step = plan::encrypt(name, file, &stored, refusals);
-    let mut sealed = Vec::new();
+    let Judgement {
+        stored,
+        refusals,
+        warnings,
+    } = judgement;
+    prepared.step = plan::encrypt(name, PathBuf::from(name), &stored, refusals);
+
+    if let (Some(encrypted), Stored::Differs(_) | Stored::Unopened, Format::Binary) =
+        (&mut existing, &stored, format)
+    {
+        // No token of it is used again: a large one need not stay in memory.
+        forget_large(&mut encrypted.sealed.source);
+    }
     if let (Action::Create | Action::Replace, Some((_, content)), Some(governing)) =
-        (step.action, &source, &governing)
+        (prepared.step.action, &source, &governing)
     {
         let request = Request {
             workspace,
@@ -244,38 +250,26 @@ fn transform<'w>(
             now,
         };
         match request.seal(content)? {
-            Ok(bytes) => sealed = bytes,
+            Ok(bytes) => prepared.sealed = bytes,
             Err(refusal) => {
-                step.action = Action::Refuse;
-                step.refusals.push(refusal);
+                prepared.step.action = Action::Refuse;
+                prepared.step.refusals.push(refusal);
             }
         }
     }
-    let (target, target_seen) = match existing {
-        Some(found) => {
-            let Encrypted {
-                place,
-                state,
-                sealed: document,
-                ..
-            } = *found;
-            (place, Some((state, document.source)))
-        }
-        None => (target.unwrap_or_else(|| source_place.clone()), None),
-    };
-    let source = source.map(|(state, content)| (source_place, state, content));
-    Ok((
-        Prepared {
-            entry,
-            step,
-            target,
-            target_seen,
-            source,
-            sealed,
-            format,
-        },
-        warnings,
-    ))
+    prepared.target_seen = existing.map(|found| (found.state, found.sealed.source));
+    if let Some((_, content)) = &mut prepared.target_seen {
+        forget_large(content);
+    }
+    prepared.source = source.map(|(state, content)| (source_place, state, content));
+    Ok((prepared, warnings))
+}
+
+/// Frees the content of a large file that is known by its state from here on.
+fn forget_large(content: &mut Vec<u8>) {
+    if content.len() > NAMED_BYTES {
+        *content = Vec::new();
+    }
 }
 
 /// Reads the source; what is no readable regular file is a refusal.
@@ -382,6 +376,9 @@ fn govern(
     }))
 }
 
+/// Files longer than this are not opened as a whole only to name keys or count lines.
+const NAMED_BYTES: usize = 1 << 20;
+
 /// Compares the source with what is stored. The binary form is compared without a second copy.
 fn compare(
     workspace: &Workspace,
@@ -405,8 +402,6 @@ fn compare(
         if same {
             return Ok((Stored::Same, None));
         }
-        /// Beyond this, keys or lines are not worth a second copy.
-        const NAMED_BYTES: usize = 1 << 20;
         if sealed.source.len() > NAMED_BYTES {
             let whole = (diff::Change::Changed, "(content)".to_owned());
             return Ok((
@@ -429,20 +424,15 @@ fn compare(
     Ok((stored, Some(opened)))
 }
 
-/// Compares recipients and options of an existing file with its rule.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "collects into the caller's lists"
-)]
+/// Compares recipients and options of an existing file with its rule: a warning where the file is
+/// not written, a refusal where it would be, unless it is to be brought in line.
 fn check_rule(
     workspace: &Workspace,
+    entry: &Entry,
     encrypted: &Encrypted,
     governing: &Governing,
-    stored: &mut Stored,
-    refusals: &mut Vec<Refusal>,
-    warnings: &mut Vec<String>,
-    entry: &Entry,
     args: &EncryptArgs,
+    judgement: &mut Judgement,
 ) {
     let metadata = &encrypted.sealed.metadata;
     let mut found = Vec::new();
@@ -458,24 +448,22 @@ fn check_rule(
             rule: governing.rule.selection.describe(),
         });
     }
-    if found.is_empty() {
-        return;
-    }
-    if args.update_recipients {
-        if *stored == Stored::Same {
+    let is_same = judgement.stored == Stored::Same;
+    match (found.is_empty(), args.update_recipients, is_same) {
+        (true, _, _) | (_, true, false) => {}
+        (_, true, true) => {
             let why: Vec<_> = found.iter().map(ToString::to_string).collect();
-            *stored = Stored::Outdated(why.join("; "));
+            judgement.stored = Stored::Outdated(why.join("; "));
         }
-    } else if *stored == Stored::Same {
-        let name = &entry.repository_path;
-        let remedy = "`secrets encrypt --update-recipients` brings it in line";
-        warnings.extend(
-            found
+        (_, false, true) => {
+            let name = &entry.repository_path;
+            let remedy = "`secrets encrypt --update-recipients` brings it in line";
+            let warnings = found
                 .iter()
-                .map(|refusal| format!("{name}: {refusal}; {remedy}")),
-        );
-    } else {
-        refusals.extend(found);
+                .map(|refusal| format!("{name}: {refusal}; {remedy}"));
+            judgement.warnings.extend(warnings);
+        }
+        (_, false, false) => judgement.refusals.extend(found),
     }
 }
 
@@ -540,7 +528,7 @@ impl Request<'_> {
             self.format,
             &document,
             &key,
-            metadata,
+            &metadata,
             &reuse,
             self.now,
             &mut fill,
@@ -700,7 +688,7 @@ fn carry_out(
     }
     let _locks = apply::lock(cx, workspace, !args.write.no_wait)?;
     keep_uncommitted(cx, workspace, prepared)?;
-    apply::run(cx, workspace, work)
+    apply::run(cx, workspace, &work)
 }
 
 /// Files of the repository belong to whom they belonged, also when root runs; a plain user can
@@ -734,13 +722,10 @@ fn keep_uncommitted(
         .iter()
         .filter(|one| one.step.action == Action::Replace)
     {
-        let Some((_, content)) = &one.target_seen else {
-            continue;
-        };
         let file = workspace.repository_file(one.entry);
         // A history that cannot be read holds nothing that can be relied on.
         let checkout = workspace.checkout().unwrap_or(None);
-        if checkout.is_some_and(|checkout| checkout.is_committed(&file, content).unwrap_or(false)) {
+        if checkout.is_some_and(|checkout| checkout.is_committed(&file).unwrap_or(false)) {
             continue;
         }
         let state = workspace.state.as_ref().ok_or_else(|| {
@@ -751,7 +736,7 @@ fn keep_uncommitted(
         })?;
         let label = one.entry.path_without_suffix();
         let path = state
-            .keep_backup(label, &cx.env.now(), content)
+            .keep_backup_of(label, &cx.env.now(), &file)
             .map_err(apply::state_problem)?;
         let name = &one.entry.repository_path;
         cx.ui.status(&format!(

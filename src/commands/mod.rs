@@ -16,7 +16,7 @@ use std::thread;
 
 use clap::{Args, ValueEnum};
 
-use crate::error::{Problem, Severity};
+use crate::error::{ErrorKind, Problem, Severity};
 use crate::os::Env;
 use crate::ui::Ui;
 
@@ -44,7 +44,7 @@ pub struct GlobalArgs {
         help_heading = "Global options"
     )]
     pub directory: Option<PathBuf>,
-    /// The manifest [default: `secret-files.toml`, looked for upward; env: SECRETS_MANIFEST]
+    /// The manifest [default: `secret-files.toml`, looked for upward; env: `SECRETS_MANIFEST`]
     #[arg(
         short = 'm',
         long,
@@ -53,7 +53,7 @@ pub struct GlobalArgs {
         help_heading = "Global options"
     )]
     pub manifest: Option<PathBuf>,
-    /// The folder on the server that server paths are relative to [env: SECRETS_ROOT]
+    /// The folder on the server that server paths are relative to [env: `SECRETS_ROOT`]
     #[arg(
         long,
         value_name = "DIR",
@@ -150,7 +150,7 @@ impl Outcome {
                 Severity::Refused => self.refused = true,
                 Severity::Trouble => self.trouble = true,
             }
-            if let crate::error::ErrorKind::Interrupted { signal } = problem.kind {
+            if let ErrorKind::Interrupted { signal } = *problem.kind {
                 self.signal = Some(signal);
             }
         }

@@ -168,12 +168,13 @@ pub fn open(
         .map_err(|error| damaged(&entry.repository_path, error))
 }
 
-/// Refuses an entry whose plaintext is of a format that cannot be stored as such yet.
+/// Returns the form a new encrypted file of the entry is stored in; refuses an entry whose plaintext
+/// is of a format that cannot be stored as such yet.
 ///
 /// # Errors
 /// Names the format and the way out.
-pub fn check_format(entry: &Entry) -> Result<(), Problem> {
-    entry.format_for_new().map(|_| ()).map_err(|format| {
+pub fn check_format(entry: &Entry) -> Result<Format, Problem> {
+    entry.format_for_new().map_err(|format| {
         Problem::of(
             &entry.repository_path,
             ErrorKind::UnsupportedName { format },

@@ -165,10 +165,8 @@ fn add_git(workspace: &Workspace, entries: &[&Entry], status: &mut Status) -> Re
             continue;
         }
         let file = workspace.repository_file(entry);
-        if let Ok(content) = crate::os::fs::read(&file) {
-            row.uncommitted = !checkout
-                .is_committed(&file, &content)
-                .map_err(Problem::new)?;
+        if crate::os::fs::exists(&file) {
+            row.uncommitted = !checkout.is_committed(&file).map_err(Problem::new)?;
         }
         if let Some(upstream) = &upstream {
             row.unpushed = !checkout.is_pushed(&file, upstream).map_err(Problem::new)?;

@@ -73,7 +73,7 @@ impl Keyring {
         }
         match env.var("SOPS_AGE_KEY") {
             Some(value) => {
-                keyring.add_text("SOPS_AGE_KEY", value.as_encoded_bytes(), Lines::AnyBlank)
+                keyring.add_text("SOPS_AGE_KEY", value.as_encoded_bytes(), Lines::AnyBlank);
             }
             None => keyring.looked_at.push("SOPS_AGE_KEY: not set".to_owned()),
         }

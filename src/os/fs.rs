@@ -128,6 +128,7 @@ impl FileState {
     #[expect(
         clippy::useless_conversion,
         clippy::unnecessary_cast,
+        clippy::cast_possible_wrap,
         reason = "field types differ between systems"
     )]
     fn of(stat: &Stat) -> Self {
@@ -246,7 +247,7 @@ impl Base {
             }
             match next.symlink_metadata() {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    missing.push(part.as_os_str().to_owned())
+                    missing.push(part.as_os_str().to_owned());
                 }
                 Err(error) => return Err(failed(&next, "enter the folder")(error)),
                 Ok(found) if found.is_symlink() => {
@@ -463,7 +464,7 @@ fn kind_in_words(stat: &Stat) -> Option<&'static str> {
         FileType::Fifo => "a named pipe",
         FileType::Socket => "a socket",
         FileType::CharacterDevice | FileType::BlockDevice => "a device",
-        _ => "not a regular file",
+        FileType::Unknown => "not a regular file",
     })
 }
 
@@ -823,9 +824,9 @@ fn copy_security(place: &Place, new: &File, keep_access_list: bool) {
         .filter(|name| !name.is_empty())
     {
         let is_access_list = name == b"system.posix_acl_access";
-        if !(name.starts_with(b"security.") && name != b"security.capability")
-            && !(is_access_list && keep_access_list)
-        {
+        let is_label = name.starts_with(b"security.") && name != b"security.capability";
+        let is_kept = is_label || (is_access_list && keep_access_list);
+        if !is_kept {
             continue;
         }
         let name = OsStr::new(std::str::from_utf8(name).unwrap_or_default());
@@ -852,13 +853,12 @@ impl InPlace {
         let path = place.path();
         match place.open_existing(OFlags::RDWR) {
             Ok((file, state)) if state.is_same_file(seen) => Ok(Self { file, path }),
-            Ok(_) | Err(Found::Missing) => Err(FsError::Changed { path }),
             Err(Found::Unreadable(source)) => Err(FsError::Io {
                 path,
                 action: "open for writing",
                 source,
             }),
-            Err(_) => Err(FsError::Changed { path }),
+            Ok(_) | Err(_) => Err(FsError::Changed { path }),
         }
     }
 
@@ -934,7 +934,7 @@ pub fn create_folder(path: &Path, mode: u32) -> Result<(), FsError> {
 /// Removes a folder made by this run, if nothing else was put into it meanwhile.
 #[expect(clippy::disallowed_methods, reason = "folders are removed here")]
 pub fn remove_empty_folder(path: &Path) {
-    let _ = std::fs::remove_dir(path);
+    drop(std::fs::remove_dir(path));
 }
 
 /// Writes a new private file (`0600`) and synchronises it.

@@ -134,11 +134,11 @@ impl Checkout {
         }
     }
 
-    /// Returns whether `HEAD` holds exactly `content` for the file at the absolute path `path`.
+    /// Returns whether `HEAD` holds exactly what is in the file at the absolute path `path`.
     ///
     /// # Errors
-    /// When `HEAD` cannot be read; a repository without a commit holds nothing.
-    pub fn is_committed(&self, path: &Path, content: &[u8]) -> Result<bool, GitError> {
+    /// When `HEAD` or the file cannot be read; a repository without a commit holds nothing.
+    pub fn is_committed(&self, path: &Path) -> Result<bool, GitError> {
         let Some(relative) = self.inside(path) else {
             return Ok(false);
         };
@@ -148,10 +148,11 @@ impl Checkout {
                     .lock()
                     .unwrap_or_else(std::sync::PoisonError::into_inner);
                 let committed = blob_at(&repository, "HEAD", relative)?;
-                Ok(committed == Some(Oid::hash_object(ObjectType::Blob, content)?))
+                Ok(committed == Some(Oid::hash_file(ObjectType::Blob, path)?))
             }
             Reader::Program { .. } => {
                 let object = format!("HEAD:{}", relative.to_string_lossy());
+                let content = std::fs::read(path)?;
                 // No such file in `HEAD`, or no commit: git fails.
                 Ok(self
                     .git(&["cat-file", "blob", &object])

@@ -106,9 +106,9 @@ pub fn page(words: &[String], text: &[u8]) -> bool {
         .spawn();
     let Ok(mut child) = child else { return false };
     if let Some(mut input) = child.stdin.take() {
-        let _ = input.write_all(text);
+        drop(input.write_all(text));
     }
-    let _ = child.wait();
+    drop(child.wait());
     true
 }
 

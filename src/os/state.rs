@@ -119,6 +119,23 @@ impl StateDir {
         now: &str,
         encrypted: &[u8],
     ) -> Result<PathBuf, FsError> {
+        self.keep(label, now, &mut &encrypted[..])
+    }
+
+    /// Keeps a copy of an encrypted file, without reading it into memory, and returns its path.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn keep_backup_of(&self, label: &str, now: &str, file: &Path) -> Result<PathBuf, FsError> {
+        let mut source = File::open(file).map_err(|source| FsError::Io {
+            path: file.to_owned(),
+            action: "read",
+            source,
+        })?;
+        self.keep(label, now, &mut source)
+    }
+
+    fn keep(&self, label: &str, now: &str, content: &mut dyn Read) -> Result<PathBuf, FsError> {
         let folder = self.path.join("backups");
         fs::create_folder(&folder, 0o700)?;
         let plain = |c: char| {
@@ -131,9 +148,15 @@ impl StateDir {
         let label: String = label.chars().map(plain).collect();
         let time = now.replace([':', '-'], "");
         let path = folder.join(format!("{time}-{}-{label}.enc", &unique_name("")[..6]));
-        fs::write_new_private(&path, encrypted)?;
+        let mut file = fs::write_new_private(&path, b"")?;
+        let written = std::io::copy(content, &mut file).and_then(|_| file.sync_all());
+        written.map_err(|source| FsError::Io {
+            path: path.clone(),
+            action: "write",
+            source,
+        })?;
         if let Ok(folder) = File::open(&folder) {
-            let _ = folder.sync_all();
+            drop(folder.sync_all());
         }
         Ok(path)
     }
@@ -143,7 +166,7 @@ impl Journal {
     /// Closes the journal: nothing is left that a later run must clean up.
     pub fn close(self) {
         // A journal that stays behind is harmless: the next run finds nothing of what it lists.
-        let _ = fs::remove(&self.path);
+        drop(fs::remove(&self.path));
     }
 
     /// Adds a staging file.

@@ -422,7 +422,9 @@ mod tests {
     #[test]
     fn large_values_open_in_pieces() {
         for length in [PIECEWISE_BYTES + 1, PIECEWISE_BYTES + 2, PIECE_BYTES * 7] {
-            let plaintext: Vec<u8> = (0..length).map(|i| (i % 253) as u8).collect();
+            let plaintext: Vec<u8> = (0..length)
+                .map(|i| u8::try_from(i % 253).unwrap())
+                .collect();
             let mut token = Vec::new();
             cipher().seal(&plaintext, "str", b"data:", &[9; IV_BYTES], &mut token);
             let parsed = Token::parse(&token).unwrap();

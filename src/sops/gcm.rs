@@ -118,7 +118,9 @@ mod tests {
         let cipher = Aes256::new(&[7; 32].into());
         let iv: Vec<u8> = (0..32).collect();
         for length in [0, 1, 15, 16, 17, 48, 1000] {
-            let text: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+            let text: Vec<u8> = (0..length)
+                .map(|i| u8::try_from(i % 251).unwrap())
+                .collect();
             for (iv_bytes, piece_bytes) in [(32, 16), (32, 48), (16, 64), (12, 1008)] {
                 let mut whole = text.clone();
                 let aad = b"data:";

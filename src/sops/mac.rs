@@ -48,11 +48,15 @@ impl Mac {
 
     /// Returns the digest as SOPS stores it: 128 upper-case hexadecimal digits.
     pub fn finish(self) -> String {
-        self.hasher
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02X}"))
-            .collect()
+        const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+        let digest = self.hasher.finalize();
+        let pair = |byte: &u8| {
+            [
+                DIGITS[usize::from(byte >> 4)],
+                DIGITS[usize::from(byte & 15)],
+            ]
+        };
+        digest.iter().flat_map(pair).map(char::from).collect()
     }
 }
 

@@ -25,9 +25,9 @@ pub enum Node {
     /// A truth value.
     Bool(bool),
     /// A list.
-    List(Vec<Node>),
+    List(Vec<Self>),
     /// A mapping, in the order it was read.
-    Map(Vec<(String, Node)>),
+    Map(Vec<(String, Self)>),
     /// No value.
     Null,
     /// A number as it was spelled.
@@ -347,11 +347,14 @@ impl Metadata {
 
     /// Returns the age recipients of all groups, in file order.
     pub fn age_recipients(&self) -> Vec<&str> {
-        let age = |key| match key {
-            &MasterKey::Age { ref recipient, .. } => Some(recipient.as_str()),
-            MasterKey::Other { .. } => None,
-        };
-        self.groups.iter().flatten().filter_map(age).collect()
+        self.groups
+            .iter()
+            .flatten()
+            .filter_map(|key| match key {
+                MasterKey::Age { recipient, .. } => Some(recipient.as_str()),
+                MasterKey::Other { .. } => None,
+            })
+            .collect()
     }
 
     /// Returns the kinds of keys that this program does not use but the file has.

@@ -321,7 +321,7 @@ pub fn seal(
     format: Format,
     document: &Document<'_>,
     key: &DataKey,
-    metadata: Metadata,
+    metadata: &Metadata,
     reuse: &Reuse<'_>,
     now: &str,
     fill: Fill<'_>,
@@ -427,11 +427,14 @@ pub fn seal(
     }
 }
 
+/// What makes two leaves alike: associated data, whether it is a comment, text.
+type LeafKey = (Vec<u8>, bool, TextKey);
+
 /// The tokens of a previous file, by associated data, kind and text. Each is given out once, in
 /// file order, so that equal values of equal keys keep their order.
 struct KeptTokens<'a> {
     all: Option<&'a SealedDocument>,
-    by_text: HashMap<(Vec<u8>, bool, TextKey), VecDeque<(&'a [u8], &'a Value<'static>)>>,
+    by_text: HashMap<LeafKey, VecDeque<(&'a [u8], &'a Value<'static>)>>,
 }
 
 /// The text of a value as a map key, wiped when dropped.

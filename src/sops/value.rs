@@ -37,7 +37,7 @@ pub enum ValueError {
     UnknownType,
 }
 
-impl<'a> Value<'a> {
+impl Value<'_> {
     /// Returns the type tag of the token, `None` for null.
     pub fn type_tag(&self) -> Option<&'static str> {
         Some(match self {

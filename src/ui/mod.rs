@@ -59,10 +59,11 @@ impl Ui {
     /// Writes data: the answer itself. `text` ends with a newline or is empty.
     pub fn data(&mut self, text: &str) {
         // A closed pipe: whoever read it has seen enough.
-        let _ = self
-            .out
-            .write_all(text.as_bytes())
-            .and_then(|()| self.out.flush());
+        drop(
+            self.out
+                .write_all(text.as_bytes())
+                .and_then(|()| self.out.flush()),
+        );
     }
 
     /// Writes a JSON answer, one object, two-space indentation.
@@ -123,14 +124,15 @@ impl Ui {
 
     /// Writes text for a terminal's error stream as it is, such as usage errors.
     pub fn raw_error(&mut self, text: &str) {
-        let _ = self
-            .err
-            .write_all(text.as_bytes())
-            .and_then(|()| self.err.flush());
+        drop(
+            self.err
+                .write_all(text.as_bytes())
+                .and_then(|()| self.err.flush()),
+        );
     }
 
     fn say(&mut self, text: &str) {
-        let _ = writeln!(self.err, "{text}").and_then(|()| self.err.flush());
+        drop(writeln!(self.err, "{text}").and_then(|()| self.err.flush()));
     }
 }
 

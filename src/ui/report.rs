@@ -100,19 +100,18 @@ impl Ui {
         }
         for step in &report.plan.steps {
             let verb = match (step.action, report.outcome) {
-                (Action::Refuse, _) => continue,
                 (Action::Keep, _) => {
                     self.detail(&format!("unchanged    {}", harmless(&step.name)));
                     continue;
                 }
                 (Action::Skip, _) => "left out    ",
+                (Action::Refuse, _) | (_, Applied::Nothing) => continue,
                 (Action::Create, Applied::Done) => "created     ",
                 (Action::Replace, Applied::Done) => "replaced    ",
                 (Action::Mend, Applied::Done) => "mended      ",
                 (Action::Create, Applied::DryRun) => "would create",
                 (Action::Replace, Applied::DryRun) => "would replace",
                 (Action::Mend, Applied::DryRun) => "would mend  ",
-                (_, Applied::Nothing) => continue,
             };
             let detail = if step.detail.is_empty() {
                 String::new()

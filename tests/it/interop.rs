@@ -110,7 +110,7 @@ fn dotenv(random: &mut Seeded) -> Vec<u8> {
     if random.chance(5) {
         out.extend_from_slice("\u{feff}".as_bytes());
     }
-    for _ in 0..1 + random.below(14) {
+    for _ in 0..=random.below(14) {
         if random.chance(15) && !crlf {
             out.push(b'\n');
             continue;

@@ -1,8 +1,16 @@
 //! The one integration binary.
 
-#![allow(
+#![expect(
     clippy::disallowed_methods,
     reason = "tests prepare and look at the outside themselves"
+)]
+#![expect(
+    clippy::unwrap_used,
+    let_underscore_drop,
+    clippy::format_push_string,
+    clippy::cast_possible_truncation,
+    clippy::too_many_lines,
+    reason = "a test may stop at once, and nobody imports it"
 )]
 
 mod decrypt;

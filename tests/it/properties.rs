@@ -38,7 +38,7 @@ fn seal(format: Format, source: &[u8]) -> Option<Vec<u8>> {
             format,
             &document,
             &key(),
-            metadata,
+            &metadata,
             &Reuse::Nothing,
             NOW,
             &mut fill,

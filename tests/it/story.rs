@@ -122,7 +122,7 @@ fn one_rotated_value_is_three_changed_lines() {
         let expected: String = rotated
             .lines()
             .filter(|line| !line.is_empty())
-            .map(|line| format!("{line}\n"))
+            .flat_map(|line| [line, "\n"])
             .collect();
         assert_eq!(String::from_utf8(opened).unwrap(), expected);
     }

@@ -171,7 +171,7 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
                     Data(None) => envelope.others = true,
                 },
                 "sops" if envelope.metadata.is_none() => {
-                    envelope.metadata = Some(map.next_value()?)
+                    envelope.metadata = Some(map.next_value()?);
                 }
                 _ => {
                     map.next_value::<IgnoredAny>()?;

@@ -94,8 +94,8 @@ fn split_steps(key: &str) -> Vec<Step> {
 
 /// A node under construction; list items arrive in any order.
 enum Building {
-    List(Vec<(usize, Building)>),
-    Map(Vec<(String, Building)>),
+    List(Vec<(usize, Self)>),
+    Map(Vec<(String, Self)>),
     Text(String),
 }
 

@@ -1,7 +1,7 @@
 //! A project in a temporary folder, commands run in it in process, and outputs that are searched
 //! for the values in use.
 
-pub mod stock;
+pub(crate) mod stock;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -18,12 +18,12 @@ use secret_files::cli;
 use secret_files::os::Env;
 
 /// The identity most tests use; it protects nothing.
-pub const SERVER_KEY: &str = "throwaway-server.txt";
+pub(crate) const SERVER_KEY: &str = "throwaway-server.txt";
 /// A second identity.
-pub const LAPTOP_KEY: &str = "throwaway-laptop.txt";
+pub(crate) const LAPTOP_KEY: &str = "throwaway-laptop.txt";
 
 /// Values that stand in the fixtures and must never be seen in an output.
-pub const CANARIES: [&str; 8] = [
+pub(crate) const CANARIES: [&str; 8] = [
     "canary-Vd81-database",
     "canary-Qx22-smtp",
     "canary-Lw93-session",
@@ -35,17 +35,17 @@ pub const CANARIES: [&str; 8] = [
 ];
 
 /// Returns the folder of the fixtures.
-pub fn fixtures() -> PathBuf {
+pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
 /// Returns the path of a throw-away identity.
-pub fn key_file(name: &str) -> PathBuf {
+pub(crate) fn key_file(name: &str) -> PathBuf {
     fixtures().join("keys").join(name)
 }
 
 /// Returns the recipient of a throw-away identity.
-pub fn recipient(name: &str) -> String {
+pub(crate) fn recipient(name: &str) -> String {
     let text = fs::read_to_string(key_file(name)).unwrap();
     let line = text
         .lines()
@@ -55,7 +55,7 @@ pub fn recipient(name: &str) -> String {
 }
 
 /// A repository and a server in one temporary folder.
-pub struct TestProject {
+pub(crate) struct TestProject {
     folder: tempfile::TempDir,
     /// Environment variables of the commands.
     pub vars: BTreeMap<OsString, OsString>,
@@ -63,7 +63,7 @@ pub struct TestProject {
 
 /// What a command printed and how it ended.
 #[derive(Clone, Debug)]
-pub struct Output {
+pub(crate) struct Output {
     pub code: u8,
     pub stdout: String,
     pub stderr: String,
@@ -71,7 +71,7 @@ pub struct Output {
 
 impl TestProject {
     /// Returns a repository with a rule for every `.enc` file and an empty root.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let project = Self {
             folder,
@@ -89,14 +89,14 @@ impl TestProject {
     }
 
     /// Returns a repository with these rows in [files], and the manifest's other tables.
-    pub fn with_files(rows: &[(&str, &str)], rest: &str) -> Self {
+    pub(crate) fn with_files(rows: &[(&str, &str)], rest: &str) -> Self {
         let project = Self::new();
         project.write_manifest(rows, rest);
         project
     }
 
     /// Returns the eleven-file infrastructure repository with its plaintexts on the server.
-    pub fn infrastructure() -> Self {
+    pub(crate) fn infrastructure() -> Self {
         let mut rows = Vec::new();
         for app in ["billing", "portal"] {
             for env in ["dev", "staging", "prod"] {
@@ -153,7 +153,7 @@ impl TestProject {
     }
 
     /// Writes `secret-files.toml`.
-    pub fn write_manifest(&self, rows: &[(&str, &str)], rest: &str) {
+    pub(crate) fn write_manifest(&self, rows: &[(&str, &str)], rest: &str) {
         let mut text = format!(
             "version = 1\n\n[defaults]\nroot = \"{}\"\n\n[files]\n",
             self.root().display()
@@ -170,7 +170,7 @@ impl TestProject {
     }
 
     /// Writes a `.sops.yaml` with one rule for every encrypted file.
-    pub fn write_rules(&self, recipients: &[String]) {
+    pub(crate) fn write_rules(&self, recipients: &[String]) {
         let rules = format!(
             "creation_rules:\n  - path_regex: \\.enc$\n    age: {}\n",
             recipients.join(",")
@@ -178,49 +178,49 @@ impl TestProject {
         self.write_repo(".sops.yaml", rules);
     }
 
-    pub fn set(&mut self, name: &str, value: impl Into<OsString>) {
+    pub(crate) fn set(&mut self, name: &str, value: impl Into<OsString>) {
         self.vars.insert(name.into(), value.into());
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    pub fn repo(&self) -> PathBuf {
+    pub(crate) fn repo(&self) -> PathBuf {
         self.path("repo")
     }
 
-    pub fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.path("server")
     }
 
-    pub fn repo_file(&self, name: &str) -> PathBuf {
+    pub(crate) fn repo_file(&self, name: &str) -> PathBuf {
         self.repo().join(name)
     }
 
-    pub fn server_file(&self, name: &str) -> PathBuf {
+    pub(crate) fn server_file(&self, name: &str) -> PathBuf {
         self.root().join(name)
     }
 
-    pub fn write_repo(&self, name: &str, content: impl AsRef<[u8]>) {
+    pub(crate) fn write_repo(&self, name: &str, content: impl AsRef<[u8]>) {
         write(&self.repo_file(name), content.as_ref());
     }
 
-    pub fn write_server(&self, name: &str, content: impl AsRef<[u8]>) {
+    pub(crate) fn write_server(&self, name: &str, content: impl AsRef<[u8]>) {
         write(&self.server_file(name), content.as_ref());
         fs::set_permissions(self.server_file(name), fs::Permissions::from_mode(0o640)).unwrap();
     }
 
-    pub fn read_repo(&self, name: &str) -> String {
+    pub(crate) fn read_repo(&self, name: &str) -> String {
         String::from_utf8(fs::read(self.repo_file(name)).unwrap()).unwrap()
     }
 
-    pub fn read_server(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn read_server(&self, name: &str) -> Vec<u8> {
         fs::read(self.server_file(name)).unwrap()
     }
 
     /// Runs a command in process and searches its output for the values in use.
-    pub fn run(&self, args: &[&str]) -> Output {
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
         let output = self.run_showing(args);
         for canary in CANARIES {
             assert!(
@@ -232,12 +232,12 @@ impl TestProject {
     }
 
     /// Runs a command that may show values.
-    pub fn run_showing(&self, args: &[&str]) -> Output {
+    pub(crate) fn run_showing(&self, args: &[&str]) -> Output {
         self.run_in(&self.repo(), args)
     }
 
     /// Runs a command in a folder.
-    pub fn run_in(&self, folder: &Path, args: &[&str]) -> Output {
+    pub(crate) fn run_in(&self, folder: &Path, args: &[&str]) -> Output {
         let (stdout, stderr) = (Captured::default(), Captured::default());
         let env = Env {
             args: std::iter::once("secrets")
@@ -262,14 +262,14 @@ impl TestProject {
     }
 
     /// Runs a command that must end with 0.
-    pub fn ok(&self, args: &[&str]) -> Output {
+    pub(crate) fn ok(&self, args: &[&str]) -> Output {
         let output = self.run(args);
         assert_eq!(output.code, 0, "{args:?}: {output:#?}");
         output
     }
 
     /// Makes the repository a git checkout and commits everything.
-    pub fn commit(&self) {
+    pub(crate) fn commit(&self) {
         if !self.repo_file(".git").exists() {
             self.git(&["init", "-q", "-b", "main"]);
         }
@@ -278,7 +278,7 @@ impl TestProject {
     }
 
     /// Runs git in the repository and returns its output.
-    pub fn git(&self, args: &[&str]) -> String {
+    pub(crate) fn git(&self, args: &[&str]) -> String {
         let output = Command::new("git")
             .args([
                 "-c",
@@ -303,7 +303,7 @@ impl TestProject {
     }
 
     /// Returns every file below the folder with its content, staging files and all.
-    pub fn snapshot(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+    pub(crate) fn snapshot(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut files = BTreeMap::new();
         for folder in [self.repo(), self.root()] {
             collect(&folder, &mut files);
@@ -319,7 +319,7 @@ fn tick() -> SystemTime {
 }
 
 /// Returns whether any staging file is left below a folder.
-pub fn has_staging_files(files: &BTreeMap<PathBuf, Vec<u8>>) -> bool {
+pub(crate) fn has_staging_files(files: &BTreeMap<PathBuf, Vec<u8>>) -> bool {
     files
         .keys()
         .any(|path| path.to_string_lossy().contains(".secrets-staging-"))
@@ -364,10 +364,10 @@ impl Write for Captured {
 }
 
 /// A small seeded generator (splitmix64), so that a failure can be repeated from its seed.
-pub struct Seeded(pub u64);
+pub(crate) struct Seeded(pub u64);
 
 impl Seeded {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -375,15 +375,15 @@ impl Seeded {
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() % bound as u64).unwrap()
     }
 
-    pub fn pick<'t, T: ?Sized>(&mut self, items: &[&'t T]) -> &'t T {
+    pub(crate) fn pick<'t, T: ?Sized>(&mut self, items: &[&'t T]) -> &'t T {
         items[self.below(items.len())]
     }
 
-    pub fn chance(&mut self, percent: usize) -> bool {
+    pub(crate) fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 }

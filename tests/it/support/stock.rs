@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 /// Returns whether a program can be run; says `skipped:` once where it cannot.
-pub fn available(program: &str, test: &str) -> bool {
+pub(crate) fn available(program: &str, test: &str) -> bool {
     let works = Command::new(program)
         .arg("--version")
         .env("SOPS_DISABLE_VERSION_CHECK", "true")
@@ -27,7 +27,7 @@ pub fn available(program: &str, test: &str) -> bool {
 }
 
 /// Runs `sops` in a folder with an identity.
-pub fn sops(folder: &Path, key: &Path, args: &[&str]) -> Output {
+pub(crate) fn sops(folder: &Path, key: &Path, args: &[&str]) -> Output {
     Command::new("sops")
         .args(args)
         .current_dir(folder)
@@ -40,7 +40,12 @@ pub fn sops(folder: &Path, key: &Path, args: &[&str]) -> Output {
 }
 
 /// Decrypts a file of a stored form with stock `sops`.
-pub fn decrypt(folder: &Path, key: &Path, kind: &str, file: &str) -> Result<Vec<u8>, String> {
+pub(crate) fn decrypt(
+    folder: &Path,
+    key: &Path,
+    kind: &str,
+    file: &str,
+) -> Result<Vec<u8>, String> {
     let output = sops(
         folder,
         key,
