@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 /// Owned secret bytes, wiped on drop. Any length, any content.
 #[derive(Clone, Default)]
@@ -97,11 +97,6 @@ impl fmt::Debug for SecretText<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("[redacted]")
     }
-}
-
-/// Wipes a string that held a secret, for buffers handed over by other crates.
-pub fn wipe(mut text: String) {
-    text.zeroize();
 }
 
 #[cfg(test)]

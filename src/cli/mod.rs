@@ -8,7 +8,7 @@ use crate::commands::{
     ColorChoice, Context, GlobalArgs, Outcome, decrypt, diff, encrypt, list, status,
 };
 use crate::error::{Error, ErrorKind, Problem};
-use crate::os::Env;
+use crate::os::{Env, fs};
 use crate::ui::{Loudness, ProblemJson, Ui};
 
 use exit::Exit;
@@ -118,7 +118,7 @@ fn enter_directory(cx: &mut Context) -> Result<(), Error> {
         return Ok(());
     };
     let folder = cx.env.absolute(folder);
-    if !folder.is_dir() {
+    if !fs::is_folder(&folder) {
         return Err(Problem::new(ErrorKind::Option(format!(
             "-C {}: is not a folder",
             folder.display()

@@ -7,7 +7,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{ErrorKind, Problem};
-use crate::os::fs::{self, Attributes, FileState, FsError, InPlace, Ownership, Place, Staged};
+use crate::os::fs::{
+    self, Attributes, Base, FileState, FsError, InPlace, Ownership, Place, Staged,
+};
 use crate::os::lock::{self, DirectoryLock};
 use crate::os::signal::Watch;
 use crate::os::state::Journal;
@@ -110,10 +112,12 @@ pub fn clean_up(cx: &mut Context, workspace: &Workspace) {
 pub fn lock(
     cx: &mut Context,
     workspace: &Workspace,
+    new_root: Option<&Base>,
     wait: bool,
 ) -> Result<Vec<DirectoryLock>, Problem> {
     let mut folders = vec![workspace.repository.path().to_owned()];
-    folders.extend(workspace.root.as_ref().map(|root| root.path().to_owned()));
+    let root = workspace.root.as_ref().or(new_root);
+    folders.extend(root.map(|root| root.path().to_owned()));
     folders.dedup();
     folders
         .iter()

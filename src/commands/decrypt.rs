@@ -53,7 +53,8 @@ pub struct DecryptArgs {
 struct Prepared<'w> {
     entry: &'w Entry,
     step: Step,
-    place: Place,
+    /// `None` where the root is yet to be made.
+    place: Option<Place>,
     plaintext: SecretBytes,
     seen: Option<(FileState, SecretBytes)>,
     owner: Ownership,
@@ -72,18 +73,13 @@ enum Transformed<'w> {
 /// # Errors
 /// What stands against the whole run; problems of entries are reported.
 pub fn run(args: &DecryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
-    let mut workspace = Workspace::open(cx)?;
-    let entries_selected = workspace.select_secret(&args.entries)?.len();
-    if workspace.root.is_none() && args.create_root && !args.write.dry_run && entries_selected > 0 {
-        fs::create_folder(&workspace.root_path, 0o755)?;
-        workspace.root = Some(Base::open(&workspace.root_path)?);
-    }
-    let workspace = workspace;
+    let workspace = Workspace::open(cx)?;
     let entries = workspace.select_secret(&args.entries)?;
     if !args.write.dry_run {
         apply::clean_up(cx, &workspace);
     }
-    if workspace.root.is_none() && !args.create_root {
+    if workspace.root.is_none() && (!args.create_root || workspace.root_path.as_os_str().is_empty())
+    {
         return Err(workspace.not_the_server().into());
     }
 
@@ -123,10 +119,10 @@ pub fn run(args: &DecryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
                 .iter()
                 .map(|refusal| explain(one.entry, refusal)),
         );
-        cx.ui.detail(&format!(
-            "like: {}",
-            stock_command(one.format, &one.entry.repository_path)
-        ));
+        if one.step.action != Action::Keep {
+            let command = stock_command(one.format, &one.entry.repository_path);
+            cx.ui.detail(&format!("the stock way: {command}"));
+        }
     }
 
     let mut backups = Vec::new();
@@ -138,13 +134,19 @@ pub fn run(args: &DecryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
                 .iter()
                 .any(|problem| problem.entry.as_ref() == Some(&one.entry.repository_path))
         };
-        let good: Vec<_> = prepared.iter().filter(|one| !is_bad(one)).collect();
-        match carry_out(cx, &workspace, &good, &mut backups, args) {
-            Ok(()) => Applied::Done,
-            Err(problem) => {
-                problems.push(problem);
-                Applied::Nothing
+        let mut good: Vec<_> = prepared.iter().filter(|one| !is_bad(one)).collect();
+        loop {
+            let Err(problem) = carry_out(cx, &workspace, &good, &mut backups, args) else {
+                break Applied::Done;
+            };
+            let failed = problem.entry.clone();
+            problems.push(problem);
+            let before = good.len();
+            good.retain(|one| failed.as_ref() != Some(&one.entry.repository_path));
+            if !args.write.keep_going || good.len() == before {
+                break Applied::Nothing;
             }
+            plan.forget(failed.as_deref());
         }
     } else {
         Applied::Nothing
@@ -200,15 +202,21 @@ fn transform<'w>(
         .collect();
     let plaintext = opened.plaintext;
 
-    // With `--create-root --dry-run` the root is not there: everything is missing in it.
+    // The root is to be made (`--create-root`): everything is missing in it.
     let Some(root) = &workspace.root else {
-        let step = plan::decrypt(
-            name,
-            workspace.server_file(entry),
-            &Target::Missing,
-            DecryptOptions::default(),
-        );
-        return Ok((Transformed::Skipped(step), warnings));
+        let path = workspace.server_file(entry);
+        let step = plan::decrypt(name, path, &Target::Missing, DecryptOptions::default());
+        let prepared = Prepared {
+            entry,
+            step,
+            place: None,
+            plaintext,
+            seen: None,
+            owner,
+            recipients,
+            format,
+        };
+        return Ok((Transformed::Prepared(Box::new(prepared)), warnings));
     };
     workspace.check_target(entry, root)?;
     let place = root.place(entry.server_path.as_ref()).map_err(|error| {
@@ -237,7 +245,7 @@ fn transform<'w>(
     let prepared = Prepared {
         entry,
         step,
-        place,
+        place: Some(place),
         plaintext,
         seen,
         owner,
@@ -286,19 +294,58 @@ fn carry_out(
     backups: &mut Vec<(String, String)>,
     args: &DecryptArgs,
 ) -> Result<(), Problem> {
+    if !prepared.iter().any(|one| one.step.writes()) {
+        return Ok(());
+    }
+    let new_root = match &workspace.root {
+        Some(_) => None,
+        None => Some(create_root(workspace)?),
+    };
+    let done = carry_out_in(cx, workspace, new_root.as_ref(), prepared, backups, args);
+    if done.is_err() && new_root.is_some() {
+        fs::remove_empty_folder(&workspace.root_path);
+    }
+    done
+}
+
+fn create_root(workspace: &Workspace) -> Result<Base, Problem> {
+    fs::create_folder(&workspace.root_path, 0o755)
+        .and_then(|()| Base::open(&workspace.root_path))
+        .map_err(|error| Problem::new(error).with_help("create the root by hand, or run as root"))
+}
+
+fn carry_out_in(
+    cx: &mut Context,
+    workspace: &Workspace,
+    new_root: Option<&Base>,
+    prepared: &[&Prepared<'_>],
+    backups: &mut Vec<(String, String)>,
+    args: &DecryptArgs,
+) -> Result<(), Problem> {
     let mut work = Work::default();
-    for one in prepared {
+    for one in prepared.iter().filter(|one| one.step.writes()) {
         let name = one.entry.repository_path.as_str();
-        let existing = one.seen.as_ref().map(|(state, _)| state);
-        let mode = one
-            .entry
-            .mode
-            .or(existing.map(|state| state.mode & 0o777))
-            .unwrap_or(0o600);
-        match one.step.action {
-            Action::Create | Action::Replace => work.jobs.push(Job {
+        let place = match (&one.place, new_root) {
+            (Some(place), _) => place.clone(),
+            (None, Some(root)) => root
+                .place(one.entry.server_path.as_ref())
+                .map_err(|error| Problem::of(name, error))?,
+            (None, None) => continue,
+        };
+        let existing = one.seen.as_ref().map(|(state, _)| *state);
+        let kept_mode = existing.map(|state| state.mode & 0o777);
+        let mode = one.entry.mode.or(kept_mode).unwrap_or(0o600);
+        match (one.step.action, existing) {
+            (Action::Mend, Some(seen)) => work.mendings.push(Mending {
                 name,
-                place: one.place.clone(),
+                place,
+                seen,
+                owner: one.owner,
+                mode,
+            }),
+            _ => work.jobs.push(Job {
+                name,
+                place,
                 content: one.plaintext.expose(),
                 attributes: Attributes {
                     owner: target_owner(one, args),
@@ -312,31 +359,15 @@ fn carry_out(
                     .map(|(state, content)| (*state, content.expose())),
                 in_place: one.entry.write == WriteMode::InPlace,
             }),
-            Action::Mend => {
-                if let Some(seen) = existing {
-                    let place = one.place.clone();
-                    work.mendings.push(Mending {
-                        name,
-                        place,
-                        seen: *seen,
-                        owner: one.owner,
-                        mode,
-                    });
-                }
-            }
-            Action::Keep | Action::Refuse | Action::Skip => {}
         }
     }
-    if work.jobs.is_empty() && work.mendings.is_empty() {
-        return Ok(());
-    }
-    let _locks = apply::lock(cx, workspace, !args.write.no_wait)?;
+    let _locks = apply::lock(cx, workspace, new_root, !args.write.no_wait)?;
     for one in prepared.iter().filter(|one| one.step.needs_backup) {
-        let path = keep_backup(cx, workspace, one)?;
-        backups.push((
-            one.entry.repository_path.clone(),
-            path.display().to_string(),
-        ));
+        let name = &one.entry.repository_path;
+        if !backups.iter().any(|(entry, _)| entry == name) {
+            let path = keep_backup(cx, workspace, one)?;
+            backups.push((name.clone(), path.display().to_string()));
+        }
     }
     apply::run(cx, workspace, &work)
 }

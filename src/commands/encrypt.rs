@@ -7,12 +7,12 @@ use clap::Args;
 
 use crate::error::{Error, ErrorKind, Problem};
 use crate::keys::{KeyError, age};
-use crate::os::RandomPool;
 use crate::os::fs::{Attributes, Base, FileState, Found, Ownership, Place};
+use crate::os::{RandomPool, process, users};
 use crate::project::diff;
 use crate::project::error::Refusal;
 use crate::project::guard;
-use crate::project::manifest::Entry;
+use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry};
 use crate::project::plan::{self, Action, Plan, Step, Stored};
 use crate::rules::Rule;
 use crate::secret::SecretBytes;
@@ -117,12 +117,20 @@ pub fn run(args: &EncryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let outcome = if args.write.dry_run {
         Applied::DryRun
     } else if problems.is_empty() || args.write.keep_going {
-        match carry_out(cx, &workspace, &prepared, args) {
-            Ok(()) => Applied::Done,
-            Err(problem) => {
-                problems.push(problem);
-                Applied::Nothing
+        let mut good: Vec<_> = prepared.iter().collect();
+        let mut kept = BTreeSet::new();
+        loop {
+            let Err(problem) = carry_out(cx, &workspace, &good, &mut kept, args) else {
+                break Applied::Done;
+            };
+            let failed = problem.entry.clone();
+            problems.push(problem);
+            let before = good.len();
+            good.retain(|one| failed.as_ref() != Some(&one.entry.repository_path));
+            if !args.write.keep_going || good.len() == before {
+                break Applied::Nothing;
             }
+            plan.forget(failed.as_deref());
         }
     } else {
         Applied::Nothing
@@ -319,9 +327,18 @@ fn govern(
         .to_string_lossy()
         .into_owned();
     let Some(rule) = rules.find(&subject) else {
+        // Rules written for the plaintext paths of a shell loop end before `.enc`.
+        let shorter = subject
+            .strip_suffix(ENCRYPTED_SUFFIX)
+            .and_then(|path| rules.find(path));
+        let pattern = shorter.and_then(|rule| rule.path_regex.as_ref());
+        let suggestion = pattern
+            .and_then(|pattern| pattern.as_str().strip_suffix('$'))
+            .map(|pattern| format!("{pattern}(\\.enc)?$"));
         refusals.push(Refusal::NoRule {
             rules: path.display().to_string(),
             path: subject,
+            suggestion,
         });
         return Ok(None);
     };
@@ -639,14 +656,12 @@ fn kept_keys(metadata: &Metadata) -> Vec<(String, String)> {
 fn carry_out(
     cx: &mut Context,
     workspace: &Workspace,
-    prepared: &[Prepared<'_>],
+    prepared: &[&Prepared<'_>],
+    backups: &mut BTreeSet<String>,
     args: &EncryptArgs,
 ) -> Result<(), Problem> {
     let mut work = Work::default();
-    for one in prepared
-        .iter()
-        .filter(|one| matches!(one.step.action, Action::Create | Action::Replace))
-    {
+    for one in prepared.iter().filter(|one| one.step.writes()) {
         let name = one.entry.repository_path.as_str();
         let seen = one
             .target_seen
@@ -660,7 +675,7 @@ fn carry_out(
                 .map_err(|error| Problem::of(name, error))?,
         };
         let owner = repository_owner(owner, args);
-        let mode = seen.map_or(0o644 & !process_umask(), |(state, _)| state.mode & 0o777);
+        let mode = seen.map_or(0o644 & !process::umask(), |(state, _)| state.mode & 0o777);
         work.jobs.push(Job {
             name,
             place: one.target.clone(),
@@ -686,29 +701,22 @@ fn carry_out(
     if work.jobs.is_empty() {
         return Ok(());
     }
-    let _locks = apply::lock(cx, workspace, !args.write.no_wait)?;
-    keep_uncommitted(cx, workspace, prepared)?;
+    let _locks = apply::lock(cx, workspace, None, !args.write.no_wait)?;
+    keep_uncommitted(cx, workspace, prepared, backups)?;
     apply::run(cx, workspace, &work)
 }
 
 /// Files of the repository belong to whom they belonged, also when root runs; a plain user can
 /// only make files of their own.
 fn repository_owner((uid, gid): (u32, u32), args: &EncryptArgs) -> Ownership {
-    if args.write.no_owner || !crate::os::users::may_give_to_user(uid) {
+    if args.write.no_owner || !users::may_give_to_user(uid) {
         return Ownership::default();
     }
-    let gid = crate::os::users::may_give_to_group(gid).then_some(gid);
+    let gid = users::may_give_to_group(gid).then_some(gid);
     Ownership {
         uid: Some(uid),
         gid,
     }
-}
-
-fn process_umask() -> u32 {
-    let none = rustix::fs::Mode::from_raw_mode(0o077);
-    let umask = rustix::process::umask(none);
-    rustix::process::umask(umask);
-    umask.as_raw_mode() as u32
 }
 
 /// Keeps a copy of each encrypted file that is about to be replaced and is not in `HEAD`: it may
@@ -716,12 +724,16 @@ fn process_umask() -> u32 {
 fn keep_uncommitted(
     cx: &mut Context,
     workspace: &Workspace,
-    prepared: &[Prepared<'_>],
+    prepared: &[&Prepared<'_>],
+    kept: &mut BTreeSet<String>,
 ) -> Result<(), Problem> {
     for one in prepared
         .iter()
         .filter(|one| one.step.action == Action::Replace)
     {
+        if kept.contains(&one.entry.repository_path) {
+            continue;
+        }
         let file = workspace.repository_file(one.entry);
         // A history that cannot be read holds nothing that can be relied on.
         let checkout = workspace.checkout().unwrap_or(None);
@@ -739,6 +751,7 @@ fn keep_uncommitted(
             .keep_backup_of(label, &cx.env.now(), &file)
             .map_err(apply::state_problem)?;
         let name = &one.entry.repository_path;
+        kept.insert(name.clone());
         cx.ui.status(&format!(
             "{name} was not committed: its old version is kept as {}",
             path.display()

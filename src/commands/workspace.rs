@@ -73,8 +73,7 @@ impl Workspace {
         let folder = manifest_path.parent().unwrap_or(Path::new("/"));
         let repository = Base::open(folder)?;
         let root_path = root_path(cx, &manifest, folder);
-        let root = root_path
-            .is_dir()
+        let root = fs::is_folder(&root_path)
             .then(|| Base::open(&root_path))
             .transpose()?;
 
@@ -105,7 +104,7 @@ impl Workspace {
         );
         let identity_files = identity_files
             .iter()
-            .filter_map(|path| path.canonicalize().ok())
+            .filter_map(|path| fs::canonical(path))
             .collect();
 
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
@@ -178,8 +177,8 @@ impl Workspace {
     fn locate(&self, word: &str) -> Located {
         let path = fs::normalize(&self.cwd.join(word));
         // The folder may be reached through a link; the file itself need not exist.
-        let resolved = match (path.parent().map(Path::canonicalize), path.file_name()) {
-            (Some(Ok(folder)), Some(name)) => folder.join(name),
+        let resolved = match (path.parent().and_then(fs::canonical), path.file_name()) {
+            (Some(folder), Some(name)) => folder.join(name),
             _ => path.clone(),
         };
         let below = |base: &Path| {
@@ -273,8 +272,8 @@ impl Workspace {
             .cwd
             .ancestors()
             .map(|folder| folder.join(RULES_FILE))
-            .find(|path| path.is_file())?;
-        let same = stock.canonicalize().ok() == ours.canonicalize().ok();
+            .find(|path| fs::exists(path))?;
+        let same = fs::canonical(&stock) == fs::canonical(ours);
         (!same).then_some(stock)
     }
 
@@ -354,17 +353,15 @@ impl Workspace {
     /// The problem, with the entry's name.
     pub fn check_target(&self, entry: &Entry, root: &Base) -> Result<(), Problem> {
         let path = root.path().join(&entry.server_path);
-        let real = path.canonicalize().unwrap_or_else(|_| path.clone());
+        let real = fs::canonical(&path).unwrap_or_else(|| path.clone());
         if self.identity_files.contains(&real) {
             return Err(
                 Problem::of(&entry.repository_path, ErrorKind::IdentityTarget { path })
                     .with_help("give the row another server path in the manifest"),
             );
         }
-        let is_own_file = self
-            .manifest_path
-            .canonicalize()
-            .is_ok_and(|manifest| manifest == real);
+        let is_own_file =
+            fs::canonical(&self.manifest_path).is_some_and(|manifest| manifest == real);
         let is_tracked = match self.checkout() {
             Ok(Some(checkout)) if real.starts_with(checkout.top()) => checkout
                 .is_tracked(&real)

@@ -220,26 +220,6 @@ impl Keyring {
         answers.insert(recipient.to_owned(), answer.clone());
         Some(answer)
     }
-
-    /// Returns whether an identity read so far answers to one of `recipients`.
-    pub fn holds_one_of(&self, recipients: &[String]) -> bool {
-        self.identities
-            .iter()
-            .any(|identity| recipients.contains(&identity.recipient))
-            || recipients.iter().any(|recipient| {
-                self.ask_command(recipient).is_some_and(|answer| {
-                    let (identities, _) = parse_identities(answer.lines.expose(), Lines::Newline);
-                    identities
-                        .iter()
-                        .any(|identity| identity.recipient == *recipient)
-                })
-            })
-    }
-
-    /// Returns each place looked at and what was there.
-    pub fn looked_at(&self) -> &[String] {
-        &self.looked_at
-    }
 }
 
 /// How identities are separated.

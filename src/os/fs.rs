@@ -102,6 +102,16 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     std::fs::read(path)
 }
 
+/// Returns the path with all links resolved; `None` where it does not exist.
+pub fn canonical(path: &Path) -> Option<PathBuf> {
+    path.canonicalize().ok()
+}
+
+/// Returns whether `path` is a folder, following links.
+pub fn is_folder(path: &Path) -> bool {
+    path.is_dir()
+}
+
 /// Returns whether something stands at `path`, following links.
 pub fn exists(path: &Path) -> bool {
     path.exists()
@@ -884,11 +894,6 @@ impl InPlace {
             return Err(FsError::NotReadBack { path: path.clone() });
         }
         self.file.sync_all().map_err(failed(path, "write to disk"))
-    }
-
-    /// Returns the path, for messages.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 }
 

@@ -112,6 +112,14 @@ pub fn page(words: &[String], text: &[u8]) -> bool {
     true
 }
 
+/// Returns the file mode creation mask of this process.
+pub fn umask() -> u32 {
+    // It can only be read by setting it; no other thread makes files at this moment.
+    let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    rustix::process::umask(umask);
+    umask.as_raw_mode()
+}
+
 /// Turns off core dumps and reading of this process's memory by others, so that no plaintext
 /// leaves it that way.
 pub fn protect_memory() {

@@ -6,7 +6,7 @@
 //! the next run can tell leftovers of a killed one from files in use.
 
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Seek};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,8 @@ pub struct StateDir {
 /// The journal of a running writer; removed when it ends in good order.
 pub struct Journal {
     path: PathBuf,
-    file: File,
+    /// Held open for its lock.
+    _file: File,
 }
 
 impl StateDir {
@@ -42,11 +43,6 @@ impl StateDir {
         Some(Self { path })
     }
 
-    /// Returns the directory's path.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Opens a journal for staging files that are about to be written.
     ///
     /// # Errors
@@ -62,7 +58,7 @@ impl StateDir {
         let path = folder.join(unique_name(""));
         let file = fs::write_new_private(&path, &lines)?;
         let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
-        Ok(Journal { path, file })
+        Ok(Journal { path, _file: file })
     }
 
     /// Removes the staging files of runs that were killed, and their journals. Returns what was
@@ -167,24 +163,6 @@ impl Journal {
     pub fn close(self) {
         // A journal that stays behind is harmless: the next run finds nothing of what it lists.
         drop(fs::remove(&self.path));
-    }
-
-    /// Adds a staging file.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn add(&mut self, staging_file: &Path) -> Result<(), FsError> {
-        let mut line = staging_file.as_os_str().as_bytes().to_vec();
-        line.push(b'\n');
-        let written = self
-            .file
-            .write_all(&line)
-            .and_then(|()| self.file.sync_data());
-        written.map_err(|source| FsError::Io {
-            path: self.path.clone(),
-            action: "write",
-            source,
-        })
     }
 }
 

@@ -118,6 +118,8 @@ pub enum Refusal {
         rules: String,
         /// The path the rules were asked for.
         path: String,
+        /// A pattern that would match, where one matches the path without `.enc`.
+        suggestion: Option<String>,
     },
     /// No rules file.
     #[error("there is no `.sops.yaml` that says who may read it")]

@@ -42,6 +42,13 @@ pub struct Step {
     pub needs_backup: bool,
 }
 
+impl Step {
+    /// Returns whether carrying it out changes anything.
+    pub fn writes(&self) -> bool {
+        matches!(self.action, Action::Create | Action::Mend | Action::Replace)
+    }
+}
+
 /// The steps of a run, in manifest order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -58,9 +65,9 @@ impl Plan {
             .count()
     }
 
-    /// Returns whether carrying it out would change anything.
-    pub fn changes_anything(&self) -> bool {
-        self.count(&[Action::Create, Action::Mend, Action::Replace]) > 0
+    /// Takes the step of an entry out: it failed while the others are carried out.
+    pub fn forget(&mut self, name: Option<&str>) {
+        self.steps.retain(|step| Some(step.name.as_str()) != name);
     }
 }
 
