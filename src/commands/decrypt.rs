@@ -434,7 +434,7 @@ fn keep_backup(
     };
     let sealed = seal().map_err(|error| Problem::of(name, error))?;
     state
-        .keep_backup(&one.entry.server_path, &cx.env.now(), &sealed)
+        .keep_backup(&one.entry.server_path, &cx.env.now(), &sealed.bytes)
         .map_err(apply::state_problem)
 }
 

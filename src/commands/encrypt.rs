@@ -414,7 +414,7 @@ fn compare(
         Err(error) => return Err(key_problem(&workspace.manifest, entry, error)),
     };
     if encrypted.format == Format::Binary {
-        let same = sops::matches(encrypted.format, sealed, &key, source.expose())
+        let same = sops::matches(encrypted.format, sealed, &key, source.expose(), None)
             .map_err(|error| damaged(name, error))?;
         if same {
             return Ok((Stored::Same, None));
@@ -552,7 +552,7 @@ impl Request<'_> {
         )
         .map_err(|error| Problem::of(name, error))?;
         drop(document);
-        self.verify(sealed, &key, source)
+        self.verify(sealed.bytes, &sealed.digest, &key, source)
     }
 
     /// Decides under which data key and for whom the file is written, and whether tokens of the
@@ -617,6 +617,7 @@ impl Request<'_> {
     fn verify(
         &self,
         sealed: Vec<u8>,
+        digest: &str,
         key: &DataKey,
         source: &SecretBytes,
     ) -> Result<Result<Vec<u8>, Refusal>, Problem> {
@@ -630,7 +631,7 @@ impl Request<'_> {
             Err(error) => return Err(key_problem(&self.workspace.manifest, self.entry, error)),
         };
         let same = format == self.format
-            && sops::matches(format, &document, &unwrapped, source.expose())
+            && sops::matches(format, &document, &unwrapped, source.expose(), Some(digest))
                 .map_err(|error| Problem::of(name, error))?;
         if !same {
             return Err(Problem::of(name, sops::error::DocumentError::NotReproduced)

@@ -20,7 +20,7 @@ pub fn check_source(source: &[u8], stored: Format, is_env: bool) -> Vec<Refusal>
         return vec![Refusal::AlreadyEncrypted];
     }
     let mut refusals = Vec::new();
-    let is_text = !source.contains(&0);
+    let is_text = memchr::memchr(0, source).is_none();
     if let Some(line) = is_text.then(|| conflict_marker(source)).flatten() {
         refusals.push(Refusal::ConflictMarker { line });
     }
@@ -61,15 +61,13 @@ fn holds_only_comments(source: &[u8], is_env: bool) -> bool {
 
 /// Returns whether a text is the output of SOPS in any of its formats.
 fn is_sops_file(source: &[u8]) -> bool {
-    match Format::detect(source) {
-        Ok(Format::Binary) => true,
-        // A plain file may have a variable of that name: a reserved key, not a SOPS file.
-        Ok(Format::Dotenv) => Format::Dotenv.store().parse_sealed(source.to_vec()).is_ok(),
-        Err(DocumentError::UnsupportedForm { .. }) => source
-            .windows(b"ENC[AES256_GCM,".len())
-            .any(|window| window == b"ENC[AES256_GCM,"),
-        Err(_) => false,
+    const TOKEN: &[u8] = b"ENC[AES256_GCM,data:";
+    // Every file of SOPS holds a token, at least that of its MAC.
+    if memchr::memmem::find(source, TOKEN).is_none() {
+        return false;
     }
+    let parsed = Format::parse_sealed(source.to_vec());
+    matches!(parsed, Ok(_) | Err(DocumentError::UnsupportedForm { .. }))
 }
 
 #[cfg(test)]

@@ -50,10 +50,9 @@ pub struct Opened {
 /// Reads an encrypted file of any supported stored form.
 ///
 /// # Errors
-/// What [`Format::detect`] and the form's parser find wrong.
+/// As [`Format::parse_sealed`].
 pub fn parse_sealed(source: Vec<u8>) -> Result<(Format, SealedDocument), DocumentError> {
-    let format = Format::detect(&source)?;
-    Ok((format, format.store().parse_sealed(source)?))
+    Format::parse_sealed(source)
 }
 
 /// Opens a sealed document: decrypts every selected leaf and verifies the MAC.
@@ -94,7 +93,7 @@ pub fn open(
         };
         values.push(value);
     }
-    verify_mac(&cipher, &sealed.metadata, mac)?;
+    verify_mac(&cipher, &sealed.metadata, &mac.finish())?;
     let plaintext = store.emit_plain(sealed, &mut values);
     Ok(Opened {
         plaintext,
@@ -200,9 +199,8 @@ fn stored_mac(cipher: &Cipher, metadata: &Metadata) -> Result<SecretBytes, Docum
     })
 }
 
-fn verify_mac(cipher: &Cipher, metadata: &Metadata, mac: Mac) -> Result<(), DocumentError> {
+fn verify_mac(cipher: &Cipher, metadata: &Metadata, computed: &str) -> Result<(), DocumentError> {
     let stored = stored_mac(cipher, metadata)?;
-    let computed = mac.finish();
     let pairs = stored.expose().iter().zip(computed.as_bytes());
     let difference = pairs.fold(0, |sum, (a, b)| sum | (a ^ b));
     if stored.len() == computed.len() && std::hint::black_box(difference) == 0 {
@@ -213,7 +211,8 @@ fn verify_mac(cipher: &Cipher, metadata: &Metadata, mac: Mac) -> Result<(), Docu
 }
 
 /// Returns whether `sealed` decrypts to exactly `expected`, its MAC verified either way. A large
-/// value is compared piece by piece.
+/// value is compared piece by piece. `digest` is the MAC of `expected` where it is known already,
+/// as it is for what was just sealed.
 ///
 /// # Errors
 /// As [`open`].
@@ -222,6 +221,7 @@ pub fn matches(
     sealed: &SealedDocument,
     key: &DataKey,
     expected: &[u8],
+    digest: Option<&str>,
 ) -> Result<bool, DocumentError> {
     let (Format::Binary, [leaf]) = (format, &sealed.leaves[..]) else {
         return Ok(open(format, sealed, key)?.plaintext.expose() == expected);
@@ -240,11 +240,17 @@ pub fn matches(
     let pieces = cipher.pieces(&token, &aad).map_err(token_error)?;
     let is_equal = thread::scope(|threads| {
         // Where both are equal, the digest of the expected bytes is that of the file.
-        let hasher = (pieces.plaintext_len() == expected.len()).then(|| {
+        let same_length = pieces.plaintext_len() == expected.len();
+        let hasher = same_length.then(|| {
             threads.spawn(move || {
-                let mut mac = Mac::new(scope);
-                mac.update(expected);
-                mac
+                digest.map_or_else(
+                    || {
+                        let mut mac = Mac::new(scope);
+                        mac.update(expected);
+                        mac.finish()
+                    },
+                    str::to_owned,
+                )
             })
         });
         let equal = is_equal_to(pieces, expected).map_err(token_error)?;
@@ -252,7 +258,7 @@ pub fn matches(
             .filter(|_| equal)
             .and_then(|hasher| hasher.join().ok());
         match mac {
-            Some(mac) => verify_mac(&cipher, &sealed.metadata, mac).map(|()| true),
+            Some(mac) => verify_mac(&cipher, &sealed.metadata, &mac).map(|()| true),
             None => Ok(false),
         }
     })?;
@@ -267,7 +273,7 @@ pub fn matches(
             }
             mac.update(&piece.expose()[..length]);
         }
-        verify_mac(&cipher, &sealed.metadata, mac)?;
+        verify_mac(&cipher, &sealed.metadata, &mac.finish())?;
     }
     Ok(is_equal)
 }
@@ -312,6 +318,14 @@ enum LeafPlan<'a> {
     Sealed,
 }
 
+/// An encrypted file and the digest its MAC holds.
+pub struct Sealed {
+    /// The file.
+    pub bytes: Vec<u8>,
+    /// The digest, 128 upper-case hexadecimal digits.
+    pub digest: String,
+}
+
 /// Encrypts a plain document. `metadata` holds keys and selection; its MAC and time are set here.
 /// `now` is RFC 3339, UTC, whole seconds; a file changed twice in a second gets the next one.
 ///
@@ -325,7 +339,7 @@ pub fn seal(
     reuse: &Reuse<'_>,
     now: &str,
     fill: Fill<'_>,
-) -> Result<Vec<u8>, DocumentError> {
+) -> Result<Sealed, DocumentError> {
     let store = format.store();
     let cipher = Cipher::new(key);
     let now = value::next_change(&metadata.last_modified, now);
@@ -396,7 +410,9 @@ pub fn seal(
             self_matching |= is_token && leaf.value.is_comment() && pattern.is_match(&out[start..]);
         }
     };
-    let finish = |digest: String| {
+    let mut digest = String::new();
+    let mut finish = |computed: String| {
+        digest = computed;
         let mut token = Vec::new();
         cipher.seal(
             digest.as_bytes(),
@@ -409,7 +425,7 @@ pub fn seal(
         metadata.set_mac(String::from_utf8_lossy(&token).into_owned(), now.clone());
         metadata
     };
-    let sealed = if document.source.len() > PIECEWISE_BYTES {
+    let bytes = if document.source.len() > PIECEWISE_BYTES {
         thread::scope(|scope| {
             let mut hasher = Some(scope.spawn(compute_mac));
             store.emit_sealed(document, &mut write_leaf, &mut || {
@@ -423,7 +439,7 @@ pub fn seal(
     if self_matching {
         Err(DocumentError::SelfMatching)
     } else {
-        Ok(sealed)
+        Ok(Sealed { bytes, digest })
     }
 }
 

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
@@ -16,7 +17,7 @@ use super::super::document::{Document, Frame, KeyPath, Leaf, SealedDocument, Sea
 use super::super::error::DocumentError;
 use super::super::metadata::{Metadata, Node};
 use super::super::value::Value;
-use super::{Format, Store, conflict_marker};
+use super::{Store, conflict_marker};
 
 /// The key of the one value.
 const DATA_KEY_NAME: &[u8] = b"data";
@@ -47,21 +48,12 @@ impl Store for BinaryStore {
     }
 
     fn parse_sealed(&self, source: Vec<u8>) -> Result<SealedDocument, DocumentError> {
-        let envelope = read_envelope(&source)?;
-        let metadata = Metadata::from_node(envelope.metadata.ok_or(DocumentError::NotSops)?)?;
-        let (source, span) = match envelope.data {
+        let (data, metadata) = read_envelope(&source)?;
+        let metadata = Metadata::from_node(metadata)?;
+        let (source, span) = match data {
             // The token stands in the source as it is: remember where, copy nothing.
-            Some(Cow::Borrowed(text)) => {
-                let start = text.as_ptr().addr() - source.as_ptr().addr();
-                let span = start..start + text.len();
-                (source, span)
-            }
-            // Escapes inside the token: another writer's spelling; keep the unescaped text.
-            Some(Cow::Owned(text)) => {
-                let span = 0..text.len();
-                (text.into_bytes(), span)
-            }
-            None => return Err(DocumentError::NotSops),
+            Data::At(span) => (source, span),
+            Data::Unescaped(text) => (text.clone().into_bytes(), 0..text.len()),
         };
         let leaf = SealedLeaf {
             path: KeyPath::root().child(DATA_KEY_NAME),
@@ -126,23 +118,69 @@ impl Store for BinaryStore {
     }
 }
 
-/// Tells the envelope from a JSON tree.
-pub(super) fn detect(sealed: &[u8]) -> Result<Format, DocumentError> {
-    let envelope = read_envelope(sealed)?;
-    if envelope.metadata.is_none() {
-        return Err(DocumentError::NotSops);
-    }
-    if envelope.others || envelope.data.is_none() {
-        return Err(DocumentError::UnsupportedForm { form: "JSON" });
-    }
-    Ok(Format::Binary)
+/// The envelope with the place of its data, found without going through the data twice.
+enum Data {
+    /// Where the text under `data` stands in the source, free of escapes.
+    At(Range<usize>),
+    /// The text itself, where another writer used escapes.
+    Unescaped(String),
 }
 
-fn read_envelope(source: &[u8]) -> Result<Envelope<'_>, DocumentError> {
-    let mut json = serde_json::Deserializer::from_slice(source);
-    let envelope = json
+/// Reads the envelope. The data of a large file is skipped by looking for its closing quote, and
+/// only what stands around it goes through the JSON parser.
+fn read_envelope(source: &[u8]) -> Result<(Data, Node), DocumentError> {
+    if let Some(range) = plain_data(source) {
+        let around = [&source[..range.start], &source[range.end..]].concat();
+        let envelope = parse_envelope(&around, source)?;
+        // Empty where it was cut out: that was the value under `data`, not text inside another.
+        if envelope.data.as_deref() == Some("") {
+            return Ok((Data::At(range), checked_metadata(envelope)?));
+        }
+    }
+    let mut envelope = parse_envelope(source, source)?;
+    let data = match envelope.data.take() {
+        Some(Cow::Borrowed(text)) => {
+            let start = text.as_ptr().addr() - source.as_ptr().addr();
+            Data::At(start..start + text.len())
+        }
+        Some(Cow::Owned(text)) => Data::Unescaped(text),
+        None => {
+            envelope.others = true;
+            Data::At(0..0)
+        }
+    };
+    Ok((data, checked_metadata(envelope)?))
+}
+
+/// Returns the metadata of an envelope that holds nothing but data and metadata.
+fn checked_metadata(envelope: Envelope<'_>) -> Result<Node, DocumentError> {
+    let metadata = envelope.metadata.ok_or(DocumentError::NotSops)?;
+    if envelope.others {
+        return Err(DocumentError::UnsupportedForm { form: "JSON" });
+    }
+    Ok(metadata)
+}
+
+/// Finds the text under a leading `"data"` key where it holds neither escapes nor line breaks.
+fn plain_data(source: &[u8]) -> Option<Range<usize>> {
+    let mut rest = source.trim_ascii_start();
+    for token in [&b"{"[..], b"\"data\"", b":"] {
+        rest = rest.strip_prefix(token)?.trim_ascii_start();
+    }
+    rest = rest.strip_prefix(b"\"")?;
+    let start = source.len() - rest.len();
+    let length = memchr::memchr2(b'"', b'\\', rest)?;
+    let data = &rest[..length];
+    let is_plain = rest[length] == b'"' && memchr::memchr3(b'\n', b'\r', b'\t', data).is_none();
+    is_plain.then_some(start..start + length)
+}
+
+/// Parses an envelope; `source` is the whole file, for telling a merge conflict from damage.
+fn parse_envelope<'s>(json: &'s [u8], source: &[u8]) -> Result<Envelope<'s>, DocumentError> {
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let envelope = reader
         .deserialize_map(EnvelopeVisitor)
-        .and_then(|envelope| json.end().map(|()| envelope));
+        .and_then(|envelope| reader.end().map(|()| envelope));
     envelope.map_err(|error| match conflict_marker(source) {
         Some(line) => DocumentError::ConflictMarker { line },
         // Position only: the library's text may quote the file.
@@ -166,9 +204,9 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
         let mut envelope = Envelope::default();
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             match key.as_ref() {
-                "data" if envelope.data.is_none() => match map.next_value::<Data<'de>>()? {
-                    Data(Some(text)) => envelope.data = Some(text),
-                    Data(None) => envelope.others = true,
+                "data" if envelope.data.is_none() => match map.next_value::<DataValue<'de>>()? {
+                    DataValue(Some(text)) => envelope.data = Some(text),
+                    DataValue(None) => envelope.others = true,
                 },
                 "sops" if envelope.metadata.is_none() => {
                     envelope.metadata = Some(map.next_value()?);
@@ -185,48 +223,48 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
 
 /// The value under `data`: borrowed from the input where it holds no escape, `None` where it is
 /// not a string.
-struct Data<'a>(Option<Cow<'a, str>>);
+struct DataValue<'a>(Option<Cow<'a, str>>);
 
-impl<'de> serde::Deserialize<'de> for Data<'de> {
+impl<'de> serde::Deserialize<'de> for DataValue<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct DataVisitor;
         impl<'de> Visitor<'de> for DataVisitor {
-            type Value = Data<'de>;
+            type Value = DataValue<'de>;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str("a string")
             }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Data<'de>, E> {
-                Ok(Data(Some(Cow::Borrowed(text))))
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<DataValue<'de>, E> {
+                Ok(DataValue(Some(Cow::Borrowed(text))))
             }
-            fn visit_str<E>(self, text: &str) -> Result<Data<'de>, E> {
-                Ok(Data(Some(Cow::Owned(text.to_owned()))))
+            fn visit_str<E>(self, text: &str) -> Result<DataValue<'de>, E> {
+                Ok(DataValue(Some(Cow::Owned(text.to_owned()))))
             }
-            fn visit_bool<E>(self, _: bool) -> Result<Data<'de>, E> {
-                Ok(Data(None))
+            fn visit_bool<E>(self, _: bool) -> Result<DataValue<'de>, E> {
+                Ok(DataValue(None))
             }
-            fn visit_i64<E>(self, _: i64) -> Result<Data<'de>, E> {
-                Ok(Data(None))
+            fn visit_i64<E>(self, _: i64) -> Result<DataValue<'de>, E> {
+                Ok(DataValue(None))
             }
-            fn visit_u64<E>(self, _: u64) -> Result<Data<'de>, E> {
-                Ok(Data(None))
+            fn visit_u64<E>(self, _: u64) -> Result<DataValue<'de>, E> {
+                Ok(DataValue(None))
             }
-            fn visit_f64<E>(self, _: f64) -> Result<Data<'de>, E> {
-                Ok(Data(None))
+            fn visit_f64<E>(self, _: f64) -> Result<DataValue<'de>, E> {
+                Ok(DataValue(None))
             }
-            fn visit_unit<E>(self) -> Result<Data<'de>, E> {
-                Ok(Data(None))
+            fn visit_unit<E>(self) -> Result<DataValue<'de>, E> {
+                Ok(DataValue(None))
             }
             fn visit_seq<A: serde::de::SeqAccess<'de>>(
                 self,
                 mut items: A,
-            ) -> Result<Data<'de>, A::Error> {
+            ) -> Result<DataValue<'de>, A::Error> {
                 while items.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Data(None))
+                Ok(DataValue(None))
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Data<'de>, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<DataValue<'de>, A::Error> {
                 while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Data(None))
+                Ok(DataValue(None))
             }
         }
         deserializer.deserialize_any(DataVisitor)

@@ -41,39 +41,51 @@ impl Format {
         }
     }
 
-    /// Finds the stored form of an encrypted file from its content.
+    /// Reads an encrypted file and finds its stored form from its content.
     ///
     /// # Errors
     /// `Empty`, `ConflictMarker`, `NotSops` for plain text, `Json` for a truncated envelope,
-    /// `UnsupportedForm` for YAML, INI and JSON trees.
-    pub fn detect(sealed: &[u8]) -> Result<Self, DocumentError> {
-        if sealed.iter().all(u8::is_ascii_whitespace) {
+    /// `UnsupportedForm` for YAML, INI and JSON trees; what the form's parser finds wrong.
+    pub fn parse_sealed(source: Vec<u8>) -> Result<(Self, SealedDocument), DocumentError> {
+        let Some(first) = source.iter().find(|byte| !byte.is_ascii_whitespace()) else {
             return Err(DocumentError::Empty);
+        };
+        // An environment file may begin with a brace too.
+        if *first == b'{' && !has_flat_metadata(&source) {
+            return Ok((Self::Binary, Self::Binary.store().parse_sealed(source)?));
         }
-        let mut form = Err(DocumentError::NotSops);
-        if sealed.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
-            match binary::detect(sealed) {
-                // An environment file may begin with a brace too.
-                Err(error @ DocumentError::Json { .. }) => form = Err(error),
-                told => return told,
-            }
-        }
-        if let Some(line) = conflict_marker(sealed) {
+        if let Some(line) = conflict_marker(&source) {
             return Err(DocumentError::ConflictMarker { line });
         }
-        for line in sealed.split(|&byte| byte == b'\n') {
-            if line.starts_with(b"sops_") && line.contains(&b'=') {
-                return Ok(Self::Dotenv);
-            }
-            if line.starts_with(b"sops:") || line.starts_with(b"\"sops\":") {
-                form = Err(DocumentError::UnsupportedForm { form: "YAML" });
-            }
-            if line.trim_ascii_end() == b"[sops]" {
-                form = Err(DocumentError::UnsupportedForm { form: "INI" });
-            }
+        if has_flat_metadata(&source) {
+            return Ok((Self::Dotenv, Self::Dotenv.store().parse_sealed(source)?));
         }
-        form
+        Err(match other_form(&source) {
+            Some(form) => DocumentError::UnsupportedForm { form },
+            None => DocumentError::NotSops,
+        })
     }
+}
+
+/// Returns whether a line is flattened metadata of the dotenv form.
+fn has_flat_metadata(source: &[u8]) -> bool {
+    memchr::memmem::find_iter(source, b"sops_").any(|at| {
+        let starts_line = at == 0 || source[at - 1] == b'\n';
+        starts_line
+            && memchr::memchr2(b'=', b'\n', &source[at..])
+                .is_some_and(|end| source[at + end] == b'=')
+    })
+}
+
+/// Recognises the forms that are not read yet by where their metadata stands.
+fn other_form(source: &[u8]) -> Option<&'static str> {
+    let is_yaml = |line: &[u8]| line.starts_with(b"sops:") || line.starts_with(b"\"sops\":");
+    let mut lines = source.split(|&byte| byte == b'\n');
+    lines.find_map(|line| match line {
+        _ if is_yaml(line) => Some("YAML"),
+        _ if line.trim_ascii_end() == b"[sops]" => Some("INI"),
+        _ => None,
+    })
 }
 
 /// A file format.
@@ -121,10 +133,12 @@ pub fn conflict_marker(text: &[u8]) -> Option<usize> {
     let is_marker = |line: &[u8]| {
         MARKERS.iter().any(|marker| {
             line.strip_prefix(*marker)
-                .is_some_and(|rest| matches!(rest.first(), None | Some(b' ' | b'\r')))
+                .is_some_and(|rest| matches!(rest.first(), None | Some(b' ' | b'\r' | b'\n')))
         })
     };
-    text.split(|&byte| byte == b'\n')
-        .position(is_marker)
-        .map(|index| index + 1)
+    let line_starts = std::iter::once(0).chain(memchr::memchr_iter(b'\n', text).map(|at| at + 1));
+    line_starts
+        .enumerate()
+        .find(|(_, at)| is_marker(&text[*at..]))
+        .map(|(index, _)| index + 1)
 }
