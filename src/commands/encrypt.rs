@@ -237,11 +237,13 @@ fn transform<'w>(
     } = judgement;
     prepared.step = plan::encrypt(name, PathBuf::from(name), &stored, refusals);
 
-    if let (Some(encrypted), Stored::Differs(_) | Stored::Unopened, Format::Binary) =
-        (&mut existing, &stored, format)
+    if let (Some(encrypted), Stored::Differs(_) | Stored::Unopened, Some(Format::Binary)) =
+        (&mut existing, &stored, stored_format)
     {
         // No token of it is used again: a large one need not stay in memory.
-        forget_large(&mut encrypted.sealed.source);
+        if encrypted.sealed.source.len() > NAMED_BYTES {
+            encrypted.sealed.forget_leaf_text();
+        }
     }
     if let (Action::Create | Action::Replace, Some((_, content)), Some(governing)) =
         (prepared.step.action, &source, &governing)
@@ -459,7 +461,8 @@ fn check_rule(
             changes: recipients,
         });
     }
-    if encrypted.format.store().has_selection() && metadata.selection != governing.rule.selection {
+    let has_selection = encrypted.format.store().has_selection();
+    if has_selection && !metadata.selection.is_same(&governing.rule.selection, true) {
         found.push(Refusal::SelectionDiffers {
             file: metadata.selection.describe(),
             rule: governing.rule.selection.describe(),
@@ -539,6 +542,9 @@ impl Request<'_> {
             {
                 Reuse::All(&encrypted.sealed)
             }
+            (Some(encrypted), _) if encrypted.format == self.format => {
+                Reuse::Layout(&encrypted.sealed)
+            }
             _ => Reuse::Nothing,
         };
         let sealed = sops::seal(
@@ -580,8 +586,8 @@ impl Request<'_> {
                 } else {
                     Metadata::new(selection)
                 };
-                if let Some(selection) =
-                    selection.filter(|selection| same_form && metadata.selection != **selection)
+                if let Some(selection) = selection
+                    .filter(|selection| same_form && !metadata.selection.is_same(selection, true))
                 {
                     next.set_selection(selection);
                 }

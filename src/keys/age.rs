@@ -283,8 +283,7 @@ fn parse_identities(text: &[u8], lines: Lines) -> (Vec<Identity>, String) {
 }
 
 fn unwrap_with(identity: &Identity, enc: &str) -> Option<DataKey> {
-    let decryptor =
-        age::Decryptor::new_buffered(ArmoredReader::new(enc.trim_start().as_bytes())).ok()?;
+    let decryptor = age::Decryptor::new_buffered(ArmoredReader::new(enc.as_bytes())).ok()?;
     let reader = decryptor
         .decrypt(iter::once(&identity.key as &dyn age::Identity))
         .ok()?;
@@ -315,8 +314,11 @@ fn parse_recipient(text: &str) -> Result<x25519::Recipient, KeyError> {
     } else if text.starts_with("age1") && text.bytes().filter(|&byte| byte == b'1').count() > 1 {
         "age plugin"
     } else {
+        // The library takes upper case too, the reference does not.
         return x25519::Recipient::from_str(text)
-            .map_err(|_| KeyError::InvalidRecipient { recipient });
+            .ok()
+            .filter(|_| text.starts_with("age1"))
+            .ok_or(KeyError::InvalidRecipient { recipient });
     };
     Err(KeyError::UnsupportedRecipient { kind, recipient })
 }

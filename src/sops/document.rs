@@ -96,6 +96,8 @@ pub struct SealedLeaf {
     pub is_comment: bool,
     /// The bytes of the source that the opened text replaces.
     pub span: Range<usize>,
+    /// The text in the span where the source spells it with escapes.
+    pub unescaped: Option<Vec<u8>>,
 }
 
 /// A sealed document: source, leaves in document order, and the metadata that was in it.
@@ -115,8 +117,23 @@ pub struct SealedDocument {
 
 impl SealedDocument {
     /// Returns the text of a leaf as it stands in the source.
-    pub fn text(&self, leaf: &SealedLeaf) -> &[u8] {
-        &self.source[leaf.span.clone()]
+    pub fn text<'d>(&'d self, leaf: &'d SealedLeaf) -> &'d [u8] {
+        leaf.unescaped
+            .as_deref()
+            .unwrap_or(&self.source[leaf.span.clone()])
+    }
+}
+
+impl SealedDocument {
+    /// Frees the text of the only leaf of a document, keeping what surrounds it: its layout is all
+    /// that is needed of a large file about to be replaced.
+    pub fn forget_leaf_text(&mut self) {
+        let [leaf] = &mut self.leaves[..] else { return };
+        let after = self.source.split_off(leaf.span.end);
+        self.source.truncate(leaf.span.start);
+        self.source.extend_from_slice(&after);
+        self.source.shrink_to_fit();
+        leaf.span = leaf.span.start..leaf.span.start;
     }
 }
 

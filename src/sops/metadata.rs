@@ -152,9 +152,13 @@ impl<'de> Deserialize<'de> for Node {
                 Ok(Node::List(list))
             }
             fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Node, A::Error> {
-                let mut map = Vec::new();
-                while let Some(pair) = pairs.next_entry()? {
-                    map.push(pair);
+                let mut map: Vec<(String, Node)> = Vec::new();
+                while let Some((key, node)) = pairs.next_entry::<String, Node>()? {
+                    // Readers disagree about which of two counts.
+                    if map.iter().any(|(known, _)| *known == key) {
+                        return Err(serde::de::Error::custom("a key stands twice"));
+                    }
+                    map.push((key, node));
                 }
                 Ok(Node::Map(map))
             }
@@ -270,6 +274,17 @@ impl Metadata {
             return Err(MetadataError::NoKeys);
         }
         let selection = read_selection(&node)?;
+        if !matches!(
+            node.get("shamir_threshold"),
+            None | Some(Node::Null | Node::Number(_))
+        ) && text("shamir_threshold")?.parse::<u32>().is_err()
+        {
+            let reason = "is not a number";
+            return Err(MetadataError::Field {
+                field: "shamir_threshold",
+                reason,
+            });
+        }
         Ok(Self {
             groups,
             selection,
@@ -386,13 +401,17 @@ fn read_selection(node: &Node) -> Result<Selection, MetadataError> {
     let mut selection = Selection::default();
     let mut found = 0;
     for name in SELECTION_OPTIONS {
-        let Some(value) = node
-            .get(name)
-            .and_then(Node::text)
-            .filter(|text| !text.is_empty())
-        else {
+        let Some(value) = node.get(name) else {
             continue;
         };
+        let reason = "is not a string";
+        let value = value.text().ok_or(MetadataError::Field {
+            field: name,
+            reason,
+        })?;
+        if value.is_empty() {
+            continue;
+        }
         if let Some(rule) = SelectionRule::from_option(name, &value) {
             selection.rule = rule?;
             found += 1;
@@ -401,14 +420,29 @@ fn read_selection(node: &Node) -> Result<Selection, MetadataError> {
     if found > 1 {
         return Err(MetadataError::SeveralSelections);
     }
-    let only = node
-        .get("mac_only_encrypted")
-        .and_then(Node::text)
-        .unwrap_or_default();
-    if matches!(only.as_str(), "1" | "t" | "T" | "true" | "True" | "TRUE") {
+    // Decoded weakly: a number counts as its truth, a string as Go's `ParseBool` reads it.
+    let only = match node.get("mac_only_encrypted") {
+        None | Some(Node::Null) => false,
+        Some(Node::Bool(flag)) => *flag,
+        Some(Node::Number(number)) => number.as_f64() != Some(0.0),
+        Some(Node::Text(text)) => match text.as_str() {
+            "1" | "t" | "T" | "true" | "True" | "TRUE" => true,
+            "" | "0" | "f" | "F" | "false" | "False" | "FALSE" => false,
+            _ => return Err(not_a_truth_value()),
+        },
+        Some(_) => return Err(not_a_truth_value()),
+    };
+    if only {
         selection.scope = MacScope::OnlyEncrypted;
     }
     Ok(selection)
+}
+
+fn not_a_truth_value() -> MetadataError {
+    MetadataError::Field {
+        field: "mac_only_encrypted",
+        reason: "is neither true nor false",
+    }
 }
 
 /// Reads the key groups: top-level lists form the only group, else `key_groups` counts.
@@ -437,48 +471,76 @@ fn read_group(node: &Node) -> Result<KeyGroup, MetadataError> {
             reason: "is not a list",
         })?;
         for item in items {
+            if !matches!(item, Node::Map(_)) {
+                return Err(MetadataError::Field {
+                    field: kind,
+                    reason: "holds something that is not a mapping",
+                });
+            }
             let field = |name: &str| item.get(name).and_then(Node::text).unwrap_or_default();
-            group.push(if kind == "age" {
-                MasterKey::Age {
-                    recipient: field("recipient"),
-                    enc: field("enc"),
-                }
-            } else {
-                let names = [
-                    "fp",
-                    "arn",
-                    "resource_id",
-                    "key_id",
-                    "vault_url",
-                    "vault_address",
-                ];
-                let label = names
-                    .iter()
-                    .map(|name| field(name))
-                    .find(|text| !text.is_empty());
-                MasterKey::Other {
-                    kind,
-                    label: label.unwrap_or_default(),
-                }
-            });
+            if kind == "age" {
+                let (recipient, enc) = (field("recipient"), field("enc"));
+                group.push(MasterKey::Age { recipient, enc });
+                continue;
+            }
+            if super::value::canonical_time(&field("created_at")).is_none() {
+                return Err(MetadataError::Field {
+                    field: kind,
+                    reason: "holds a key without a `created_at` time",
+                });
+            }
+            let names = [
+                "fp",
+                "arn",
+                "resource_id",
+                "key_id",
+                "vault_url",
+                "vault_address",
+            ];
+            let label = names
+                .iter()
+                .map(|name| field(name))
+                .find(|text| !text.is_empty());
+            let label = label.unwrap_or_default();
+            group.push(MasterKey::Other { kind, label });
         }
     }
     Ok(group)
 }
 
-/// Returns whether SOPS takes `text` for a version: semantic versioning, an optional leading `v`,
-/// or anything that starts with `1.`.
+/// Returns whether SOPS takes `text` for a version: anything that starts with `1.`, or semantic
+/// versioning 2.0 with an optional leading `v`.
 fn is_version(text: &str) -> bool {
-    let text = text.strip_prefix('v').unwrap_or(text);
     if text.starts_with("1.") {
         return true;
     }
-    let core = text.split(['-', '+']).next().unwrap_or_default();
-    let parts: Vec<_> = core.split('.').collect();
-    parts.len() == 3
-        && parts
-            .iter()
-            .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+    let text = text.strip_prefix('v').unwrap_or(text);
+    let (text, build) = text
+        .split_once('+')
+        .map_or((text, None), |(text, build)| (text, Some(build)));
+    let (core, pre) = text
+        .split_once('-')
+        .map_or((text, None), |(core, pre)| (core, Some(pre)));
+    let is_number = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(|byte| byte.is_ascii_digit())
+            && (part == "0" || !part.starts_with('0'))
+            && part.parse::<u64>().is_ok()
+    };
+    let is_word = |part: &str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    let is_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    core.split('.').count() == 3
+        && core.split('.').all(is_number)
+        && pre.is_none_or(|pre| {
+            pre.split('.')
+                .all(|part| is_word(part) && (!is_digits(part) || is_number(part)))
+        })
+        && build.is_none_or(|build| build.split('.').all(is_word))
 }
 
 #[cfg(test)]
@@ -491,7 +553,7 @@ mod tests {
 
     #[test]
     fn a_block_is_kept_as_it_was_read() {
-        let json = r#"{"kms":null,"zz":{"q":[1,true,"x"]},"age":[{"recipient":"age1x","enc":"E"}],"lastmodified":"2025-01-02T03:04:05Z","mac":"M","pgp":[{"fp":"F"}],"version":"3.7.1"}"#;
+        let json = r#"{"kms":null,"zz":{"q":[1,true,"x"]},"age":[{"recipient":"age1x","enc":"E"}],"lastmodified":"2025-01-02T03:04:05Z","mac":"M","pgp":[{"created_at":"2020-01-02T03:04:05Z","fp":"F"}],"version":"3.7.1"}"#;
         let mut metadata = read(json).unwrap();
         assert_eq!(metadata.age_recipients(), ["age1x"]);
         assert_eq!(metadata.other_kinds(), ["pgp"]);
@@ -518,6 +580,14 @@ mod tests {
         for broken in [
             base.replace("2025-01-02", "yesterday "),
             base.replace("3.0.0", "three"),
+            base.replace("3.0.0", "03.0.0"),
+            base.replace("3.0.0", "3.1.1-"),
+            base.replace("3.0.0", "v1.0"),
+            format!("{base},\"mac_only_encrypted\":\"yes\""),
+            format!("{base},\"encrypted_regex\":[\"a\"]"),
+            format!("{base},\"shamir_threshold\":\"x\""),
+            format!("{base},\"pgp\":[{{\"fp\":\"F\"}}]"),
+            base.replace(r#"[{"recipient":"r","enc":"e"}]"#, "[\"x\"]"),
             base.replace(r#"[{"recipient":"r","enc":"e"}]"#, "[]"),
             base.replace(r#"[{"recipient":"r","enc":"e"}]"#, "7"),
         ] {

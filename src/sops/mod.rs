@@ -43,6 +43,8 @@ pub struct Opened {
     /// The values of the leaves in document order; empty for the binary form, whose one value is
     /// the plaintext.
     values: Vec<Value<'static>>,
+    /// Which leaves were tokens; others may look like one and are clear text all the same.
+    are_tokens: Vec<bool>,
     /// Line-free remarks for the user, such as a comment that was never encrypted.
     pub warnings: Vec<String>,
 }
@@ -70,12 +72,12 @@ pub fn open(
     let mut mac = Mac::new(sealed.metadata.selection.scope);
     let mut selector = Selector::new(&sealed.metadata.selection);
     let mut values = Vec::with_capacity(sealed.leaves.len());
+    let mut are_tokens = Vec::with_capacity(sealed.leaves.len());
     let mut warnings = Vec::new();
     for leaf in &sealed.leaves {
         let text = sealed.text(leaf);
         let comment = leaf.is_comment.then_some(text);
-        let selected = !store.has_selection()
-            || selector.select(&leaf.path, leaf.frame, comment, &sealed.frames);
+        let selected = selector.select(&leaf.path, leaf.frame, comment, &sealed.frames);
         let value = if !selected || text.is_empty() {
             let value = store.clear_value(leaf, text).into_owned();
             digest(&mut mac, &value, selected);
@@ -92,12 +94,14 @@ pub fn open(
             return Err(not_a_token(leaf, text));
         };
         values.push(value);
+        are_tokens.push(selected && !text.is_empty());
     }
     verify_mac(&cipher, &sealed.metadata, &mac.finish())?;
     let plaintext = store.emit_plain(sealed, &mut values);
     Ok(Opened {
         plaintext,
         values,
+        are_tokens,
         warnings,
     })
 }
@@ -146,20 +150,24 @@ fn open_large(
 ) -> Result<(SecretBytes, Mac), cipher::TokenError> {
     let mut pieces = cipher.pieces(token, aad)?;
     let mut plaintext = SecretBytes::new(vec![0; pieces.plaintext_len()]);
-    let mac = thread::scope(|scope| {
+    thread::scope(|scope| {
         let (send, receive) = mpsc::channel::<&[u8]>();
-        let hasher = scope.spawn(move || {
-            receive.iter().for_each(|piece| mac.update(piece));
-            mac
+        let digest = &mut mac;
+        let hasher = thread::Builder::new().spawn_scoped(scope, move || {
+            receive.iter().for_each(|piece| digest.update(piece))
         });
         for piece in plaintext.expose_mut().chunks_mut(PIECE_BYTES) {
             pieces.read(piece)?;
-            // The receiver lives until the channel is closed below.
+            // Without a second thread nobody receives: digested below.
             let _ = send.send(piece);
         }
         drop(send);
-        #[expect(clippy::expect_used, reason = "hashing does not panic")]
-        Ok(hasher.join().expect("the hashing thread ends"))
+        Ok(hasher.is_ok())
+    })
+    .map(|is_digested| {
+        if !is_digested {
+            mac.update(plaintext.expose());
+        }
     })?;
     pieces.finish()?;
     Ok((plaintext, mac))
@@ -190,6 +198,9 @@ fn stored_mac(cipher: &Cipher, metadata: &Metadata) -> Result<SecretBytes, Docum
     }
     let open = || {
         let token = Token::parse(metadata.mac.as_bytes())?;
+        if token.kind != "str" {
+            return Err(cipher::TokenError::NotToken);
+        }
         let aad = value::without_fraction(&metadata.last_modified);
         cipher.open(&token, aad.as_bytes())
     };
@@ -226,8 +237,10 @@ pub fn matches(
     let (Format::Binary, [leaf]) = (format, &sealed.leaves[..]) else {
         return Ok(open(format, sealed, key)?.plaintext.expose() == expected);
     };
+    let mut selector = Selector::new(&sealed.metadata.selection);
+    let is_selected = selector.select(&leaf.path, leaf.frame, None, &sealed.frames);
     let token = match Token::parse(sealed.text(leaf)) {
-        Ok(token) if token.is_large() => token,
+        Ok(token) if token.is_large() && is_selected => token,
         _ => return Ok(open(format, sealed, key)?.plaintext.expose() == expected),
     };
     let cipher = Cipher::new(key);
@@ -242,21 +255,16 @@ pub fn matches(
         // Where both are equal, the digest of the expected bytes is that of the file.
         let same_length = pieces.plaintext_len() == expected.len();
         let hasher = same_length.then(|| {
-            threads.spawn(move || {
-                digest.map_or_else(
-                    || {
-                        let mut mac = Mac::new(scope);
-                        mac.update(expected);
-                        mac.finish()
-                    },
-                    str::to_owned,
-                )
+            spawn(threads, move || {
+                digest.map_or_else(|| digest_of(expected, scope), str::to_owned)
             })
         });
         let equal = is_equal_to(pieces, expected).map_err(token_error)?;
-        let mac = hasher
-            .filter(|_| equal)
-            .and_then(|hasher| hasher.join().ok());
+        let mac = hasher.filter(|_| equal).map(|hasher| {
+            hasher
+                .and_then(|thread| thread.join().ok())
+                .unwrap_or_else(|| digest_of(expected, scope))
+        });
         match mac {
             Some(mac) => verify_mac(&cipher, &sealed.metadata, &mac).map(|()| true),
             None => Ok(false),
@@ -276,6 +284,20 @@ pub fn matches(
         verify_mac(&cipher, &sealed.metadata, &mac.finish())?;
     }
     Ok(is_equal)
+}
+
+/// Starts a second thread; `None` where the system has none to give, and the caller does the work.
+fn spawn<'scope, T: Send + 'scope>(
+    threads: &'scope thread::Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Option<thread::ScopedJoinHandle<'scope, T>> {
+    thread::Builder::new().spawn_scoped(threads, work).ok()
+}
+
+fn digest_of(value: &[u8], scope: mac::MacScope) -> String {
+    let mut mac = Mac::new(scope);
+    mac.update(value);
+    mac.finish()
 }
 
 fn is_equal_to(
@@ -304,6 +326,8 @@ pub enum Reuse<'a> {
     All(&'a SealedDocument),
     /// Tokens of leaves whose key path and text are the same stay.
     Leaves(&'a SealedDocument, &'a Opened),
+    /// Every value gets a fresh IV; what surrounds the values stays.
+    Layout(&'a SealedDocument),
     /// Nothing: every value gets a fresh IV.
     Nothing,
 }
@@ -346,6 +370,10 @@ pub fn seal(
     let selection = metadata.selection.clone();
     let mut selector = Selector::new(&selection);
     let mut kept = KeptTokens::new(store, reuse);
+    let previous = match *reuse {
+        Reuse::All(file) | Reuse::Leaves(file, _) | Reuse::Layout(file) => Some(file),
+        Reuse::Nothing => None,
+    };
     let plans: Vec<(bool, LeafPlan<'_>)> = document
         .leaves
         .iter()
@@ -427,14 +455,16 @@ pub fn seal(
     };
     let bytes = if document.source.len() > PIECEWISE_BYTES {
         thread::scope(|scope| {
-            let mut hasher = Some(scope.spawn(compute_mac));
-            store.emit_sealed(document, &mut write_leaf, &mut || {
+            let mut hasher = spawn(scope, compute_mac);
+            store.emit_sealed(document, previous, &mut write_leaf, &mut || {
                 let digest = hasher.take().and_then(|hasher| hasher.join().ok());
-                finish(digest.unwrap_or_default())
+                finish(digest.unwrap_or_else(compute_mac))
             })
         })
     } else {
-        store.emit_sealed(document, &mut write_leaf, &mut || finish(compute_mac()))
+        store.emit_sealed(document, previous, &mut write_leaf, &mut || {
+            finish(compute_mac())
+        })
     };
     if self_matching {
         Err(DocumentError::SelfMatching)
@@ -470,12 +500,13 @@ impl<'a> KeptTokens<'a> {
             by_text: HashMap::new(),
         };
         match *reuse {
-            Reuse::Nothing => {}
+            Reuse::Nothing | Reuse::Layout(_) => {}
             Reuse::All(sealed) => kept.all = Some(sealed),
             Reuse::Leaves(sealed, opened) => {
-                for (leaf, value) in sealed.leaves.iter().zip(&opened.values) {
+                let leaves = sealed.leaves.iter().zip(&opened.values);
+                for ((leaf, value), is_token) in leaves.zip(&opened.are_tokens) {
                     let token = sealed.text(leaf);
-                    if Token::parse(token).is_ok() {
+                    if *is_token && Token::parse(token).is_ok() {
                         let text = TextKey(SecretBytes::copy_of(store.value_text(value).expose()));
                         let key = (leaf.path.associated_data(), leaf.is_comment, text);
                         kept.by_text

@@ -87,12 +87,30 @@ impl Selection {
     /// `mac_only_encrypted` where set.
     pub fn describe(&self) -> String {
         let (name, value) = self.rule.option();
+        let value = value.escape_debug();
         let scope = if self.scope == MacScope::OnlyEncrypted {
             ", mac_only_encrypted"
         } else {
             ""
         };
         format!("{name}: {value}{scope}")
+    }
+}
+
+impl Selection {
+    /// Returns whether both are the same once written into a file whose form keeps the two
+    /// characters `\n` and a line feed alike (`merges_breaks`).
+    pub fn is_same(&self, other: &Self, merges_breaks: bool) -> bool {
+        let as_kept = |selection: &Self| {
+            let (name, value) = selection.rule.option();
+            let value = if merges_breaks {
+                value.replace("\\n", "\n")
+            } else {
+                value.to_owned()
+            };
+            (name, value, selection.scope)
+        };
+        as_kept(self) == as_kept(other)
     }
 }
 

@@ -13,11 +13,15 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::secret::{SecretBytes, SecretText};
 
+use super::super::cipher::Token;
 use super::super::document::{Document, Frame, KeyPath, Leaf, SealedDocument, SealedLeaf};
 use super::super::error::DocumentError;
 use super::super::metadata::{Metadata, Node};
 use super::super::value::Value;
 use super::{Store, conflict_marker};
+
+/// How the reference begins an envelope.
+const OPENING: &[u8] = b"{\n\t\"data\": \"";
 
 /// The key of the one value.
 const DATA_KEY_NAME: &[u8] = b"data";
@@ -50,16 +54,22 @@ impl Store for BinaryStore {
     fn parse_sealed(&self, source: Vec<u8>) -> Result<SealedDocument, DocumentError> {
         let (data, metadata) = read_envelope(&source)?;
         let metadata = Metadata::from_node(metadata)?;
-        let (source, span) = match data {
+        let (span, unescaped) = match data {
             // The token stands in the source as it is: remember where, copy nothing.
-            Data::At(span) => (source, span),
-            Data::Unescaped(text) => (text.clone().into_bytes(), 0..text.len()),
+            Data::At(span) => (span, None),
+            Data::Unescaped(text) => (0..0, Some(text.into_bytes())),
         };
+        let token = unescaped.as_deref().unwrap_or(&source[span.clone()]);
+        // A JSON tree with one number in it looks like an envelope, but for the type.
+        if Token::parse(token).is_ok_and(|token| !matches!(token.kind, "str" | "bytes")) {
+            return Err(DocumentError::UnsupportedForm { form: "JSON" });
+        }
         let leaf = SealedLeaf {
             path: KeyPath::root().child(DATA_KEY_NAME),
             frame: Frame::ROOT,
             is_comment: false,
             span,
+            unescaped,
         };
         let frames = vec![Frame { parent: None }];
         Ok(SealedDocument {
@@ -74,15 +84,28 @@ impl Store for BinaryStore {
     fn emit_sealed(
         &self,
         document: &Document<'_>,
+        previous: Option<&SealedDocument>,
         leaf_text: &mut dyn FnMut(usize, &mut Vec<u8>),
         metadata: &mut dyn FnMut() -> Metadata,
     ) -> Vec<u8> {
-        let mut out = Vec::with_capacity(document.source.len().div_ceil(3) * 4 + (8 << 10));
-        out.extend_from_slice(b"{\n\t\"data\": \"");
+        let frame = previous.and_then(frame_of);
+        let before = frame.map_or(OPENING, |(before, _)| before);
+        let mut out = Vec::with_capacity(document.source.len().div_ceil(3) * 4 + (16 << 10));
+        out.extend_from_slice(before);
         leaf_text(0, &mut out);
+        let metadata = metadata();
+        let kept = previous
+            .zip(frame)
+            .and_then(|(previous, (_, after))| with_new_mac(after, &previous.metadata, &metadata));
+        if let Some(after) = kept {
+            out.extend_from_slice(&after);
+            return out;
+        }
+        // More than the MAC changes, or there was no file: the layout is that of the reference.
+        out.splice(..before.len(), OPENING.iter().copied());
         out.extend_from_slice(b"\",\n\t\"sops\": ");
         // Emitted one level deeper than the serializer thinks: indent all lines but the first.
-        for (index, line) in indented_json(metadata().node()).lines().enumerate() {
+        for (index, line) in indented_json(metadata.node()).lines().enumerate() {
             if index > 0 {
                 out.extend_from_slice(b"\n\t");
             }
@@ -116,6 +139,48 @@ impl Store for BinaryStore {
     fn value_text<'v>(&self, value: &'v Value<'_>) -> SecretText<'v> {
         value.flat_text()
     }
+}
+
+/// Returns what stands before and behind the data of an envelope that spells it without escapes.
+fn frame_of(file: &SealedDocument) -> Option<(&[u8], &[u8])> {
+    let [leaf] = &file.leaves[..] else {
+        return None;
+    };
+    let has_place = leaf.unescaped.is_none() && leaf.span.start > 0;
+    has_place.then(|| {
+        (
+            &file.source[..leaf.span.start],
+            &file.source[leaf.span.end..],
+        )
+    })
+}
+
+/// Returns the text behind the data with MAC and time replaced where they stand; `None` when
+/// anything else of the metadata differs, or they do not stand there.
+fn with_new_mac(after: &[u8], old: &Metadata, new: &Metadata) -> Option<Vec<u8>> {
+    let mut expected = old.clone();
+    expected.set_mac(new.mac.clone(), new.last_modified.clone());
+    if expected.node() != new.node() {
+        return None;
+    }
+    let mut text = after.to_vec();
+    for (name, old, new) in [
+        (&b"\"mac\""[..], &old.mac, &new.mac),
+        (b"\"lastmodified\"", &old.last_modified, &new.last_modified),
+    ] {
+        let key = memchr::memmem::find(&text, name)? + name.len();
+        let quoted = |value: &str| serde_json::to_string(value).ok();
+        let (old, new) = (quoted(old)?, quoted(new)?);
+        let at = key + memchr::memmem::find(&text[key..], old.as_bytes())?;
+        let is_value = text[key..at]
+            .iter()
+            .all(|byte| byte.is_ascii_whitespace() || *byte == b':');
+        if !is_value {
+            return None;
+        }
+        text.splice(at..at + old.len(), new.bytes());
+    }
+    Some(text)
 }
 
 /// The envelope with the place of its data, found without going through the data twice.

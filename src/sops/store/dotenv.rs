@@ -78,6 +78,7 @@ impl Store for DotenvStore {
                     frame: Frame::ROOT,
                     is_comment: true,
                     span: text,
+                    unescaped: None,
                 }),
                 Line::Pair { key, value } => {
                     match source[key.clone()].strip_prefix(METADATA_PREFIX) {
@@ -100,6 +101,7 @@ impl Store for DotenvStore {
                             frame: Frame::ROOT,
                             is_comment: false,
                             span: value,
+                            unescaped: None,
                         }),
                     }
                 }
@@ -122,6 +124,7 @@ impl Store for DotenvStore {
     fn emit_sealed(
         &self,
         document: &Document<'_>,
+        previous: Option<&SealedDocument>,
         leaf_text: &mut dyn FnMut(usize, &mut Vec<u8>),
         metadata: &mut dyn FnMut() -> Metadata,
     ) -> Vec<u8> {
@@ -142,7 +145,9 @@ impl Store for DotenvStore {
             block.push(b'\n');
         }
         let ends_with_newline = document.source.last().is_none_or(|&byte| byte == b'\n');
-        let (mut first, second) = if ends_with_newline {
+        let was_first = previous
+            .is_some_and(|file| matches!(&file.metadata_spans[..], [span] if span.start == 0));
+        let (mut first, second) = if ends_with_newline && !was_first {
             (body, block)
         } else {
             (block, body)

@@ -7,6 +7,9 @@ use super::super::metadata::{MetadataError, Node};
 
 const MAP_MARK: &str = "__map_";
 const LIST_MARK: &str = "__list_";
+/// Bounds on what a hostile file can make this program do.
+const MOST_PAIRS: usize = 8192;
+const DEEPEST: usize = 64;
 
 /// Flattens a mapping into pairs of flat key and scalar text, in order. Empty containers and
 /// nulls vanish.
@@ -46,8 +49,18 @@ fn flatten_into(node: &Node, key: String, pairs: &mut Vec<(String, String)>) {
 /// and for list indices that are not 0 to n-1.
 pub(super) fn unflatten(pairs: Vec<(String, String)>) -> Result<Node, MetadataError> {
     let mut root = Building::Map(Vec::new());
+    let too_much = |key: &str, reason| MetadataError::Flattened {
+        key: key.chars().take(40).collect(),
+        reason,
+    };
+    if pairs.len() > MOST_PAIRS {
+        return Err(too_much("sops", "holds more entries than any real file"));
+    }
     for (key, text) in pairs {
         let steps = split_steps(&key);
+        if steps.len() > DEEPEST {
+            return Err(too_much(&key, "is nested deeper than any real file"));
+        }
         root.insert(&steps, text)
             .map_err(|reason| MetadataError::Flattened {
                 key: key.clone(),

@@ -104,9 +104,11 @@ pub trait Store: Sync {
 
     /// Returns the encrypted text: the document with the token or clear text that `leaf_text`
     /// appends for each leaf, and the metadata that `metadata` returns once all leaves are written.
+    /// Where the file replaces a `previous` one, what surrounds the leaves stays as it was there.
     fn emit_sealed(
         &self,
         document: &Document<'_>,
+        previous: Option<&SealedDocument>,
         leaf_text: &mut dyn FnMut(usize, &mut Vec<u8>),
         metadata: &mut dyn FnMut() -> Metadata,
     ) -> Vec<u8>;
@@ -118,7 +120,7 @@ pub trait Store: Sync {
     /// Returns the value of a leaf that stands in clear in a sealed document.
     fn clear_value<'a>(&self, leaf: &SealedLeaf, text: &'a [u8]) -> Value<'a>;
 
-    /// Returns whether the selection options of a rule apply to this form.
+    /// Returns whether the selection options of a rule are written into files of this form.
     fn has_selection(&self) -> bool;
 
     /// Returns the text that a value has in a plain document of this form, as a leaf of such a
