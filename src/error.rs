@@ -44,6 +44,9 @@ pub enum ErrorKind {
     /// The checkout cannot be read.
     #[error("{0}")]
     Git(#[from] GitError),
+    /// A mistake in the program itself.
+    #[error("internal error; every file is as it was")]
+    Internal,
     /// SIGINT or SIGTERM came.
     #[error("interrupted; every file is as it was")]
     Interrupted {
@@ -59,6 +62,34 @@ pub enum ErrorKind {
     /// The manifest is wrong.
     #[error("{0}")]
     Manifest(#[from] ManifestError),
+    /// Two rows lead to one file on the server.
+    #[error("its file on the server is also that of `{other}`, through a link")]
+    SameTarget {
+        /// The other entry.
+        other: String,
+    },
+    /// The target lies where git keeps its data.
+    #[error("the target {} lies in a git folder", path.display())]
+    GitTarget {
+        /// The target, links resolved.
+        path: PathBuf,
+    },
+    /// Something that must be a regular file is not.
+    #[error("{}: it is {kind}, not a regular file", path.display())]
+    NotRegular {
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// The root is there, but cannot be used.
+    #[error("the root {} cannot be used: {reason}", root.display())]
+    RootUnusable {
+        /// The root.
+        root: PathBuf,
+        /// Why, in words.
+        reason: String,
+    },
     /// No manifest found.
     #[error("no `secret-files.toml` in {} or above it", from.display())]
     NoManifest {
@@ -165,13 +196,17 @@ impl ErrorKind {
             Self::Fs(_) | Self::Unreadable { .. } => "io",
             Self::Git(_) => "git",
             Self::IdentityTarget { .. } => "identity-target",
+            Self::Internal => "internal",
             Self::Interrupted { .. } => "interrupted",
             Self::Key(KeyError::NoIdentity { .. }) => "no-identity",
             Self::Key(_) => "key",
             Self::Lock(_) => "locked",
             Self::Manifest(_) | Self::NoManifest { .. } => "manifest",
             Self::NoRightToGive { .. } | Self::UnknownAccount { .. } => "owner",
-            Self::NoRoot | Self::NotTheServer { .. } => "root",
+            Self::NoRoot | Self::NotTheServer { .. } | Self::RootUnusable { .. } => "root",
+            Self::NotRegular { .. } => "not-regular",
+            Self::GitTarget { .. } => "git-target",
+            Self::SameTarget { .. } => "same-target",
             Self::Option(_) | Self::PlainRow | Self::Selection(_) => "usage",
             Self::Refusal(refusal) => match refusal {
                 Refusal::AlreadyEncrypted => "source-encrypted",
@@ -204,6 +239,7 @@ impl ErrorKind {
         match self {
             Self::Refusal(_)
             | Self::IdentityTarget { .. }
+            | Self::GitTarget { .. }
             | Self::RuleUnsupported { .. }
             | Self::RuleWithoutKeys { .. } => Severity::Refused,
             _ => Severity::Trouble,

@@ -11,9 +11,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     process::protect_memory();
-    match Env::of_process() {
-        Ok(env) => cli::run(env).into(),
-        // The working directory was removed under us: nothing can be named relative to it.
-        Err(_) => ExitCode::from(2),
-    }
+    // The working directory may have been removed under us: nothing can be named relative to it.
+    let Ok(env) = Env::of_process() else {
+        return ExitCode::from(2);
+    };
+    // What panics was undone where it happened; the message of the panic stands on standard error.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cli::run(env)))
+        .map_or(ExitCode::from(2), ExitCode::from)
 }

@@ -66,6 +66,12 @@ pub enum RulesError {
         /// The options.
         names: String,
     },
+    /// The file cannot be read.
+    #[error("cannot be read: {reason}")]
+    Unreadable {
+        /// The system's reason.
+        reason: String,
+    },
     /// Not YAML.
     #[error("line {line}, column {column}: not valid YAML")]
     Yaml {

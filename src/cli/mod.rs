@@ -22,7 +22,7 @@ use exit::Exit;
     about,
     disable_help_subcommand = true,
     subcommand_required = true,
-    help_template = "{about}\n\n{usage-heading} secrets [OPTIONS] <COMMAND>\n\n{before-help}\n\n{options}{after-help}",
+    help_template = "{about}\n\n{usage-heading} secrets [OPTIONS] <COMMAND>\n\n{before-help}\n\nGlobal options:\n{options}{after-help}",
     before_help = GROUPS,
     after_help = "Exit codes: 0 done, nothing differs; 1 something differs; 2 could not be done or told; 3 refused by\na guard; 130, 143 interrupted. `secrets COMMAND --help` explains a command."
 )]
@@ -82,7 +82,12 @@ pub fn run(mut env: Env) -> Exit {
         global: cli.global,
     };
     let result = enter_directory(&mut cx).and_then(|()| dispatch(&cli.command, &mut cx));
-    let outcome = result.unwrap_or_else(|error| report_error(&error, &mut cx.ui));
+    let mut outcome = result.unwrap_or_else(|error| report_error(&error, &mut cx.ui));
+    if cx.ui.is_cut_off {
+        let message = ErrorKind::Option("standard output could not be written".to_owned());
+        cx.ui.problems(&[Problem::new(message)]);
+        outcome.trouble = true;
+    }
     Exit::of(outcome)
 }
 
@@ -119,11 +124,10 @@ fn enter_directory(cx: &mut Context) -> Result<(), Error> {
     };
     let folder = cx.env.absolute(folder);
     if !fs::is_folder(&folder) {
-        return Err(Problem::new(ErrorKind::Option(format!(
-            "-C {}: is not a folder",
-            folder.display()
-        )))
-        .into());
+        let message = format!("-C {}: is not a folder", folder.display());
+        return Err(Problem::new(ErrorKind::Option(message))
+            .with_help("name a folder that exists")
+            .into());
     }
     cx.env.cwd = folder;
     Ok(())
@@ -157,9 +161,7 @@ fn report_error(error: &Error, ui: &mut Ui) -> Outcome {
         let problems: Vec<_> = error.problems.iter().map(ProblemJson::of).collect();
         ui.json(&serde_json::json!({ "schema_version": crate::ui::SCHEMA_VERSION, "problems": problems }));
     }
-    for problem in &error.problems {
-        ui.problem(problem);
-    }
+    ui.problems(&error.problems);
     let outcome = Outcome::default().with_problems(&error.problems);
     Outcome {
         trouble: outcome.trouble || error.problems.is_empty(),

@@ -4,12 +4,11 @@
 //! signal in between brings back what was there. What a killed run leaves behind are staging files
 //! named in its journal; the next writing run removes them and says so.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
 use crate::error::{ErrorKind, Problem};
-use crate::os::fs::{
-    self, Attributes, Base, FileState, FsError, InPlace, Ownership, Place, Staged,
-};
+use crate::os::fs::{self, Attributes, FileState, FsError, InPlace, Ownership, Place, Staged};
 use crate::os::lock::{self, DirectoryLock};
 use crate::os::signal::Watch;
 use crate::os::state::Journal;
@@ -112,12 +111,10 @@ pub fn clean_up(cx: &mut Context, workspace: &Workspace) {
 pub fn lock(
     cx: &mut Context,
     workspace: &Workspace,
-    new_root: Option<&Base>,
     wait: bool,
 ) -> Result<Vec<DirectoryLock>, Problem> {
     let mut folders = vec![workspace.repository.path().to_owned()];
-    let root = workspace.root.as_ref().or(new_root);
-    folders.extend(root.map(|root| root.path().to_owned()));
+    folders.extend(workspace.root.as_ref().map(|root| root.path().to_owned()));
     folders.dedup();
     folders
         .iter()
@@ -130,11 +127,28 @@ pub fn lock(
         .collect()
 }
 
+/// Why the work was not done.
+pub struct Failure {
+    /// What failed.
+    pub problem: Problem,
+    /// Whether every file is as it was.
+    pub is_undone: bool,
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self {
+            problem,
+            is_undone: true,
+        }
+    }
+}
+
 /// Carries out the work: everything, or nothing.
 ///
 /// # Errors
-/// The first thing that failed; every file is then as it was.
-pub fn run(cx: &mut Context, workspace: &Workspace, work: &Work<'_>) -> Result<(), Problem> {
+/// The first thing that failed.
+pub fn run(cx: &mut Context, workspace: &Workspace, work: &Work<'_>) -> Result<(), Failure> {
     let watch = Watch::start();
     let names: Vec<_> = work
         .jobs
@@ -145,31 +159,31 @@ pub fn run(cx: &mut Context, workspace: &Workspace, work: &Work<'_>) -> Result<(
         .jobs
         .iter()
         .zip(&names)
-        .map(|(job, name)| job.place.path().with_file_name(name))
+        .flat_map(|(job, name)| job.place.staging_paths(name))
         .collect();
     let journal = open_journal(cx, workspace, work, &staging)?;
 
     let mut done = Done::default();
-    let result = stage(workspace, work, names, &mut done)
-        .and_then(|()| synchronize(workspace, work, &done))
-        .and_then(|()| look_again(work))
-        .and_then(|()| replace(work, &mut done, &watch));
-    match result {
-        Ok(()) => {
-            finish(cx, &done);
-            if let Some(journal) = journal {
-                journal.close();
-            }
-            Ok(())
-        }
-        Err(problem) => {
-            let all_undone = undo(cx, done);
-            if let Some(journal) = journal.filter(|_| all_undone) {
-                journal.close();
-            }
-            Err(problem)
-        }
+    let attempt = panic::catch_unwind(AssertUnwindSafe(|| {
+        stage(workspace, work, names, &mut done)
+            .and_then(|()| synchronize(workspace, &done))
+            .and_then(|()| look_again(work))
+            .and_then(|()| replace(work, &mut done, &watch))
+            .and_then(|()| synchronize_folders(&done))
+    }));
+    let result = attempt.unwrap_or_else(|_| Err(Problem::new(ErrorKind::Internal)));
+    let is_clean = match &result {
+        Ok(()) => finish(cx, &done),
+        Err(_) => undo(cx, done),
+    };
+    // What could not be removed stays in the journal: the next run removes it.
+    if let Some(journal) = journal.filter(|_| is_clean) {
+        journal.close();
     }
+    result.map_err(|problem| Failure {
+        problem,
+        is_undone: is_clean,
+    })
 }
 
 /// Opens the journal. Without a state directory a run may still make new files, where nothing can
@@ -212,7 +226,7 @@ fn problem(name: &str, error: FsError) -> Problem {
         FsError::Mounted { .. } => "add `write = \"in-place\"` to its row in the manifest",
         FsError::Changed { .. } => "run the command again: it will look at the file as it is now",
         FsError::Outside { .. } => "give the row a server path that stays below the root",
-        _ => "nothing was changed; mend the cause and run the command again",
+        _ => "every file is as it was; mend the cause and run the command again",
     };
     Problem::of(name, error).with_help(help)
 }
@@ -229,11 +243,9 @@ fn stage<'a>(
             continue;
         }
         let mut place = job.place.clone();
-        done.made_folders.extend(
-            place
-                .create_parents(job.folder_owner)
-                .map_err(|error| problem(job.name, error))?,
-        );
+        place
+            .create_parents(job.folder_owner, &temporary, &mut done.made_folders)
+            .map_err(|error| problem(job.name, error))?;
         prepared.push((job, place, temporary));
     }
     let results = in_parallel(&prepared, workspace.jobs, |(job, place, temporary)| {
@@ -257,25 +269,47 @@ fn stage<'a>(
     first
 }
 
-fn synchronize(workspace: &Workspace, work: &Work<'_>, done: &Done<'_>) -> Result<(), Problem> {
-    let name = work.jobs.first().map_or("", |job| job.name);
-    if done.staged.len() <= SYNCHRONISED_SINGLY {
-        let results = in_parallel(&done.staged, workspace.jobs.max(2), Staged::synchronize);
-        return results
-            .into_iter()
-            .collect::<Result<(), _>>()
-            .map_err(|error| problem(name, error));
+/// Writes the staged files to disk. A failure here belongs to the run, not to one entry: nothing
+/// is tried again.
+fn synchronize(workspace: &Workspace, done: &Done<'_>) -> Result<(), Problem> {
+    if done.staged.len() > SYNCHRONISED_SINGLY {
+        return synchronize_file_systems(done);
     }
+    in_parallel(&done.staged, workspace.jobs.max(2), Staged::synchronize)
+        .into_iter()
+        .collect::<Result<(), _>>()
+        .map_err(disk_problem)
+}
+
+/// Writes the replaced names to disk, while the old files can still be brought back.
+fn synchronize_folders(done: &Done<'_>) -> Result<(), Problem> {
+    if done.staged.len() > SYNCHRONISED_SINGLY {
+        return synchronize_file_systems(done);
+    }
+    let mut folders: Vec<&Path> = Vec::new();
+    for staged in &done.staged {
+        if !folders.contains(&staged.folder()) {
+            folders.push(staged.folder());
+            staged.synchronize_folder().map_err(disk_problem)?;
+        }
+    }
+    Ok(())
+}
+
+fn synchronize_file_systems(done: &Done<'_>) -> Result<(), Problem> {
     let mut devices: Vec<u64> = Vec::new();
     for staged in &done.staged {
         if !devices.contains(&staged.device()) {
             devices.push(staged.device());
-            staged
-                .synchronize_file_system()
-                .map_err(|error| problem(name, error))?;
+            staged.synchronize_file_system().map_err(disk_problem)?;
         }
     }
     Ok(())
+}
+
+fn disk_problem(error: FsError) -> Problem {
+    Problem::new(error)
+        .with_help("every file is as it was; look after the disk, then run the command again")
 }
 
 /// Makes sure that nothing moved since it was looked at.
@@ -337,21 +371,19 @@ fn replace<'a>(work: &Work<'a>, done: &mut Done<'a>, watch: &Watch) -> Result<()
     Ok(())
 }
 
-/// Removes the old files and synchronises folders. The new files are in place: what fails here is
-/// said, not undone.
-fn finish(cx: &mut Context, done: &Done<'_>) {
-    let mut folders: Vec<&Path> = Vec::new();
-    let mut failures = Vec::new();
-    for staged in &done.staged {
-        failures.extend(staged.finish().err());
-        if !folders.contains(&staged.folder()) {
-            folders.push(staged.folder());
-            failures.extend(staged.synchronize_folder().err());
-        }
+/// Removes the old files. The new ones are in place: what fails here is said, not undone. Returns
+/// whether nothing is left.
+fn finish(cx: &mut Context, done: &Done<'_>) -> bool {
+    let failures: Vec<_> = done
+        .staged
+        .iter()
+        .filter_map(|staged| staged.finish().err())
+        .collect();
+    for failure in &failures {
+        cx.ui
+            .warning(&format!("{failure}; the next run removes it"));
     }
-    for failure in failures {
-        cx.ui.warning(&failure.to_string());
-    }
+    failures.is_empty()
 }
 
 /// Brings everything back, newest first. Returns whether all of it could be.

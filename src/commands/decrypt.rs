@@ -1,29 +1,35 @@
 //! `decrypt`: puts the plaintext files in place on the server.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::path::PathBuf;
 
 use clap::Args;
 
 use crate::error::{Error, ErrorKind, Problem};
 use crate::keys::age;
-use crate::os::fs::{Attributes, Base, FileState, Found, Ownership, Place};
+use crate::os::fs::{Attributes, Base, FileState, Found, FsError, Ownership, Place};
+use crate::os::lock::DirectoryLock;
 use crate::os::{RandomPool, fs};
-use crate::project::diff::{self, Differences};
+use crate::project::diff;
 use crate::project::error::Refusal;
 use crate::project::manifest::{Entry, WriteMode};
 use crate::project::plan::{self, Action, DecryptOptions, Plan, Step, Target};
 use crate::secret::SecretBytes;
+use crate::sops;
 use crate::sops::data_key::DataKey;
 use crate::sops::metadata::Metadata;
 use crate::sops::store::Format;
-use crate::sops::{self, Reuse};
-use crate::ui::report::{Applied, Report};
+use crate::ui::report::{Applied, Backup, Report};
 
-use super::apply::{self, Job, Mending, Work};
+use super::apply::{self, Failure, Job, Mending, Work};
 use super::open::{Lookup, check_format, open, read_encrypted, stock_command};
-use super::workspace::{Workspace, attribute_drift, lost_owner};
+use super::ownership::{self, Purpose};
+use super::workspace::Workspace;
 use super::{Context, Outcome, WriteArgs, in_parallel};
+
+/// Server files longer than this are not kept in memory once they are compared.
+const KEPT_BYTES: usize = 1 << 20;
 
 /// Put the plaintext files in place on the server
 ///
@@ -56,16 +62,12 @@ struct Prepared<'w> {
     /// `None` where the root is yet to be made.
     place: Option<Place>,
     plaintext: SecretBytes,
+    /// What was seen at the target; the content is left out where it is long.
     seen: Option<(FileState, SecretBytes)>,
     owner: Ownership,
     recipients: Vec<String>,
     format: Format,
-}
-
-/// What became of one entry.
-enum Transformed<'w> {
-    Prepared(Box<Prepared<'w>>),
-    Skipped(Step),
+    warnings: Vec<String>,
 }
 
 /// Runs the command.
@@ -75,52 +77,53 @@ enum Transformed<'w> {
 pub fn run(args: &DecryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let workspace = Workspace::open(cx)?;
     let entries = workspace.select_secret(&args.entries)?;
-    if !args.write.dry_run {
-        apply::clean_up(cx, &workspace);
-    }
-    if workspace.root.is_none() && (!args.create_root || workspace.root_path.as_os_str().is_empty())
-    {
+    if workspace.root.is_none() && !(args.create_root && workspace.is_root_absent()) {
         return Err(workspace.not_the_server().into());
     }
+    let _locks = begin(cx, &workspace, args)?;
 
     let mut problems = Vec::new();
-    let owners = if args.write.no_owner {
+    let owners = if args.write.owner.no_owner {
         HashMap::new()
     } else {
-        workspace.resolve_owners(&entries, &mut problems)
+        ownership::resolve(&entries, Purpose::Give, &mut problems)
     };
+    workspace.check_distinct(&entries, &mut problems);
     let mut plan = Plan::default();
     let mut prepared = Vec::new();
-    let transformed = in_parallel(&entries, workspace.jobs, |entry| {
-        let owner = owners
-            .get(&entry.repository_path)
-            .copied()
-            .unwrap_or_default();
-        transform(&workspace, entry, owner, args)
-    });
-    for result in transformed {
+    for result in in_parallel(&entries, workspace.jobs, |entry| {
+        let owner = owners.get(&entry.repository_path).copied();
+        transform(&workspace, entry, owner.unwrap_or_default(), args)
+    }) {
         match result {
             Err(problem) => problems.push(problem),
-            Ok((Transformed::Skipped(step), warnings)) => {
-                warnings.iter().for_each(|warning| cx.ui.warning(warning));
-                plan.steps.push(step);
-            }
-            Ok((Transformed::Prepared(one), warnings)) => {
-                warnings.iter().for_each(|warning| cx.ui.warning(warning));
+            Ok(one) => {
                 plan.steps.push(one.step.clone());
-                prepared.push(*one);
+                prepared.push(one);
             }
         }
     }
+    for problem in &problems {
+        plan.forget(problem.entry.as_deref());
+    }
     for one in &prepared {
+        one.warnings
+            .iter()
+            .for_each(|warning| cx.ui.warning(warning));
         problems.extend(
             one.step
                 .refusals
                 .iter()
-                .map(|refusal| explain(one.entry, refusal)),
+                .map(|refusal| explain(&workspace, one.entry, refusal)),
         );
-        if one.step.action != Action::Keep {
-            let command = stock_command(one.format, &one.entry.repository_path);
+        if one.step.writes() {
+            let recipients: Vec<_> = one.recipients.iter().map(String::as_str).collect();
+            let command = stock_command(
+                &workspace,
+                one.format,
+                &recipients,
+                &one.entry.repository_path,
+            );
             cx.ui.detail(&format!("the stock way: {command}"));
         }
     }
@@ -129,25 +132,15 @@ pub fn run(args: &DecryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let outcome = if args.write.dry_run {
         Applied::DryRun
     } else if problems.is_empty() || args.write.keep_going {
-        let is_bad = |one: &Prepared<'_>| {
-            problems
-                .iter()
-                .any(|problem| problem.entry.as_ref() == Some(&one.entry.repository_path))
-        };
-        let mut good: Vec<_> = prepared.iter().filter(|one| !is_bad(one)).collect();
-        loop {
-            let Err(problem) = carry_out(cx, &workspace, &good, &mut backups, args) else {
-                break Applied::Done;
-            };
-            let failed = problem.entry.clone();
-            problems.push(problem);
-            let before = good.len();
-            good.retain(|one| failed.as_ref() != Some(&one.entry.repository_path));
-            if !args.write.keep_going || good.len() == before {
-                break Applied::Nothing;
-            }
-            plan.forget(failed.as_deref());
-        }
+        apply_good(
+            cx,
+            &workspace,
+            &prepared,
+            &mut plan,
+            &mut problems,
+            &mut backups,
+            args,
+        )
     } else {
         Applied::Nothing
     };
@@ -161,118 +154,140 @@ pub fn run(args: &DecryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
     Ok(Outcome::default().with_problems(&problems))
 }
 
+/// Locks out other writers and cleans up after killed ones; a dry run does neither.
+fn begin(
+    cx: &mut Context,
+    workspace: &Workspace,
+    args: &DecryptArgs,
+) -> Result<Vec<DirectoryLock>, Problem> {
+    if args.write.dry_run {
+        return Ok(Vec::new());
+    }
+    let locks = apply::lock(cx, workspace, !args.write.no_wait)?;
+    apply::clean_up(cx, workspace);
+    Ok(locks)
+}
+
 /// Decrypts one entry and compares it with what is on the server.
 fn transform<'w>(
     workspace: &Workspace,
     entry: &'w Entry,
     owner: Ownership,
     args: &DecryptArgs,
-) -> Result<(Transformed<'w>, Vec<String>), Problem> {
+) -> Result<Prepared<'w>, Problem> {
     let name = &entry.repository_path;
-    check_format(entry)?;
-    let encrypted = match read_encrypted(workspace, entry)? {
-        Lookup::Found(encrypted) => encrypted,
-        Lookup::Missing(_) if entry.optional => {
-            let step = plan::skip(
-                name,
-                workspace.server_file(entry),
-                "optional, and not in the repository",
-            );
-            return Ok((Transformed::Skipped(step), Vec::new()));
-        }
-        Lookup::Missing(_) => {
-            return Err(Problem::of(name, ErrorKind::EncryptedMissing)
-                .with_help(format!("`git checkout -- '{name}'` brings back the committed file; `secrets encrypt '{name}'` makes it from the server's")));
-        }
+    let path = workspace.server_file(entry);
+    let format = check_format(entry)?;
+    let mut prepared = Prepared {
+        entry,
+        step: plan::skip(name, path.clone(), "optional, and not in the repository"),
+        place: None,
+        plaintext: SecretBytes::default(),
+        seen: None,
+        owner,
+        recipients: Vec::new(),
+        format,
+        warnings: Vec::new(),
     };
+    let encrypted =
+        match read_encrypted(workspace, entry)? {
+            Lookup::Found(encrypted) => encrypted,
+            Lookup::Missing(_) if entry.optional => return Ok(prepared),
+            Lookup::Missing(_) => {
+                let restore = workspace.hints.git("checkout", name);
+                let make = workspace.hints.ours("encrypt", name);
+                return Err(Problem::of(name, ErrorKind::EncryptedMissing).with_help(format!(
+                "{restore} brings back the committed file; {make} makes it from the server's"
+            )));
+            }
+        };
     let opened = open(workspace, entry, &encrypted)?;
-    let recipients = encrypted
-        .sealed
-        .metadata
-        .age_recipients()
-        .iter()
-        .map(|key| (*key).to_owned())
-        .collect();
-    let format = encrypted.format;
+    let recipients = encrypted.sealed.metadata.age_recipients();
+    prepared.recipients = recipients.into_iter().map(str::to_owned).collect();
+    prepared.format = encrypted.format;
     drop(encrypted);
-    let mut warnings: Vec<String> = opened
+    let warnings = opened
         .warnings
         .iter()
-        .map(|warning| format!("{name}: {warning}"))
-        .collect();
-    let plaintext = opened.plaintext;
+        .map(|warning| format!("{name}: {warning}"));
+    prepared.warnings.extend(warnings);
+    prepared.plaintext = opened.plaintext;
 
-    // The root is to be made (`--create-root`): everything is missing in it.
-    let Some(root) = &workspace.root else {
-        let path = workspace.server_file(entry);
-        let step = plan::decrypt(name, path, &Target::Missing, DecryptOptions::default());
-        let prepared = Prepared {
-            entry,
-            step,
-            place: None,
-            plaintext,
-            seen: None,
-            owner,
-            recipients,
-            format,
-        };
-        return Ok((Transformed::Prepared(Box::new(prepared)), warnings));
-    };
-    workspace.check_target(entry, root)?;
-    let place = root.place(entry.server_path.as_ref()).map_err(|error| {
-        Problem::of(name, error).with_help(
-            "give the row a server path that stays below the root, through no link that leaves it",
-        )
-    })?;
-    if place.is_folder_open_to_others() {
-        warnings.push(format!(
-            "{name}: everybody may write the folder of {}",
-            place.path().display()
-        ));
-    }
-    let (target, seen) = compare(workspace, entry, &place, &plaintext, owner)?;
     let options = DecryptOptions {
         force: args.force,
         missing_only: args.missing_only,
     };
-    let step = plan::decrypt(name, workspace.server_file(entry), &target, options);
-    if let (Action::Replace, Some((state, _)), false) = (step.action, &seen, args.write.no_owner)
-        && let Some(what) = lost_owner(state, owner)
+    // The root is to be made (`--create-root`): everything is missing in it.
+    let Some(root) = &workspace.root else {
+        prepared.step = plan::decrypt(name, path, &Target::Missing, options);
+        return Ok(prepared);
+    };
+    let place = root
+        .place(entry.server_path.as_ref())
+        .map_err(|error| leads_out(name, error))?;
+    workspace.check_target(entry, &place)?;
+    if place.is_folder_open_to_others() {
+        let folder = place.path();
+        prepared.warnings.push(format!(
+            "{name}: everybody may write the folder of {}",
+            folder.display()
+        ));
+    }
+    let (target, seen) = compare(workspace, &prepared, &place)?;
+    prepared.step = plan::decrypt(name, path, &target, options);
+    if let (Action::Replace, Some((state, _)), false) =
+        (prepared.step.action, &seen, args.write.owner.no_owner)
+        && let Some(what) = ownership::lost_owner(state, owner)
     {
         return Err(Problem::of(name, ErrorKind::NoRightToGive { what })
             .with_help("run as root, or `--no-owner` to let the file become yours"));
     }
-    let prepared = Prepared {
-        entry,
-        step,
-        place: Some(place),
-        plaintext,
-        seen,
-        owner,
-        recipients,
-        format,
+    prepared.place = Some(place);
+    prepared.seen = seen.map(|(state, content)| {
+        let is_kept = content.len() <= KEPT_BYTES || entry.write == WriteMode::InPlace;
+        (
+            state,
+            if is_kept {
+                content
+            } else {
+                SecretBytes::default()
+            },
+        )
+    });
+    Ok(prepared)
+}
+
+/// Returns the problem of a server path that cannot be reached below the root.
+pub fn leads_out(name: &str, error: FsError) -> Problem {
+    let help = match error {
+        FsError::Outside { .. } => {
+            "give the row a server path that stays below the root, through no link that leaves it"
+        }
+        _ => "run as a user who may enter the folders of the server path",
     };
-    Ok((Transformed::Prepared(Box::new(prepared)), warnings))
+    Problem::of(name, error).with_help(help)
 }
 
 /// Compares the plaintext with what stands at the target.
 fn compare(
     workspace: &Workspace,
-    entry: &Entry,
+    prepared: &Prepared<'_>,
     place: &Place,
-    plaintext: &SecretBytes,
-    owner: Ownership,
 ) -> Result<(Target, Option<(FileState, SecretBytes)>), Problem> {
+    let entry = prepared.entry;
     Ok(match place.read(u64::MAX) {
         Found::Missing => (Target::Missing, None),
         Found::Other(kind) => (Target::NotRegular(kind), None),
-        Found::File(state, content) if content == *plaintext => (
-            Target::Same(attribute_drift(&state, owner, entry.mode)),
-            Some((state, content)),
-        ),
+        Found::File(state, content) if content == prepared.plaintext => {
+            let drift = ownership::drift(&state, prepared.owner, entry.mode);
+            (Target::Same(drift), Some((state, content)))
+        }
         Found::File(state, content) => {
-            let differences: Differences =
-                diff::between(plaintext.expose(), content.expose(), entry.is_env());
+            let differences = diff::between(
+                prepared.plaintext.expose(),
+                content.expose(),
+                entry.is_env(),
+            );
             (Target::Differs(differences), Some((state, content)))
         }
         Found::Unreadable(source) => {
@@ -287,13 +302,56 @@ fn compare(
     })
 }
 
+/// Carries out the plan for the entries without a problem. With `--keep-going` an entry that fails
+/// while it is written is left out, and the others are tried again.
+fn apply_good(
+    cx: &mut Context,
+    workspace: &Workspace,
+    prepared: &[Prepared<'_>],
+    plan: &mut Plan,
+    problems: &mut Vec<Problem>,
+    backups: &mut Vec<Backup>,
+    args: &DecryptArgs,
+) -> Applied {
+    let is_bad = |name: &String| {
+        problems
+            .iter()
+            .any(|problem| problem.entry.as_ref() == Some(name))
+    };
+    let mut good: Vec<_> = prepared
+        .iter()
+        .filter(|one| !is_bad(&one.entry.repository_path))
+        .collect();
+    loop {
+        let Err(failure) = carry_out(cx, workspace, &good, backups) else {
+            return Applied::Done;
+        };
+        if failure.is_undone {
+            // Nothing was replaced: the backups of this attempt hold what is still there.
+            for backup in backups.drain(..) {
+                workspace
+                    .state
+                    .iter()
+                    .for_each(|state| state.drop_backup(backup.path.as_ref()));
+            }
+        }
+        let failed = failure.problem.entry.clone();
+        problems.push(failure.problem);
+        let before = good.len();
+        good.retain(|one| failed.as_ref() != Some(&one.entry.repository_path));
+        if !args.write.keep_going || good.len() == before {
+            return Applied::Nothing;
+        }
+        plan.forget(failed.as_deref());
+    }
+}
+
 fn carry_out(
     cx: &mut Context,
     workspace: &Workspace,
     prepared: &[&Prepared<'_>],
-    backups: &mut Vec<(String, String)>,
-    args: &DecryptArgs,
-) -> Result<(), Problem> {
+    backups: &mut Vec<Backup>,
+) -> Result<(), Failure> {
     if !prepared.iter().any(|one| one.step.writes()) {
         return Ok(());
     }
@@ -301,7 +359,7 @@ fn carry_out(
         Some(_) => None,
         None => Some(create_root(workspace)?),
     };
-    let done = carry_out_in(cx, workspace, new_root.as_ref(), prepared, backups, args);
+    let done = carry_out_in(cx, workspace, new_root.as_ref(), prepared, backups);
     if done.is_err() && new_root.is_some() {
         fs::remove_empty_folder(&workspace.root_path);
     }
@@ -319,17 +377,20 @@ fn carry_out_in(
     workspace: &Workspace,
     new_root: Option<&Base>,
     prepared: &[&Prepared<'_>],
-    backups: &mut Vec<(String, String)>,
-    args: &DecryptArgs,
-) -> Result<(), Problem> {
+    backups: &mut Vec<Backup>,
+) -> Result<(), Failure> {
     let mut work = Work::default();
     for one in prepared.iter().filter(|one| one.step.writes()) {
         let name = one.entry.repository_path.as_str();
         let place = match (&one.place, new_root) {
             (Some(place), _) => place.clone(),
-            (None, Some(root)) => root
-                .place(one.entry.server_path.as_ref())
-                .map_err(|error| Problem::of(name, error))?,
+            (None, Some(root)) => {
+                let place = root
+                    .place(one.entry.server_path.as_ref())
+                    .map_err(|error| leads_out(name, error))?;
+                workspace.check_target(one.entry, &place)?;
+                place
+            }
             (None, None) => continue,
         };
         let existing = one.seen.as_ref().map(|(state, _)| *state);
@@ -348,7 +409,10 @@ fn carry_out_in(
                 place,
                 content: one.plaintext.expose(),
                 attributes: Attributes {
-                    owner: target_owner(one, args),
+                    owner: Ownership {
+                        uid: one.owner.uid.or(existing.map(|state| state.uid)),
+                        gid: one.owner.gid.or(existing.map(|state| state.gid)),
+                    },
                     mode,
                     keep_access_list: one.entry.mode.is_none(),
                 },
@@ -361,96 +425,86 @@ fn carry_out_in(
             }),
         }
     }
-    let _locks = apply::lock(cx, workspace, new_root, !args.write.no_wait)?;
     for one in prepared.iter().filter(|one| one.step.needs_backup) {
-        let name = &one.entry.repository_path;
-        if !backups.iter().any(|(entry, _)| entry == name) {
-            let path = keep_backup(cx, workspace, one)?;
-            backups.push((name.clone(), path.display().to_string()));
-        }
+        backups.push(keep_backup(cx, workspace, one)?);
     }
     apply::run(cx, workspace, &work)
 }
 
-/// Owner and group the placed file gets: declared, else those of the file it replaces.
-fn target_owner(one: &Prepared<'_>, args: &DecryptArgs) -> Ownership {
-    if args.write.no_owner {
-        return Ownership::default();
-    }
-    let existing = one.seen.as_ref().map(|(state, _)| state);
-    Ownership {
-        uid: one.owner.uid.or(existing.map(|state| state.uid)),
-        gid: one.owner.gid.or(existing.map(|state| state.gid)),
-    }
-}
-
 /// Keeps what is about to be replaced, encrypted to the entry's recipients in the binary form.
-fn keep_backup(
-    cx: &Context,
-    workspace: &Workspace,
-    one: &Prepared<'_>,
-) -> Result<PathBuf, Problem> {
+fn keep_backup(cx: &Context, workspace: &Workspace, one: &Prepared<'_>) -> Result<Backup, Problem> {
     let name = &one.entry.repository_path;
-    let Some((_, content)) = &one.seen else {
-        return Ok(PathBuf::new());
-    };
-    let state = workspace.state.as_ref().ok_or_else(|| {
+    let no_backup = |reason: &str| {
         Problem::of(
             name,
-            ErrorKind::Option("there is no state directory for the backup".to_owned()),
+            ErrorKind::Option(format!("no backup can be kept: {reason}")),
         )
-        .with_help("name a folder you may write with `SECRETS_STATE_DIR=DIR`")
-    })?;
+    };
+    let (Some(state), Some(place), Some((seen, _))) = (&workspace.state, &one.place, &one.seen)
+    else {
+        return Err(no_backup("there is no state directory")
+            .with_help("name a folder you may write with `SECRETS_STATE_DIR=DIR`"));
+    };
     let mut pool = RandomPool::new();
     let mut fill = |buffer: &mut [u8]| pool.fill(buffer);
     let key = DataKey::generate(&mut fill);
-    let mut wrapped = Vec::new();
-    for recipient in &one.recipients {
+    let wrapped: Vec<(String, String)> = one
+        .recipients
+        .iter()
         // A recipient of a kind not supported yet cannot open this backup; the others can.
-        if let Ok(enc) = age::wrap(&key, recipient) {
-            wrapped.push((recipient.clone(), enc));
-        }
-    }
+        .filter_map(|recipient| Some((recipient.clone(), age::wrap(&key, recipient).ok()?)))
+        .collect();
     if wrapped.is_empty() {
-        return Err(Problem::of(
-            name,
-            ErrorKind::Option("no recipient of the entry can be given a backup".to_owned()),
-        )
-        .with_help("move the server's file away by hand, then decrypt again"));
+        return Err(
+            no_backup("none of the entry's recipients can be encrypted to")
+                .with_help("move the server's file away by hand, then decrypt again"),
+        );
     }
     let mut metadata = Metadata::new(None);
     metadata.set_age_keys(&wrapped);
-    let mut seal = || {
-        let document = Format::Binary.store().parse(content.expose())?;
-        sops::seal(
-            Format::Binary,
-            &document,
-            &key,
-            &metadata,
-            &Reuse::Nothing,
-            &cx.env.now(),
-            &mut fill,
-        )
-    };
-    let sealed = seal().map_err(|error| Problem::of(name, error))?;
-    state
-        .keep_backup(&one.entry.server_path, &cx.env.now(), &sealed.bytes)
-        .map_err(apply::state_problem)
+    let now = cx.env.now();
+    let mut file = place.reopen(seen).map_err(|error| {
+        Problem::of(name, error)
+            .with_help("run the command again: it will look at the file as it is now")
+    })?;
+    let length = usize::try_from(seen.len).unwrap_or(usize::MAX);
+    let sealed = sops::seal_stream(length, &key, &metadata, &now, &mut fill, |piece| {
+        file.read_exact(piece)
+    });
+    let sealed = sealed.map_err(|source| {
+        let path = place.path();
+        Problem::of(name, ErrorKind::Unreadable { path, source }).with_help("run the command again")
+    })?;
+    let path: PathBuf = state
+        .keep_backup(&one.entry.server_path, &now, &sealed)
+        .map_err(apply::state_problem)?;
+    let path = path.display().to_string();
+    let recipients: Vec<_> = one.recipients.iter().map(String::as_str).collect();
+    let command = stock_command(workspace, Format::Binary, &recipients, &path);
+    Ok(Backup {
+        entry: name.clone(),
+        path,
+        command,
+    })
 }
 
-fn explain(entry: &Entry, refusal: &Refusal) -> Problem {
+fn explain(workspace: &Workspace, entry: &Entry, refusal: &Refusal) -> Problem {
     let name = &entry.repository_path;
+    let hints = &workspace.hints;
     let help = match refusal {
-        Refusal::Differs { .. } => format!(
-            "`secrets diff '{name}'` shows it; `secrets encrypt '{name}'` captures the server's file, `secrets decrypt --force '{name}'` replaces it and keeps an encrypted backup"
-        ),
         Refusal::NotRegular { .. } => {
+            let path = workspace.server_file(entry);
             format!(
                 "put a regular file in the place of {}, or give the row another server path",
-                entry.server_path
+                path.display()
             )
         }
-        _ => "`secrets decrypt --help` explains the guards".to_owned(),
+        _ => format!(
+            "{} shows it; {} captures the server's file, {} replaces it and keeps an encrypted backup",
+            hints.ours("diff", name),
+            hints.ours("encrypt", name),
+            hints.ours("decrypt --force", name)
+        ),
     };
     Problem::of(name, refusal.clone()).with_help(help)
 }

@@ -1,20 +1,24 @@
 //! `diff`: how repository and server differ, without values.
 
+use std::collections::HashMap;
+use std::path::PathBuf;
+
 use clap::Args;
 
 use crate::error::{Error, ErrorKind, Problem};
-use crate::os::fs::{Base, FileState, Found, Ownership};
+use crate::os::fs::{Base, FileState, Found, Ownership, Place};
 use crate::os::process;
 use crate::project::diff;
-use crate::project::error::Refusal;
 use crate::project::manifest::{Entry, Kind};
 use crate::project::mask::Mask;
 use crate::secret::SecretBytes;
 use crate::ui::diff::{Comparison, DiffForm, DiffRow, render, unified};
 
+use super::decrypt::leads_out;
 use super::open::{Lookup, check_format, open, read_encrypted};
-use super::workspace::{Workspace, attribute_drift};
-use super::{Context, Outcome, in_parallel};
+use super::ownership::{self, Purpose};
+use super::workspace::Workspace;
+use super::{Context, Outcome, OwnerArgs, in_parallel};
 
 /// Show how repository and server differ: key names, never values
 ///
@@ -28,6 +32,8 @@ use super::{Context, Outcome, in_parallel};
 pub struct DiffArgs {
     /// Entries, by repository path, path without `.enc`, server path, or glob [default: all]
     pub entries: Vec<String>,
+    #[command(flatten)]
+    owner: OwnerArgs,
     /// Only the names of entries that differ
     #[arg(long, conflicts_with_all = ["stat", "show_values"])]
     name_only: bool,
@@ -58,7 +64,7 @@ pub fn run(args: &DiffArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let entries = workspace.select(&args.entries)?;
     let root = workspace.require_root()?;
     let mut problems = Vec::new();
-    let owners = resolve_known_owners(&workspace, &entries);
+    let owners = declared_owners(&entries, args.owner, &mut problems);
 
     let (plain, secret): (Vec<&Entry>, Vec<&Entry>) =
         entries.iter().partition(|entry| entry.kind == Kind::Plain);
@@ -101,18 +107,21 @@ pub fn run(args: &DiffArgs, cx: &mut Context) -> Result<Outcome, Error> {
     Ok(outcome.with_problems(&problems))
 }
 
-/// Returns a lookup of declared owners; accounts that do not exist here are left out, since a
-/// reading command need not set them.
-pub fn resolve_known_owners(
-    workspace: &Workspace,
+/// Returns a lookup of declared owners, none with `--no-owner`. Accounts that do not exist here are
+/// problems: what is declared cannot be compared.
+pub fn declared_owners(
     entries: &[&Entry],
-) -> impl Fn(&Entry) -> Ownership + use<> {
-    let owners = workspace.resolve_known(entries);
+    args: OwnerArgs,
+    problems: &mut Vec<Problem>,
+) -> impl Fn(&Entry) -> Ownership + Sync + use<> {
+    let owners = if args.no_owner {
+        HashMap::new()
+    } else {
+        ownership::resolve(entries, Purpose::Compare, problems)
+    };
     move |entry: &Entry| {
-        owners
-            .get(&entry.repository_path)
-            .copied()
-            .unwrap_or_default()
+        let owner = owners.get(&entry.repository_path).copied();
+        owner.unwrap_or_default()
     }
 }
 
@@ -145,29 +154,41 @@ fn read_server(
     let name = &entry.repository_path;
     let place = root
         .place(entry.server_path.as_ref())
-        .map_err(|error| Problem::of(name, error))?;
-    match place.read(u64::MAX) {
-        Found::Missing => Ok(None),
-        Found::File(state, content) => Ok(Some((state, content))),
-        Found::Other(kind) => Err(Problem::of(name, Refusal::NotRegular { kind }).with_help(
-            format!(
-                "put a regular file in the place of {}",
-                workspace.server_file(entry).display()
-            ),
-        )),
-        Found::TooLarge(bytes) => Err(Problem::of(
-            name,
-            Refusal::TooLarge {
-                bytes,
-                limit: u64::MAX,
-            },
-        )),
+        .map_err(|error| leads_out(name, error))?;
+    read_file(&place, entry, workspace.server_file(entry))
+}
+
+/// Reads a file that may be missing; anything that is no readable regular file is a problem. `shown`
+/// is its path for messages.
+///
+/// # Errors
+/// `NotRegular`, `Unreadable`.
+pub fn read_file(
+    place: &Place,
+    entry: &Entry,
+    shown: PathBuf,
+) -> Result<Option<(FileState, SecretBytes)>, Problem> {
+    let kind = match place.read(u64::MAX) {
+        Found::Missing => return Ok(None),
+        Found::File(state, content) => return Ok(Some((state, content))),
+        Found::Other(kind) => ErrorKind::NotRegular { path: shown, kind },
+        Found::TooLarge(_) => ErrorKind::NotRegular {
+            path: shown,
+            kind: "a file longer than can be",
+        },
         Found::Unreadable(source) => {
-            let path = workspace.server_file(entry);
-            Err(Problem::of(name, ErrorKind::Unreadable { path, source })
-                .with_help("run as a user who may read it"))
+            return Err(Problem::of(
+                &entry.repository_path,
+                ErrorKind::Unreadable {
+                    path: shown,
+                    source,
+                },
+            )
+            .with_help("run as a user who may read it"));
         }
-    }
+    };
+    Err(Problem::of(&entry.repository_path, kind)
+        .with_help("put a regular file in its place, or give the row another path"))
 }
 
 /// Says how two sides compare.
@@ -225,7 +246,7 @@ fn row(
         name: entry.repository_path.clone(),
         target: workspace.server_file(entry).display().to_string(),
         attributes: state
-            .map(|state| attribute_drift(state, owner, entry.mode))
+            .map(|state| ownership::drift(state, owner, entry.mode))
             .unwrap_or_default(),
         comparison,
         unified,
@@ -273,29 +294,8 @@ fn plain_row(
         .repository
         .place(name.as_ref())
         .map_err(|error| Problem::of(name, error))?;
-    let repository = match place.read(u64::MAX) {
-        Found::File(_, content) => Some(content),
-        Found::Missing => None,
-        Found::Other(kind) => return Err(Problem::of(name, Refusal::NotRegular { kind })),
-        Found::TooLarge(bytes) => {
-            return Err(Problem::of(
-                name,
-                Refusal::TooLarge {
-                    bytes,
-                    limit: u64::MAX,
-                },
-            ));
-        }
-        Found::Unreadable(source) => {
-            return Err(Problem::of(
-                name,
-                ErrorKind::Unreadable {
-                    path: place.path(),
-                    source,
-                },
-            ));
-        }
-    };
+    let shown = place.path();
+    let repository = read_file(&place, entry, shown)?.map(|(_, content)| content);
     let server = read_server(workspace, root, entry)?;
     let old = repository.as_ref().map(SecretBytes::expose);
     let new = server.as_ref().map(|(_, content)| content.expose());
@@ -333,20 +333,32 @@ fn show(cx: &mut Context, rows: &[DiffRow], problems: &[Problem], args: &DiffArg
             cx.ui.data(&text);
         }
     }
-    for problem in problems {
-        cx.ui.problem(problem);
-    }
+    cx.ui.problems(problems);
+    let mut uncompared: Vec<_> = problems
+        .iter()
+        .filter_map(|problem| problem.entry.as_deref())
+        .collect();
+    uncompared.sort_unstable();
+    uncompared.dedup();
+    let uncompared = uncompared
+        .iter()
+        .filter(|name| !rows.iter().any(|row| row.name == **name))
+        .count();
     let differing = rows.iter().filter(|row| row.differs()).count();
-    let total = rows.len() + problems.len();
+    let total = rows.len() + uncompared;
     let entries = if total == 1 { "entry" } else { "entries" };
-    let mut summary = match differing {
-        0 => format!("{total} {entries}: no differences"),
-        count => format!("{total} {entries}: {count} differ"),
+    let differ = match differing {
+        0 if problems.is_empty() => "no differences".to_owned(),
+        1 => "1 differs".to_owned(),
+        count => format!("{count} differ"),
     };
-    if !problems.is_empty() {
-        summary.push_str(&format!(", {} could not be compared", problems.len()));
-    }
-    cx.ui.status(&summary);
+    let failed = if uncompared > 0 {
+        format!(", {uncompared} could not be compared")
+    } else {
+        String::new()
+    };
+    cx.ui
+        .status(&format!("{total} {entries}: {differ}{failed}"));
 }
 
 /// Shows a long text through the user's pager when standard output is a terminal.

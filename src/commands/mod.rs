@@ -1,17 +1,20 @@
 //! One file per command, and what commands share.
 
 pub mod apply;
+pub mod capture;
 pub mod decrypt;
 pub mod diff;
 pub mod encrypt;
+pub mod hints;
 pub mod list;
 pub mod open;
+pub mod ownership;
 pub mod status;
 pub mod workspace;
 
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use clap::{Args, ValueEnum};
@@ -101,6 +104,14 @@ pub struct GlobalArgs {
     pub color: ColorChoice,
 }
 
+/// Whether owner and group count.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct OwnerArgs {
+    /// Leave owner and group to the system, whatever is declared
+    #[arg(long)]
+    pub no_owner: bool,
+}
+
 /// Options of the commands that write.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct WriteArgs {
@@ -110,9 +121,9 @@ pub struct WriteArgs {
     /// Do the entries that can be done although others cannot; the exit code stays
     #[arg(short = 'k', long)]
     pub keep_going: bool,
-    /// Leave owner and group to the system, whatever is declared
-    #[arg(long)]
-    pub no_owner: bool,
+    /// Whether owner and group count.
+    #[command(flatten)]
+    pub owner: OwnerArgs,
     /// Do not wait for another run that is writing; fail at once
     #[arg(long)]
     pub no_wait: bool,
@@ -170,19 +181,20 @@ pub fn in_parallel<T: Sync, R: Send>(
     }
     let next = AtomicUsize::new(0);
     let results: Vec<Mutex<Option<R>>> = items.iter().map(|_| Mutex::new(None)).collect();
+    let run = || loop {
+        let index = next.fetch_add(1, Ordering::Relaxed);
+        let Some(item) = items.get(index) else { break };
+        let result = work(item);
+        *results[index]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(result);
+    };
     thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(item) = items.get(index) else { break };
-                    let result = work(item);
-                    *results[index]
-                        .lock()
-                        .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(result);
-                }
-            });
+        for _ in 1..workers {
+            // Where the system has no more threads to give, this one does their work.
+            drop(thread::Builder::new().spawn_scoped(scope, run));
         }
+        run();
     });
     results
         .into_iter()

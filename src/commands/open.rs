@@ -3,8 +3,7 @@
 use crate::error::{ErrorKind, Problem};
 use crate::keys::KeyError;
 use crate::os::fs::{FileState, Found, Place};
-use crate::project::error::Refusal;
-use crate::project::manifest::{Entry, Manifest};
+use crate::project::manifest::Entry;
 use crate::sops::data_key::DataKey;
 use crate::sops::document::SealedDocument;
 use crate::sops::error::DocumentError;
@@ -12,6 +11,7 @@ use crate::sops::metadata::Metadata;
 use crate::sops::store::Format;
 use crate::sops::{self, Opened};
 
+use super::hints::quoted;
 use super::workspace::Workspace;
 
 /// The longest encrypted file that is read: a few times what `encrypt --max-size` would write.
@@ -47,34 +47,25 @@ pub fn read_encrypted(workspace: &Workspace, entry: &Entry) -> Result<Lookup, Pr
         .repository
         .place(name.as_ref())
         .map_err(|error| Problem::of(name, error))?;
+    let path = place.path();
     let (state, content) = match place.read(LARGEST_ENCRYPTED) {
         Found::Missing => return Ok(Lookup::Missing(place)),
         Found::File(state, content) => (state, content.into_public()),
         Found::Other(kind) => {
             return Err(
-                Problem::of(name, Refusal::NotRegular { kind }).with_help(format!(
-                    "`git checkout -- '{name}'` brings back the committed file"
+                Problem::of(name, ErrorKind::NotRegular { path, kind }).with_help(format!(
+                    "{} brings back the committed file",
+                    workspace.hints.git("checkout", name)
                 )),
             );
         }
         Found::Unreadable(source) => {
-            return Err(Problem::of(
-                name,
-                ErrorKind::Unreadable {
-                    path: place.path(),
-                    source,
-                },
-            )
-            .with_help("run as a user who may read the repository"));
+            return Err(Problem::of(name, ErrorKind::Unreadable { path, source })
+                .with_help("run as a user who may read the repository"));
         }
-        Found::TooLarge(bytes) => {
-            return Err(Problem::of(
-                name,
-                Refusal::TooLarge {
-                    bytes,
-                    limit: LARGEST_ENCRYPTED,
-                },
-            ));
+        Found::TooLarge(_) => {
+            let kind = "a file longer than can be";
+            return Err(Problem::of(name, ErrorKind::NotRegular { path, kind }));
         }
     };
     match sops::parse_sealed(content) {
@@ -84,23 +75,32 @@ pub fn read_encrypted(workspace: &Workspace, entry: &Entry) -> Result<Lookup, Pr
             format,
             sealed,
         }))),
-        Err(error) => Err(damaged(name, error)),
+        Err(error) => Err(damaged(workspace, name, error)),
     }
 }
 
+/// Proposes to bring back an older version of a file.
+fn older_version(workspace: &Workspace, name: &str) -> String {
+    format!(
+        "{} lists older versions; {} brings one back",
+        workspace.hints.git("log --oneline", name),
+        workspace.hints.git("checkout COMMIT", name)
+    )
+}
+
 /// Returns the problem of a damaged encrypted file, with the way out that fits.
-pub fn damaged(name: &str, error: DocumentError) -> Problem {
+pub fn damaged(workspace: &Workspace, name: &str, error: DocumentError) -> Problem {
     let help = match &error {
         DocumentError::ConflictMarker { .. } => format!(
-            "resolve the merge: `git checkout --ours -- '{name}'` or `--theirs`, then `git add '{name}'`"
+            "resolve the merge with {} or `--theirs`, then {}",
+            workspace.hints.git("checkout --ours", name),
+            workspace.hints.git("add", name)
         ),
         DocumentError::UnsupportedForm { form } => {
-            let kind = form.to_lowercase();
-            format!("`sops decrypt --input-type {kind} --output-type {kind} '{name}'` opens it")
+            let (kind, file) = (form.to_lowercase(), quoted(name));
+            format!("`sops decrypt --input-type {kind} --output-type {kind} {file}` opens it")
         }
-        _ => format!(
-            "`git log --oneline -- '{name}'` lists older versions; `git checkout COMMIT -- '{name}'` brings one back"
-        ),
+        _ => older_version(workspace, name),
     };
     Problem::of(name, error).with_help(help)
 }
@@ -117,12 +117,13 @@ pub fn unwrap_key(
     workspace
         .keyring
         .unwrap(metadata)
-        .map_err(|error| key_problem(&workspace.manifest, entry, error))
+        .map_err(|error| key_problem(workspace, entry, error))
 }
 
 /// Returns the problem of a key error, recipients by name.
-pub fn key_problem(manifest: &Manifest, entry: &Entry, error: KeyError) -> Problem {
+pub fn key_problem(workspace: &Workspace, entry: &Entry, error: KeyError) -> Problem {
     let name = &entry.repository_path;
+    let manifest = &workspace.manifest;
     match error {
         KeyError::NoIdentity { wanted, looked_at } => {
             let wanted: Vec<_> = wanted
@@ -130,24 +131,24 @@ pub fn key_problem(manifest: &Manifest, entry: &Entry, error: KeyError) -> Probl
                 .map(|key| manifest.name_recipient(key))
                 .collect();
             let mut help = format!(
-                "it is encrypted for: {}\nlooked for an identity in:",
+                "encrypted for: {}\nlooked for an identity in:",
                 wanted.join(", ")
             );
             for place in &looked_at {
-                help.push_str(&format!("\n  {place}"));
+                help.push_str(&format!("\n  {}", manifest.name_recipients_in(place)));
             }
-            help.push_str("\nname the right one with `-i FILE`, or ask one of the recipients to run `sops updatekeys`");
+            help.push_str(
+                "\nname the right one with `-i FILE`, or ask one of the recipients to run `sops updatekeys`",
+            );
             Problem::of(name, KeyError::NoIdentity { wanted, looked_at }).with_help(help)
         }
         KeyError::Damaged { recipient } => {
             let recipient = manifest.name_recipient(&recipient);
-            let help = format!(
-                "`git log --oneline -- '{name}'` lists older versions; `git checkout COMMIT -- '{name}'` brings one back"
-            );
-            Problem::of(name, KeyError::Damaged { recipient }).with_help(help)
+            Problem::of(name, KeyError::Damaged { recipient })
+                .with_help(older_version(workspace, name))
         }
         KeyError::SeveralGroups { .. } => {
-            let help = format!("`sops decrypt '{name}'` can");
+            let help = format!("`sops decrypt {}` can", quoted(name));
             Problem::of(name, error).with_help(help)
         }
         other => Problem::of(name, other),
@@ -165,7 +166,7 @@ pub fn open(
 ) -> Result<Opened, Problem> {
     let key = unwrap_key(workspace, entry, &encrypted.sealed.metadata)?;
     sops::open(encrypted.format, &encrypted.sealed, &key)
-        .map_err(|error| damaged(&entry.repository_path, error))
+        .map_err(|error| damaged(workspace, &entry.repository_path, error))
 }
 
 /// Returns the form a new encrypted file of the entry is stored in; refuses an entry whose plaintext
@@ -183,10 +184,19 @@ pub fn check_format(entry: &Entry) -> Result<Format, Problem> {
     })
 }
 
-/// Returns the stock command that opens an encrypted file of a stored form.
-pub fn stock_command(format: Format, path: &str) -> String {
-    match format {
-        Format::Binary => format!("sops decrypt --input-type binary --output-type binary '{path}'"),
-        Format::Dotenv => format!("sops decrypt --input-type dotenv --output-type dotenv '{path}'"),
-    }
+/// Returns the stock command that opens an encrypted file for `recipients`, complete with the
+/// identity file where stock would not look there by itself.
+pub fn stock_command(
+    workspace: &Workspace,
+    format: Format,
+    recipients: &[&str],
+    path: &str,
+) -> String {
+    let identity = workspace
+        .keyring
+        .file_to_name(recipients)
+        .map(|file| format!("SOPS_AGE_KEY_FILE={} ", quoted(&file.to_string_lossy())));
+    let identity = identity.unwrap_or_default();
+    let (kind, path) = (format.name(), quoted(path));
+    format!("{identity}sops decrypt --input-type {kind} --output-type {kind} {path}")
 }

@@ -2,17 +2,20 @@
 
 use clap::Args;
 
-use crate::error::{Error, Problem};
-use crate::os::fs::{Base, FileState, Found};
+use crate::error::{Error, ErrorKind, Problem};
+use crate::os::fs::{self, Base, FileState, Ownership};
+use crate::os::git::{Branch, GitError};
 use crate::project::manifest::{Entry, Kind};
 use crate::secret::SecretBytes;
 use crate::ui::diff::Comparison;
 use crate::ui::status::{Status, StatusRow};
 
-use super::diff::{compare, read_sides, resolve_known_owners};
+use super::decrypt::leads_out;
+use super::diff::{compare, declared_owners, read_file, read_sides};
 use super::open::read_encrypted;
-use super::workspace::{Workspace, attribute_drift};
-use super::{Context, Outcome, in_parallel};
+use super::ownership;
+use super::workspace::Workspace;
+use super::{Context, Outcome, OwnerArgs, in_parallel};
 
 /// Show the state of every entry: one line each, then counts
 ///
@@ -24,6 +27,8 @@ use super::{Context, Outcome, in_parallel};
 pub struct StatusArgs {
     /// Entries, by repository path, path without `.enc`, server path, or glob [default: all]
     pub entries: Vec<String>,
+    #[command(flatten)]
+    owner: OwnerArgs,
     /// Exit with 1 when anything differs
     #[arg(long)]
     check: bool,
@@ -37,9 +42,12 @@ pub fn run(args: &StatusArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let workspace = Workspace::open(cx)?;
     let entries = workspace.select(&args.entries)?;
     let root = workspace.root.as_ref();
+    if root.is_none() && !workspace.is_root_absent() {
+        return Err(workspace.not_the_server().into());
+    }
     let mut status = Status::new(workspace.root_path.display().to_string(), root.is_some());
     let mut problems = Vec::new();
-    let owners = resolve_known_owners(&workspace, &entries);
+    let owners = declared_owners(&entries, args.owner, &mut problems);
     let states = in_parallel(&entries, workspace.jobs, |entry| {
         state_of(&workspace, root, entry, owners(entry))
     });
@@ -77,7 +85,7 @@ fn state_of(
     workspace: &Workspace,
     root: Option<&Base>,
     entry: &Entry,
-    owner: crate::os::fs::Ownership,
+    owner: Ownership,
 ) -> Result<(&'static str, String), Problem> {
     let Some(root) = root else {
         // Not the server: only the repository's side can be told.
@@ -105,9 +113,10 @@ fn state_of(
     );
     let mut detail = server
         .as_ref()
-        .map(|(state, _)| attribute_drift(state, owner, entry.mode))
+        .map(|(state, _)| ownership::drift(state, owner, entry.mode))
         .unwrap_or_default();
     let state = match &comparison {
+        Comparison::Same if !detail.is_empty() => "attributes",
         Comparison::Same => "in-sync",
         Comparison::Differs(differences) if differences.is_layout_only => "layout-only",
         Comparison::Differs(differences) => {
@@ -126,55 +135,47 @@ fn read_plain(
     path: &str,
     entry: &Entry,
 ) -> Result<Option<(FileState, SecretBytes)>, Problem> {
-    let name = &entry.repository_path;
     let place = base
         .place(path.as_ref())
-        .map_err(|error| Problem::of(name, error))?;
-    match place.read(u64::MAX) {
-        Found::File(state, content) => Ok(Some((state, content))),
-        Found::Missing => Ok(None),
-        Found::Other(kind) => Err(Problem::of(
-            name,
-            crate::project::error::Refusal::NotRegular { kind },
-        )),
-        Found::TooLarge(bytes) => Err(Problem::of(
-            name,
-            crate::project::error::Refusal::TooLarge {
-                bytes,
-                limit: u64::MAX,
-            },
-        )),
-        Found::Unreadable(source) => Err(Problem::of(
-            name,
-            crate::error::ErrorKind::Unreadable {
-                path: place.path(),
-                source,
-            },
-        )),
-    }
+        .map_err(|error| leads_out(&entry.repository_path, error))?;
+    let shown = place.path();
+    read_file(&place, entry, shown)
 }
 
 /// Adds what git knows: files not committed, not pushed, an upstream that is ahead.
 fn add_git(workspace: &Workspace, entries: &[&Entry], status: &mut Status) -> Result<(), Problem> {
-    let Some(checkout) = workspace.checkout().map_err(Problem::new)? else {
+    let failed = |error: ErrorKind| {
+        Problem::new(error).with_help("`git status` in the repository shows what is wrong with it")
+    };
+    let Some(checkout) = workspace.checkout().map_err(failed)? else {
         return Ok(());
     };
-    let upstream = checkout.upstream().map_err(Problem::new)?;
+    let branch = checkout.branch().map_err(|error| failed(error.into()))?;
     for (entry, row) in entries.iter().zip(&mut status.entries) {
         if entry.kind != Kind::Secret {
             continue;
         }
         let file = workspace.repository_file(entry);
-        if crate::os::fs::exists(&file) {
-            row.uncommitted = !checkout.is_committed(&file).map_err(Problem::new)?;
-        }
-        if let Some(upstream) = &upstream {
-            row.unpushed = !checkout.is_pushed(&file, upstream).map_err(Problem::new)?;
+        let told = || -> Result<(bool, bool), GitError> {
+            // In the folder but not in the index: the next commit would not hold it.
+            let is_committed = checkout.is_committed(&file)? && checkout.is_tracked(&file)?;
+            let is_pushed = match &branch {
+                Branch::Following(upstream) => checkout.is_pushed(&file, upstream)?,
+                _ => true,
+            };
+            Ok((!is_committed, !is_pushed))
+        };
+        if fs::is_file(&file) {
+            (row.uncommitted, row.unpushed) = told().map_err(|error| failed(error.into()))?;
         }
     }
-    if let Some(upstream) = upstream {
-        status.upstream_ahead = upstream.behind;
-        status.upstream = Some(upstream.name);
+    match branch {
+        Branch::Detached => status.push_note = Some("detached"),
+        Branch::WithoutUpstream => status.push_note = Some("no-upstream"),
+        Branch::Following(upstream) => {
+            status.upstream_ahead = upstream.behind;
+            status.upstream = Some(upstream.name);
+        }
     }
     Ok(())
 }

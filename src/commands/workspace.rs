@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::error::{Error, ErrorKind, Problem};
 use crate::keys::age::{Keyring, Sources};
-use crate::os::fs::{self, Base, FileState, Ownership};
-use crate::os::git::Checkout;
+use crate::os::fs::{self, Base, FolderState, Place};
+use crate::os::git::{self, Checkout};
 use crate::os::state::StateDir;
-use crate::os::users::{self, Database};
 use crate::project::error::Refusal;
 use crate::project::manifest::{Entry, Kind, Located, MANIFEST_FILE, Manifest};
 use crate::rules::{RULES_FILE, Rules, RulesError};
 
 use super::Context;
+use super::hints::{self, Hints};
 
 /// Everything a command needs to know of repository and server.
 pub struct Workspace {
@@ -34,8 +34,12 @@ pub struct Workspace {
     pub state: Option<StateDir>,
     /// How many entries are worked on at once.
     pub jobs: usize,
+    /// Proposed command lines.
+    pub hints: Hints,
+    root_state: FolderState,
     cwd: PathBuf,
     identity_files: Vec<PathBuf>,
+    git_folders: Mutex<HashMap<PathBuf, bool>>,
     checkout: OnceLock<Option<Checkout>>,
     rules: Mutex<HashMap<PathBuf, Option<Arc<FoundRules>>>>,
 }
@@ -62,20 +66,25 @@ impl Workspace {
             action: "read",
             source,
         };
-        let bytes = fs::read(&manifest_path).map_err(read_failed)?;
+        let bytes = fs::read_regular(&manifest_path).map_err(|error| {
+            Problem::new(read_failed(error)).with_help("name the manifest with `-m FILE`")
+        })?;
         let shown = shown_path(&cx.env.cwd, &manifest_path);
         let text = String::from_utf8(bytes)
             .map_err(|_| ErrorKind::Option(format!("{shown}: not UTF-8 text")))?;
         let manifest = Manifest::parse(&text, &shown).map_err(|error| {
-            Problem::new(error)
-                .with_help(format!("edit {shown}; `secrets list` shows what it means"))
+            Problem::new(error).with_help(format!("mend these lines of {shown}"))
         })?;
         let folder = manifest_path.parent().unwrap_or(Path::new("/"));
         let repository = Base::open(folder)?;
         let root_path = root_path(cx, &manifest, folder);
-        let root = fs::is_folder(&root_path)
-            .then(|| Base::open(&root_path))
-            .transpose()?;
+        let (root, root_state) = match fs::folder_state(&root_path) {
+            FolderState::Present => match Base::open(&root_path) {
+                Ok(root) => (Some(root), FolderState::Present),
+                Err(error) => (None, FolderState::Unusable(error.to_string())),
+            },
+            other => (None, other),
+        };
 
         let manifest_identity = manifest
             .identity
@@ -87,6 +96,12 @@ impl Workspace {
             .iter()
             .map(|path| cx.env.absolute(path))
             .collect();
+        if let Some(absent) = explicit.iter().find(|path| !fs::exists(path)) {
+            let message = format!("-i {}: there is no such file", absent.display());
+            return Err(Problem::new(ErrorKind::Option(message))
+                .with_help("name an identity file that exists")
+                .into());
+        }
         let keyring = Keyring::load(
             &cx.env,
             &Sources {
@@ -107,6 +122,7 @@ impl Workspace {
             .filter_map(|path| fs::canonical(path))
             .collect();
 
+        let hints = Hints::new(&cx.global, &cx.env, repository.path());
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         Ok(Self {
             manifest,
@@ -117,8 +133,11 @@ impl Workspace {
             keyring,
             state: StateDir::locate(&cx.env),
             jobs: cx.global.jobs.map_or(processors, usize::from),
+            hints,
+            root_state,
             cwd: cx.env.cwd.clone(),
             identity_files,
+            git_folders: Mutex::new(HashMap::new()),
             checkout: OnceLock::new(),
             rules: Mutex::new(HashMap::new()),
         })
@@ -138,9 +157,10 @@ impl Workspace {
                         closest: Some(name),
                         ..
                     } => {
-                        format!("did you mean `{name}`? `secrets list` shows all entries")
+                        let list = self.hints.ours_for_all("list");
+                        format!("did you mean `{name}`? {list} shows all entries")
                     }
-                    _ => "`secrets list` shows all entries".to_owned(),
+                    _ => format!("{} shows all entries", self.hints.ours_for_all("list")),
                 };
                 Problem::new(error).with_help(help)
             })?;
@@ -164,8 +184,8 @@ impl Workspace {
             Some(entry) if secret.is_empty() && !words.is_empty() => {
                 Err(Problem::of(&entry.repository_path, ErrorKind::PlainRow)
                     .with_help(format!(
-                        "`secrets diff '{}'` compares it",
-                        entry.repository_path
+                        "{} compares it",
+                        self.hints.ours("diff", &entry.repository_path)
                     ))
                     .into())
             }
@@ -205,15 +225,28 @@ impl Workspace {
             .ok_or_else(|| self.not_the_server().into())
     }
 
-    /// Returns the problem that there is no root, or that it does not exist.
+    /// Returns the problem that there is no root, that it does not exist, or cannot be used.
     pub fn not_the_server(&self) -> Problem {
-        if self.root_path.as_os_str().is_empty() {
+        let root = self.root_path.clone();
+        if root.as_os_str().is_empty() {
             return Problem::new(ErrorKind::NoRoot).with_help(
                 "add `root = \"/opt/docker\"` to [defaults], or name it with `--root DIR`",
             );
         }
-        Problem::new(ErrorKind::NotTheServer { root: self.root_path.clone() })
-            .with_help("on another machine name a folder with `--root DIR`; to set up a new server: `secrets decrypt --create-root`")
+        if let FolderState::Unusable(reason) = &self.root_state {
+            let reason = reason.clone();
+            return Problem::new(ErrorKind::RootUnusable { root, reason })
+                .with_help("run as a user who may enter it, or name another with `--root DIR`");
+        }
+        Problem::new(ErrorKind::NotTheServer { root }).with_help(format!(
+            "on another machine name a folder with `--root DIR`; on a new server {} makes it",
+            self.hints.ours_for_all("decrypt --create-root")
+        ))
+    }
+
+    /// Returns whether the root is known to be absent, as on a machine that is not the server.
+    pub fn is_root_absent(&self) -> bool {
+        matches!(self.root_state, FolderState::Absent) && !self.root_path.as_os_str().is_empty()
     }
 
     /// Returns the git checkout around the repository, where there is one that can be read.
@@ -277,151 +310,91 @@ impl Workspace {
         (!same).then_some(stock)
     }
 
-    /// Resolves the declared owners of all entries to numbers and checks that this process may
-    /// give files to them. All problems at once.
-    pub fn resolve_owners(
-        &self,
-        entries: &[&Entry],
-        problems: &mut Vec<Problem>,
-    ) -> HashMap<String, Ownership> {
-        let mut known: HashMap<(bool, String), Option<u32>> = HashMap::new();
-        let mut owners = HashMap::new();
-        for entry in entries {
-            let mut resolve = |database, name: &Option<String>| -> Option<u32> {
-                let name = name.as_ref()?;
-                let is_user = database == Database::Passwd;
-                let id = *known
-                    .entry((is_user, name.clone()))
-                    .or_insert_with(|| users::find_id(database, name));
-                let kind = if is_user { "user" } else { "group" };
-                let problem = match id {
-                    None => ErrorKind::UnknownAccount {
-                        kind,
-                        name: name.clone(),
-                    },
-                    Some(id) if is_user && !users::may_give_to_user(id) => {
-                        ErrorKind::NoRightToGive {
-                            what: format!("{kind} {name}"),
-                        }
-                    }
-                    Some(id) if !is_user && !users::may_give_to_group(id) => {
-                        ErrorKind::NoRightToGive {
-                            what: format!("{kind} {name}"),
-                        }
-                    }
-                    Some(_) => return id,
-                };
-                problems.push(Problem::of(&entry.repository_path, problem).with_help(
-                    "create the account or run as root; `--no-owner` leaves owner and group as the system sets them",
-                ));
-                None
-            };
-            let ownership = Ownership {
-                uid: resolve(Database::Passwd, &entry.owner),
-                gid: resolve(Database::Group, &entry.group),
-            };
-            owners.insert(entry.repository_path.clone(), ownership);
-        }
-        owners
-    }
-
-    /// Resolves the declared owners that exist here, without asking whether files may be given to
-    /// them: for commands that only compare.
-    pub fn resolve_known(&self, entries: &[&Entry]) -> HashMap<String, Ownership> {
-        let mut known: HashMap<(bool, String), Option<u32>> = HashMap::new();
-        let mut find = |database, name: &Option<String>| {
-            let name = name.clone()?;
-            let is_user = database == Database::Passwd;
-            *known
-                .entry((is_user, name.clone()))
-                .or_insert_with(|| users::find_id(database, &name))
-        };
-        entries
-            .iter()
-            .map(|entry| {
-                let uid = find(Database::Passwd, &entry.owner);
-                let gid = find(Database::Group, &entry.group);
-                (entry.repository_path.clone(), Ownership { uid, gid })
-            })
-            .collect()
-    }
-
-    /// Checks that a plaintext may be placed at an entry's target: not over an identity, the
-    /// manifest, or a file that git tracks.
+    /// Checks that a plaintext may be placed at an entry's target, links resolved: not in a git
+    /// folder, not over an identity, the manifest, or a file that git tracks.
     ///
     /// # Errors
     /// The problem, with the entry's name.
-    pub fn check_target(&self, entry: &Entry, root: &Base) -> Result<(), Problem> {
-        let path = root.path().join(&entry.server_path);
-        let real = fs::canonical(&path).unwrap_or_else(|| path.clone());
-        if self.identity_files.contains(&real) {
-            return Err(
-                Problem::of(&entry.repository_path, ErrorKind::IdentityTarget { path })
-                    .with_help("give the row another server path in the manifest"),
-            );
+    pub fn check_target(&self, entry: &Entry, place: &Place) -> Result<(), Problem> {
+        let name = &entry.repository_path;
+        let another = "give the row another server path in the manifest";
+        let path = place.path();
+        if self.is_in_git_folder(&path) {
+            return Err(Problem::of(name, ErrorKind::GitTarget { path }).with_help(another));
         }
-        let is_own_file =
-            fs::canonical(&self.manifest_path).is_some_and(|manifest| manifest == real);
-        let is_tracked = match self.checkout() {
-            Ok(Some(checkout)) if real.starts_with(checkout.top()) => checkout
-                .is_tracked(&real)
-                .map_err(|error| Problem::of(&entry.repository_path, error))?,
-            Ok(_) => false,
-            Err(error) => return Err(Problem::of(&entry.repository_path, error)),
-        };
-        if is_own_file || is_tracked {
-            let shown = entry.server_path.clone();
+        if self.identity_files.contains(&path) {
+            return Err(Problem::of(name, ErrorKind::IdentityTarget { path }).with_help(another));
+        }
+        let is_manifest =
+            fs::canonical(&self.manifest_path).is_some_and(|manifest| manifest == path);
+        if is_manifest || self.is_tracked(entry, &path)? {
+            let shown = hints::quoted(&path.to_string_lossy());
             return Err(Problem::of(
-                &entry.repository_path,
+                name,
                 Refusal::TrackedTarget {
-                    path: real.display().to_string(),
+                    path: shown.clone(),
                 },
             )
             .with_help(format!(
-                "`git rm --cached '{shown}'` and ignore it, or give the row another server path"
+                "{another}, or `git rm --cached -- {shown}` and ignore it"
             )));
         }
         Ok(())
     }
-}
 
-/// Returns owner and group that a replaced file would lose because this process may not keep
-/// them.
-pub fn lost_owner(state: &FileState, declared: Ownership) -> Option<String> {
-    if declared.uid.is_none() && !users::may_give_to_user(state.uid) {
-        return Some(format!(
-            "its user {}",
-            users::name_of(Database::Passwd, state.uid)
-        ));
-    }
-    if declared.gid.is_none() && !users::may_give_to_group(state.gid) {
-        return Some(format!(
-            "its group {}",
-            users::name_of(Database::Group, state.gid)
-        ));
-    }
-    None
-}
-
-/// Says in words what of owner, group and mode differs from what is declared.
-pub fn attribute_drift(state: &FileState, owner: Ownership, mode: Option<u32>) -> Vec<String> {
-    let mut drift = Vec::new();
-    let mut account = |word: &str, database, have: u32, want: Option<u32>| {
-        if let Some(want) = want.filter(|&want| want != have) {
-            let name = |id| users::name_of(database, id);
-            drift.push(format!(
-                "{word} is {}, should be {}",
-                name(have),
-                name(want)
-            ));
+    /// Returns whether git tracks a path, links resolved.
+    ///
+    /// # Errors
+    /// When the checkout cannot be read.
+    pub fn is_tracked(&self, entry: &Entry, path: &Path) -> Result<bool, Problem> {
+        let failed = |error: ErrorKind| {
+            Problem::of(&entry.repository_path, error)
+                .with_help("`git status` in the repository shows what is wrong with it")
+        };
+        match self.checkout().map_err(failed)? {
+            Some(checkout) if path.starts_with(checkout.top()) => checkout
+                .is_tracked(path)
+                .map_err(|error| failed(error.into())),
+            _ => Ok(false),
         }
-    };
-    account("owner", Database::Passwd, state.uid, owner.uid);
-    account("group", Database::Group, state.gid, owner.gid);
-    if let Some(mode) = mode.filter(|&mode| mode != state.mode) {
-        drift.push(format!("mode is {:04o}, should be {mode:04o}", state.mode));
     }
-    drift
+
+    /// Returns whether a path lies where git keeps its data; remembered by folder.
+    fn is_in_git_folder(&self, path: &Path) -> bool {
+        let folder = path.parent().unwrap_or(path).to_owned();
+        let mut known = self
+            .git_folders
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        *known
+            .entry(folder)
+            .or_insert_with(|| git::is_inside_git_folder(path))
+    }
+
+    /// Finds entries that lead to one file on the server through links. Every entry of the
+    /// manifest counts; problems are told for `entries`.
+    pub fn check_distinct(&self, entries: &[&Entry], problems: &mut Vec<Problem>) {
+        let Some(root) = &self.root else { return };
+        let mut owners: HashMap<PathBuf, Vec<&Entry>> = HashMap::new();
+        for entry in &self.manifest.entries {
+            if let Ok(place) = root.place(entry.server_path.as_ref()) {
+                owners.entry(place.path()).or_default().push(entry);
+            }
+        }
+        for entry in entries {
+            let shared = owners
+                .values()
+                .find(|group| group.len() > 1 && group.contains(entry));
+            if let Some(other) = shared.and_then(|group| group.iter().find(|other| *other != entry))
+            {
+                let other = other.repository_path.clone();
+                problems.push(
+                    Problem::of(&entry.repository_path, ErrorKind::SameTarget { other })
+                        .with_help("remove one of the two rows, or the link"),
+                );
+            }
+        }
+    }
 }
 
 fn find_manifest(cx: &Context) -> Result<PathBuf, Error> {
@@ -478,11 +451,18 @@ fn shown_path(cwd: &Path, path: &Path) -> String {
 
 fn read_rules(folder: &Path) -> Option<FoundRules> {
     let path = folder.join(RULES_FILE);
-    let bytes = fs::read(&path).ok()?;
-    let text = String::from_utf8_lossy(&bytes);
+    if !fs::is_there(&path) {
+        return None;
+    }
+    let rules = match fs::read_regular(&path) {
+        Ok(bytes) => Rules::parse(&String::from_utf8_lossy(&bytes)),
+        Err(error) => Err(RulesError::Unreadable {
+            reason: error.to_string(),
+        }),
+    };
     Some(FoundRules {
         path,
         folder: folder.to_owned(),
-        rules: Rules::parse(&text),
+        rules,
     })
 }

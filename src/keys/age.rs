@@ -29,6 +29,8 @@ const RECIPIENT_VARIABLE: &str = "SOPS_AGE_RECIPIENT";
 struct Identity {
     recipient: String,
     key: x25519::Identity,
+    /// The file it came from, where stock programs would not look there by themselves.
+    own_file: Option<PathBuf>,
 }
 
 /// Where identities may come from.
@@ -67,7 +69,7 @@ impl Keyring {
         };
         if !sources.explicit.is_empty() {
             for path in sources.explicit {
-                keyring.add_file("-i", path);
+                keyring.add_file("-i", path, Known::OnlyHere);
             }
             return keyring;
         }
@@ -78,7 +80,7 @@ impl Keyring {
             None => keyring.looked_at.push("SOPS_AGE_KEY: not set".to_owned()),
         }
         match env.path_var("SOPS_AGE_KEY_FILE") {
-            Some(path) => keyring.add_file("SOPS_AGE_KEY_FILE", &path),
+            Some(path) => keyring.add_file("SOPS_AGE_KEY_FILE", &path, Known::Everywhere),
             None => keyring
                 .looked_at
                 .push("SOPS_AGE_KEY_FILE: not set".to_owned()),
@@ -96,16 +98,21 @@ impl Keyring {
                 .push(format!("{COMMAND_VARIABLE}: not set")),
         }
         if let Some(config) = env.config_dir() {
-            keyring.add_file("the user's key file", &config.join("sops/age/keys.txt"));
+            keyring.add_file(
+                "the user's key file",
+                &config.join("sops/age/keys.txt"),
+                Known::Everywhere,
+            );
         }
         if let Some(path) = sources.manifest {
-            keyring.add_file("`identity` of the manifest", path);
+            keyring.add_file("`identity` of the manifest", path, Known::OnlyHere);
         }
         keyring
     }
 
-    fn add_file(&mut self, source: &str, path: &Path) {
+    fn add_file(&mut self, source: &str, path: &Path, known: Known) {
         let source = format!("{source}: {}", path.display());
+        let before = self.identities.len();
         match os::fs::read(path) {
             Ok(bytes) => self.add_text(&source, SecretBytes::new(bytes).expose(), Lines::Newline),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -113,6 +120,22 @@ impl Keyring {
             }
             Err(error) => self.looked_at.push(format!("{source}: {error}")),
         }
+        if known == Known::OnlyHere {
+            for identity in &mut self.identities[before..] {
+                identity.own_file = Some(path.to_owned());
+            }
+        }
+    }
+
+    /// Returns the identity file that a stock program must be told of to open a file for
+    /// `recipients`; `None` where it finds an identity by itself.
+    pub fn file_to_name(&self, recipients: &[&str]) -> Option<&Path> {
+        let fits = |identity: &&Identity| recipients.contains(&identity.recipient.as_str());
+        let mut fitting = self.identities.iter().filter(fits);
+        let first = fitting.next()?.own_file.as_deref()?;
+        fitting
+            .all(|identity| identity.own_file.is_some())
+            .then_some(first)
     }
 
     fn add_text(&mut self, source: &str, text: &[u8], lines: Lines) {
@@ -222,6 +245,15 @@ impl Keyring {
     }
 }
 
+/// Whether stock programs look in a place by themselves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// They do.
+    Everywhere,
+    /// Only this program does.
+    OnlyHere,
+}
+
 /// How identities are separated.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Lines {
@@ -261,6 +293,7 @@ fn parse_identities(text: &[u8], lines: Lines) -> (Vec<Identity>, String) {
             identities.push(Identity {
                 recipient: key.to_public().to_string(),
                 key,
+                own_file: None,
             });
         } else if word.starts_with("AGE-PLUGIN-") || word.starts_with("AGE-SECRET-KEY-PQ-1") {
             unsupported += 1;

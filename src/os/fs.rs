@@ -102,9 +102,62 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     std::fs::read(path)
 }
 
+/// Reads a whole file that must be a regular one; a named pipe does not make it wait.
+///
+/// # Errors
+/// The system's reason, or that it is no regular file.
+pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let descriptor = open(path, flags, Mode::empty())?;
+    if let Some(kind) = kind_in_words(&fstat(&descriptor)?) {
+        return Err(io::Error::other(format!(
+            "it is {kind}, not a regular file"
+        )));
+    }
+    let mut content = Vec::new();
+    File::from(descriptor).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// What a path that should be a folder is.
+#[derive(Debug)]
+pub enum FolderState {
+    /// Nothing is there.
+    Absent,
+    /// A folder that can be looked at.
+    Present,
+    /// Something else, or nothing can be told; why, in words.
+    Unusable(String),
+}
+
+/// Looks at a path that should be a folder, following links.
+pub fn folder_state(path: &Path) -> FolderState {
+    match path.metadata() {
+        Ok(found) if found.is_dir() => FolderState::Present,
+        Ok(_) => FolderState::Unusable("it is not a folder".to_owned()),
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_ok() =>
+        {
+            FolderState::Unusable("it is a link to nothing".to_owned())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => FolderState::Absent,
+        Err(error) => FolderState::Unusable(error.to_string()),
+    }
+}
+
 /// Returns the path with all links resolved; `None` where it does not exist.
 pub fn canonical(path: &Path) -> Option<PathBuf> {
     path.canonicalize().ok()
+}
+
+/// Returns whether something stands at `path`, a link counted as such.
+pub fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// Returns whether `path` is a regular file, links not followed.
+pub fn is_file(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|found| found.is_file())
 }
 
 /// Returns whether `path` is a folder, following links.
@@ -339,6 +392,17 @@ impl Place {
         }
     }
 
+    /// Opens the file that was seen for reading.
+    ///
+    /// # Errors
+    /// `Changed` when it is another one now.
+    pub fn reopen(&self, seen: &FileState) -> Result<File, FsError> {
+        match self.open_existing(OFlags::RDONLY) {
+            Ok((file, state)) if state == *seen => Ok(file),
+            _ => Err(FsError::Changed { path: self.path() }),
+        }
+    }
+
     /// Looks at what stands there without reading it. `Found::File` then has no content.
     pub fn look(&self) -> Found {
         if !self.missing.is_empty() {
@@ -388,39 +452,57 @@ impl Place {
         }
     }
 
-    /// Creates the folders that are missing, `0755`, each with `owner` where given. Returns the
-    /// paths made, outermost first.
+    /// Returns every path that [`Place::create_parents`] and [`Staged::write`] may make under the
+    /// name `temporary`, for the journal.
+    pub fn staging_paths(&self, temporary: &OsStr) -> Vec<PathBuf> {
+        let mut folder = self.folder.clone();
+        let mut paths = vec![folder.join(temporary)];
+        for part in &self.missing {
+            folder.push(part);
+            paths.push(folder.join(temporary));
+        }
+        paths
+    }
+
+    /// Creates the folders that are missing, `0755`, each with `owner` where given. Each is made
+    /// under the name `temporary` and gets its own name when owner and mode are set. The paths made
+    /// are added to `made`, outermost first, also when a later one fails.
     ///
     /// # Errors
     /// `Io`.
-    pub fn create_parents(&mut self, owner: Ownership) -> Result<Vec<PathBuf>, FsError> {
-        let mut made = Vec::new();
+    pub fn create_parents(
+        &mut self,
+        owner: Ownership,
+        temporary: &OsStr,
+        made: &mut Vec<PathBuf>,
+    ) -> Result<(), FsError> {
         for part in std::mem::take(&mut self.missing) {
             let path = self.folder.join(&part);
-            match mkdirat(&*self.directory, &part, Mode::from_raw_mode(0o700)) {
-                Ok(()) => made.push(path.clone()),
+            let enter = || {
+                openat(
+                    &*self.directory,
+                    &part,
+                    OFlags::RDONLY | DIRECTORY,
+                    Mode::empty(),
+                )
+            };
+            let directory = match enter() {
                 // Another file of this run needed the same folder.
-                Err(Errno::EXIST) => {}
-                Err(error) => return Err(failed(&path, "create the folder")(error)),
-            }
-            let directory = openat(
-                &*self.directory,
-                &part,
-                OFlags::RDONLY | DIRECTORY,
-                Mode::empty(),
-            )
-            .map_err(failed(&path, "enter the folder"))?;
-            if made.last() == Some(&path) {
-                owner
-                    .apply(directory.as_fd())
-                    .map_err(failed(&path, "set the owner"))?;
-                fchmod(&directory, Mode::from_raw_mode(0o755))
-                    .map_err(failed(&path, "set the mode"))?;
-            }
+                Ok(directory) => directory,
+                Err(Errno::NOENT) => {
+                    if make_folder(&self.directory, temporary, &part, owner)
+                        .map_err(failed(&path, "create the folder"))?
+                    {
+                        made.push(path.clone());
+                    }
+                    enter().map_err(failed(&path, "enter the folder"))?
+                }
+                Err(error) => return Err(failed(&path, "enter the folder")(error)),
+            };
             self.directory = Arc::new(directory);
             self.folder = path;
         }
-        Ok(made)
+        Ok(())
     }
 
     /// Returns owner and group of the folder the file stands in.
@@ -463,6 +545,36 @@ impl Place {
         fchmod(&file, Mode::from_raw_mode(mode)).map_err(failed(&path, "set the mode"))?;
         file.sync_all().map_err(failed(&path, "write to disk"))
     }
+}
+
+/// Makes a folder that is complete when it appears under its name. Returns whether it was made;
+/// somebody else may have been faster.
+fn make_folder(
+    parent: &OwnedFd,
+    temporary: &OsStr,
+    name: &OsStr,
+    owner: Ownership,
+) -> Result<bool, Errno> {
+    mkdirat(parent, temporary, Mode::from_raw_mode(0o700))?;
+    let complete = || {
+        let directory = openat(parent, temporary, OFlags::RDONLY | DIRECTORY, Mode::empty())?;
+        owner.apply(directory.as_fd())?;
+        fchmod(&directory, Mode::from_raw_mode(0o755))?;
+        match renameat_with(parent, temporary, parent, name, RenameFlags::NOREPLACE) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                renameat(parent, temporary, parent, name)
+            }
+            renamed => renamed,
+        }
+    };
+    complete().map(|()| true).or_else(|error| {
+        let _ = unlinkat(parent, temporary, AtFlags::REMOVEDIR);
+        if error == Errno::EXIST {
+            Ok(false)
+        } else {
+            Err(error)
+        }
+    })
 }
 
 /// Returns what a file is when it is not a regular one.
@@ -897,7 +1009,7 @@ impl InPlace {
     }
 }
 
-/// Removes a staging file of an earlier run: only a regular file with a staging name. Returns
+/// Removes a staging file or folder of an earlier run: only what has a staging name. Returns
 /// whether there was one.
 ///
 /// # Errors
@@ -915,11 +1027,13 @@ pub fn remove_staging_file(path: &Path) -> Result<bool, FsError> {
         Err(Errno::NOENT) => return Ok(false),
         Err(error) => return Err(failed(folder, "enter the folder")(error)),
     };
-    match statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) if kind_in_words(&stat).is_none() => {}
+    let flags = match statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) if kind_in_words(&stat).is_none() => AtFlags::empty(),
+        // A folder that never got its name; one that holds something is not removed.
+        Ok(stat) if kind_in_words(&stat) == Some("a directory") => AtFlags::REMOVEDIR,
         _ => return Ok(false),
-    }
-    unlinkat(&directory, name, AtFlags::empty()).map_err(failed(path, "remove"))?;
+    };
+    unlinkat(&directory, name, flags).map_err(failed(path, "remove"))?;
     Ok(true)
 }
 
@@ -934,6 +1048,27 @@ pub fn create_folder(path: &Path, mode: u32) -> Result<(), FsError> {
     builder
         .create(path)
         .map_err(failed(path, "create the folder"))
+}
+
+/// Creates a private folder, or makes sure that one that exists is ours alone.
+///
+/// # Errors
+/// `Io`, also when it belongs to another user.
+pub fn own_folder(path: &Path) -> Result<(), FsError> {
+    create_folder(path, 0o700)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = open(path, flags, Mode::empty()).map_err(failed(path, "open the folder"))?;
+    let stat = fstat(&directory).map_err(failed(path, "look at the folder"))?;
+    if stat.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(failed(path, "use the folder")(io::Error::other(
+            "it belongs to another user",
+        )));
+    }
+    if FileState::of(&stat).mode & 0o077 != 0 {
+        fchmod(&directory, Mode::from_raw_mode(0o700))
+            .map_err(failed(path, "make the folder private"))?;
+    }
+    Ok(())
 }
 
 /// Removes a folder made by this run, if nothing else was put into it meanwhile.

@@ -26,6 +26,17 @@ enum Reader {
     Program { owner: (u32, u32) },
 }
 
+/// Where `HEAD` stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Branch {
+    /// On no branch: nothing can be said about pushing.
+    Detached,
+    /// On a branch without upstream: nothing can be said about pushing.
+    WithoutUpstream,
+    /// On a branch that follows another.
+    Following(Upstream),
+}
+
 /// How the branch stands to its upstream, as of the last fetch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
@@ -161,11 +172,11 @@ impl Checkout {
         }
     }
 
-    /// Returns how the current branch stands to its upstream; `None` where it has none.
+    /// Returns how the current branch stands to its upstream.
     ///
     /// # Errors
     /// When the history cannot be read.
-    pub fn upstream(&self) -> Result<Option<Upstream>, GitError> {
+    pub fn branch(&self) -> Result<Branch, GitError> {
         match &self.reader {
             Reader::Library(repository) => {
                 let repository = repository
@@ -176,8 +187,11 @@ impl Checkout {
             Reader::Program { .. } => {
                 let text =
                     |bytes: Vec<u8>| String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned();
+                if self.git(&["symbolic-ref", "--quiet", "HEAD"]).is_err() {
+                    return Ok(Branch::Detached);
+                }
                 let Ok(name) = self.git(&["rev-parse", "--abbrev-ref", "@{upstream}"]) else {
-                    return Ok(None);
+                    return Ok(Branch::WithoutUpstream);
                 };
                 let counts =
                     self.git(&["rev-list", "--left-right", "--count", "HEAD...@{upstream}"])?;
@@ -190,7 +204,7 @@ impl Checkout {
                     .map(text)
                     .unwrap_or_default();
                 let (ahead, behind) = (counts.next().unwrap_or(0), counts.next().unwrap_or(0));
-                Ok(Some(Upstream {
+                Ok(Branch::Following(Upstream {
                     name: text(name),
                     ahead,
                     behind,
@@ -236,6 +250,19 @@ impl Checkout {
     }
 }
 
+/// Returns whether a path lies in the folder where git keeps a repository's data (`.git`, a bare
+/// repository, a separate git folder), whatever it is called. Links must be resolved already.
+pub fn is_inside_git_folder(path: &Path) -> bool {
+    path.ancestors().any(|folder| {
+        folder
+            .file_name()
+            .is_some_and(|name| name.eq_ignore_ascii_case(".git"))
+            || (folder.join("HEAD").is_file()
+                && folder.join("objects").is_dir()
+                && folder.join("refs").is_dir())
+    })
+}
+
 fn blob_at(repository: &Repository, revision: &str, path: &Path) -> Result<Option<Oid>, GitError> {
     let none_if_absent = |error: git2::Error| match error.code() {
         ErrorCode::NotFound | ErrorCode::UnbornBranch => Ok(None),
@@ -253,21 +280,21 @@ fn blob_at(repository: &Repository, revision: &str, path: &Path) -> Result<Optio
         .or_else(none_if_absent)
 }
 
-fn upstream_of(repository: &Repository) -> Result<Option<Upstream>, GitError> {
-    let Ok(head) = repository.head() else {
-        return Ok(None);
-    };
-    if !head.is_branch() {
-        return Ok(None);
+fn upstream_of(repository: &Repository) -> Result<Branch, GitError> {
+    if repository.head_detached()? {
+        return Ok(Branch::Detached);
     }
+    let Ok(head) = repository.head() else {
+        return Ok(Branch::WithoutUpstream);
+    };
     let (Ok(upstream), Some(here)) = (
         git2::Branch::wrap(head.resolve()?).upstream(),
         head.target(),
     ) else {
-        return Ok(None);
+        return Ok(Branch::WithoutUpstream);
     };
     let Some(there) = upstream.get().target() else {
-        return Ok(None);
+        return Ok(Branch::WithoutUpstream);
     };
     let (ahead, behind) = repository.graph_ahead_behind(here, there)?;
     let base = repository
@@ -280,7 +307,7 @@ fn upstream_of(repository: &Repository) -> Result<Option<Upstream>, GitError> {
         .flatten()
         .unwrap_or("upstream")
         .to_owned();
-    Ok(Some(Upstream {
+    Ok(Branch::Following(Upstream {
         name,
         ahead,
         behind,

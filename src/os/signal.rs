@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM while files are being written.
+//! SIGINT, SIGTERM and SIGHUP while files are being written.
 //!
 //! Reading commands die at once, as the system has it. While a plan is carried out the signals are
 //! only noted, and the run stops at the next moment at which every file is whole.
@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{SigId, flag, low_level};
 
 /// Notes signals from its creation until it is dropped.
@@ -16,7 +16,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Starts noting SIGINT and SIGTERM instead of dying from them.
+    /// Starts noting SIGINT, SIGTERM and SIGHUP instead of dying from them.
     pub fn start() -> Self {
         let received = Arc::new(AtomicUsize::new(0));
         let register = |signal| {
@@ -26,7 +26,7 @@ impl Watch {
                 usize::try_from(signal).unwrap_or(0),
             )
         };
-        let registered = [SIGINT, SIGTERM]
+        let registered = [SIGINT, SIGTERM, SIGHUP]
             .into_iter()
             .filter_map(|signal| register(signal).ok())
             .collect();

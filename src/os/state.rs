@@ -35,7 +35,11 @@ impl StateDir {
             path
         } else if rustix::process::geteuid().is_root() {
             PathBuf::from("/var/lib/secrets")
-        } else if let Some(path) = env.path_var("XDG_STATE_HOME") {
+        } else if let Some(path) = env
+            .var("XDG_STATE_HOME")
+            .map(Path::new)
+            .filter(|path| path.is_absolute())
+        {
             path.join("secrets")
         } else {
             env.home()?.join(".local/state/secrets")
@@ -48,8 +52,9 @@ impl StateDir {
     /// # Errors
     /// `Io` when the directory cannot be written.
     pub fn begin_journal(&self, staging_files: &[PathBuf]) -> Result<Journal, FsError> {
+        fs::own_folder(&self.path)?;
         let folder = self.path.join("journal");
-        fs::create_folder(&folder, 0o700)?;
+        fs::own_folder(&folder)?;
         let mut lines = Vec::new();
         for path in staging_files {
             lines.extend_from_slice(path.as_os_str().as_bytes());
@@ -118,6 +123,13 @@ impl StateDir {
         self.keep(label, now, &mut &encrypted[..])
     }
 
+    /// Removes a backup that turned out not to be needed: nothing was replaced.
+    pub fn drop_backup(&self, path: &Path) {
+        if path.starts_with(self.path.join("backups")) {
+            drop(fs::remove(path));
+        }
+    }
+
     /// Keeps a copy of an encrypted file, without reading it into memory, and returns its path.
     ///
     /// # Errors
@@ -132,8 +144,9 @@ impl StateDir {
     }
 
     fn keep(&self, label: &str, now: &str, content: &mut dyn Read) -> Result<PathBuf, FsError> {
+        fs::own_folder(&self.path)?;
         let folder = self.path.join("backups");
-        fs::create_folder(&folder, 0o700)?;
+        fs::own_folder(&folder)?;
         let plain = |c: char| {
             if c.is_ascii_alphanumeric() || ".-_".contains(c) {
                 c

@@ -180,7 +180,8 @@ fn content_in_words(repository: &[u8], server: &[u8]) -> String {
         count(similar::ChangeTag::Insert),
         count(similar::ChangeTag::Delete),
     );
-    format!("(content: {added} lines added, {removed} removed)")
+    let lines = if added == 1 { "line" } else { "lines" };
+    format!("(content: {added} {lines} added, {removed} removed)")
 }
 
 #[cfg(test)]
@@ -210,7 +211,7 @@ mod tests {
     #[test]
     fn files_without_keys_are_compared_as_a_whole() {
         let text = between(b"a\nb\n", b"a\nc\n", false).summary();
-        assert_eq!(text, "~ (content: 1 lines added, 1 removed)");
+        assert_eq!(text, "~ (content: 1 line added, 1 removed)");
         let bytes = between(b"\0a", b"\0ab", false).summary();
         assert_eq!(
             bytes,

@@ -97,7 +97,7 @@ pub enum Refusal {
     Empty,
     /// A value in quotes that goes on over further lines.
     #[error(
-        "line {line}: the quoted value of `{key}` goes on over further lines, of which stock dotenv SOPS would take parts for key names and store them in clear"
+        "line {line}: the value of `{key}` goes on over further lines, of which stock dotenv SOPS would take parts for key names and store them in clear"
     )]
     MultiLineValue {
         /// Line where it begins.

@@ -1,7 +1,8 @@
 //! Lines of an environment file as its readers understand them, for naming keys.
 //!
-//! Not the format SOPS stores (that one has no quotes): a tolerant reading in which a quoted value
-//! may go on over lines, so that no line of a private key is ever taken for a key name and shown.
+//! Not the format SOPS stores (that one has no quotes): a cautious reading in which a value may go
+//! on over lines (quotes, a PEM block, wrapped base64, a backslash at the end), so that no line of
+//! a private key is taken for a key name and shown.
 
 use std::ops::Range;
 
@@ -25,56 +26,179 @@ pub enum Item<'a> {
 
 /// Splits an environment file into items; blank lines are left out.
 pub fn items(text: &[u8]) -> Vec<Item<'_>> {
-    let lines = line_ranges(text);
+    let lines = Lines::of(text);
     let mut items = Vec::new();
     let mut index = 0;
     while index < lines.len() {
-        let line = &text[lines[index].clone()];
+        let line = lines.get(index);
         let trimmed = line.trim_ascii();
+        let mut last = index;
         if let [b'#', rest @ ..] = trimmed {
             items.push(Item::Comment(rest));
         } else if let Some((key, start)) = split_key(line) {
-            let last = closing_line(text, &lines, index, start).unwrap_or(index);
-            let value = &text[lines[index].start + start..lines[last].end];
+            last = lines.last_of_value(index, start);
+            let value = &text[lines.ranges[index].start + start..lines.ranges[last].end];
             items.push(Item::Assignment {
                 key,
                 line: index + 1,
                 value,
             });
-            index = last;
         } else if !trimmed.is_empty() {
-            items.push(Item::Other(line));
+            last = lines.pem_end(index, line).unwrap_or(index);
+            items.push(Item::Other(
+                &text[lines.ranges[index].start..lines.ranges[last].end],
+            ));
         }
-        index += 1;
+        index = last + 1;
     }
     items
 }
 
-/// Finds the first quoted value that goes on over further lines: its line, from 1, and its key.
+/// Finds the first value that goes on over further lines in a way that the line format of SOPS
+/// would tear apart: its line, from 1, and its key.
 pub fn first_multi_line_value(text: &[u8]) -> Option<(usize, &str)> {
-    let lines = line_ranges(text);
-    lines.iter().enumerate().find_map(|(index, range)| {
-        let line = &text[range.clone()];
-        let (key, start) = split_key(line)?;
-        closing_line(text, &lines, index, start).map(|_| (index + 1, key))
+    let lines = Lines::of(text);
+    (0..lines.len()).find_map(|index| {
+        let (key, start) = split_key(lines.get(index))?;
+        let value = &lines.get(index)[start..];
+        let goes_on = lines.quote_end(index, value).is_some()
+            || lines.pem_end(index, value).is_some()
+            || lines.base64_end(index, value).is_some();
+        goes_on.then_some((index + 1, key))
     })
 }
 
-fn line_ranges(text: &[u8]) -> Vec<Range<usize>> {
-    let mut at = 0;
-    text.split(|&byte| byte == b'\n')
-        .map(|line| {
-            let start = at;
-            at += line.len() + 1;
-            start..start + line.len()
+/// A text and where its lines are.
+struct Lines<'a> {
+    text: &'a [u8],
+    ranges: Vec<Range<usize>>,
+}
+
+impl<'a> Lines<'a> {
+    fn of(text: &'a [u8]) -> Self {
+        let mut start = 0;
+        let mut ranges = Vec::new();
+        for end in memchr::memchr_iter(b'\n', text).chain([text.len()]) {
+            ranges.push(start..end);
+            start = end + 1;
+        }
+        Self { text, ranges }
+    }
+
+    fn len(&self) -> usize {
+        self.ranges.len()
+    }
+
+    /// Iterates over the lines that a value which begins on line `index` may reach.
+    fn later(&self, index: usize) -> Range<usize> {
+        /// Bounds the work on hostile files; the longest keys have some hundred lines.
+        const MOST_LINES: usize = 4096;
+        index + 1..self.len().min(index + 1 + MOST_LINES)
+    }
+
+    fn get(&self, index: usize) -> &'a [u8] {
+        &self.text[self.ranges[index].clone()]
+    }
+
+    /// Returns the last line of the value that begins on line `index` at offset `start`.
+    fn last_of_value(&self, index: usize, start: usize) -> usize {
+        let value = &self.get(index)[start..];
+        self.quote_end(index, value)
+            .or_else(|| self.pem_end(index, value))
+            .or_else(|| self.base64_end(index, value))
+            .or_else(|| self.backslash_end(index))
+            .unwrap_or(index)
+    }
+
+    /// Returns the later line on which a quoted value closes. A quote that never closes is a
+    /// character like any other.
+    fn quote_end(&self, index: usize, value: &[u8]) -> Option<usize> {
+        let value = value.trim_ascii_start();
+        let (&quote, rest) = value.split_first()?;
+        if !matches!(quote, b'"' | b'\'' | b'`') {
+            return None;
+        }
+        let triple = [quote; 3];
+        if let Some(rest) = value.strip_prefix(&triple) {
+            let closes = |text: &[u8]| memchr::memmem::find(text, &triple).is_some();
+            return if closes(rest) {
+                None
+            } else {
+                self.later(index).find(|&later| closes(self.get(later)))
+            };
+        }
+        if count_unescaped(rest, quote) > 0 {
+            return None;
+        }
+        self.later(index).find(|&later| {
+            let line = self.get(later);
+            // An odd number of quotes ends a value; an even one belongs to a line of its own.
+            !line.trim_ascii_start().starts_with(b"#") && count_unescaped(line, quote) % 2 == 1
         })
-        .collect()
+    }
+
+    /// Returns the line with the end mark of a PEM block that begins in `value`.
+    fn pem_end(&self, index: usize, value: &[u8]) -> Option<usize> {
+        let has = |text: &[u8], mark: &[u8]| memchr::memmem::find(text, mark).is_some();
+        if !has(value, b"-----BEGIN ") || has(value, b"-----END ") {
+            return None;
+        }
+        self.later(index)
+            .find(|&later| has(self.get(later), b"-----END "))
+    }
+
+    /// Returns the last line of base64 that was wrapped: lines of nothing else behind a value that
+    /// ends in a full line of it, the last one padded or shorter.
+    fn base64_end(&self, index: usize, value: &[u8]) -> Option<usize> {
+        /// The shortest line length that programs wrap base64 at.
+        const WRAPPED_AT: usize = 40;
+        let value = value.trim_ascii();
+        let tail = value
+            .iter()
+            .rev()
+            .take_while(|byte| is_base64(**byte))
+            .count();
+        if tail < WRAPPED_AT || value.ends_with(b"=") {
+            return None;
+        }
+        let mut last = None;
+        for later in self.later(index) {
+            let line = self.get(later).trim_ascii();
+            let padding = line.iter().rev().take_while(|&&byte| byte == b'=').count();
+            let body = &line[..line.len() - padding];
+            let is_encoded =
+                !body.is_empty() && body.iter().all(|byte| is_base64(*byte)) && padding <= 2;
+            // Without padding it may be a word of its own, unless it is a full line again.
+            if !is_encoded || (padding == 0 && line.len() < WRAPPED_AT) {
+                break;
+            }
+            last = Some(later);
+            if padding > 0 {
+                break;
+            }
+        }
+        last
+    }
+
+    /// Returns the last line of a value continued by a blank and a backslash at the line's end.
+    fn backslash_end(&self, index: usize) -> Option<usize> {
+        let goes_on = |line: usize| self.get(line).trim_ascii_end().ends_with(b" \\");
+        let mut last = index;
+        while goes_on(last) && last + 1 < self.len() {
+            last += 1;
+        }
+        (last > index).then_some(last)
+    }
+}
+
+fn is_base64(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/'
 }
 
 /// Splits `export KEY=value` into the key and the offset of the value; only names that readers of
-/// environment files accept.
+/// environment files accept, and nothing that looks like the padded end of base64.
 fn split_key(line: &[u8]) -> Option<(&str, usize)> {
-    let equals = line.iter().position(|&byte| byte == b'=')?;
+    let equals = memchr::memchr(b'=', line)?;
     let key = std::str::from_utf8(&line[..equals]).ok()?.trim();
     let key = key.strip_prefix("export ").map_or(key, str::trim_start);
     let key = key.strip_prefix('\u{feff}').unwrap_or(key);
@@ -83,22 +207,21 @@ fn split_key(line: &[u8]) -> Option<(&str, usize)> {
         .next()
         .is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
     let goes_on_well = bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
-    (starts_well && goes_on_well).then_some((key, equals + 1))
+    let is_name = starts_well && goes_on_well && !is_padded_base64(key, &line[equals..]);
+    is_name.then_some((key, equals + 1))
 }
 
-/// Returns the line on which the quoted value that begins on line `first` closes, when that is a
-/// later one. A quote that never closes is a character like any other.
-fn closing_line(text: &[u8], lines: &[Range<usize>], first: usize, start: usize) -> Option<usize> {
-    let value = text[lines[first].clone()][start..].trim_ascii_start();
-    let (&quote, rest) = value.split_first()?;
-    if !matches!(quote, b'"' | b'\'' | b'`') || count_unescaped(rest, quote) > 0 {
-        return None;
-    }
-    (first + 1..lines.len()).find(|&index| {
-        let line = &text[lines[index].clone()];
-        // An odd number of quotes ends a value; an even one belongs to a line of its own.
-        !line.trim_ascii_start().starts_with(b"#") && count_unescaped(line, quote) % 2 == 1
-    })
+/// Returns whether a key and what follows it look like the end of base64: mixed letters and
+/// digits, nothing but padding behind, a length that is a multiple of four.
+fn is_padded_base64(key: &str, rest: &[u8]) -> bool {
+    let rest = rest.trim_ascii_end();
+    let has = |test: fn(&u8) -> bool| key.as_bytes().iter().any(test);
+    matches!(rest, b"=" | b"==")
+        && key.len() >= 8
+        && (key.len() + rest.len()).is_multiple_of(4)
+        && key.bytes().all(is_base64)
+        && has(u8::is_ascii_lowercase)
+        && has(u8::is_ascii_uppercase)
 }
 
 fn count_unescaped(text: &[u8], quote: u8) -> usize {
@@ -134,6 +257,24 @@ mod tests {
             "A=1\nKEY=\"-----BEGIN\nabc=\nDEF=x\n-----END\"\nexport B='2'\n# c\nC=it's\nD=4\n";
         assert_eq!(keys(text), ["A", "KEY", "B", "C", "D"]);
         assert_eq!(first_multi_line_value(text.as_bytes()), Some((2, "KEY")));
+        let text = "A='''\nB=x\nC=y\n'''\nD=\"\"\nE=1\n";
+        assert_eq!(keys(text), ["A", "D", "E"]);
+    }
+
+    #[test]
+    fn lines_of_pem_and_base64_are_no_keys() {
+        let wrapped = "S=pG0mE5Sg6ywQ0b3mVwz0mYx8kCkV1o0mYx8kCkV1o0mYx8kCkV1o0mYx8kCkV1o0\ngVHBWbUpCojq6jZqDM1xQA==\nB=2\n";
+        assert_eq!(keys(wrapped), ["S", "B"]);
+        assert_eq!(first_multi_line_value(wrapped.as_bytes()), Some((1, "S")));
+        let pem = "K=-----BEGIN PRIVATE KEY-----\nMIIE=\nabc=\n-----END PRIVATE KEY-----\nB=2\n-----BEGIN X-----\nq=1\n-----END X-----\n";
+        assert_eq!(keys(pem), ["K", "B"]);
+        assert_eq!(first_multi_line_value(pem.as_bytes()), Some((1, "K")));
+        assert_eq!(
+            keys("gVHBWbUpCojq6jZqDM1xQA==\nEMPTY_KEY=\nCamelCas=\n"),
+            ["EMPTY_KEY", "CamelCas"]
+        );
+        assert_eq!(keys("A=x \\\nB=2\nC=3\n"), ["A", "C"]);
+        assert_eq!(keys("A=C:\\dir\\\nB=2\n"), ["A", "B"]);
     }
 
     #[test]

@@ -163,6 +163,13 @@ impl Manifest {
         )
     }
 
+    /// Returns a text with the recipients that have a name followed by it.
+    pub fn name_recipients_in(&self, text: &str) -> String {
+        self.recipients.iter().fold(text.to_owned(), |text, named| {
+            text.replace(&named.key, &self.name_recipient(&named.key))
+        })
+    }
+
     /// Returns the indices of the entries that `words` name, in manifest order; all of them where
     /// there are no words. A word is a repository path, one without `.enc`, a server path, a glob
     /// over these, or a folder with a final `/`. `located` turns a word into further spellings: the
@@ -568,6 +575,16 @@ impl Reader<'_> {
                     (None, false)
                 }
             };
+            if let Some(key) = &key {
+                // Never repeat the text: it may be the secret half.
+                if !key.starts_with("age1") && !key.starts_with("ssh-") {
+                    let name = name.get_ref();
+                    self.problem(
+                        value.span(),
+                        format!("`{name}`: is not a recipient (the public half, `age1…`)"),
+                    );
+                }
+            }
             if let Some(key) = key {
                 recipients.push(NamedRecipient {
                     name: name.get_ref().to_string(),
@@ -642,7 +659,15 @@ impl Reader<'_> {
             _ => self.text_of(value, name)?,
         };
         let plain = |c: char| c.is_ascii_alphanumeric() || "._-@$".contains(c);
-        if text.is_empty() || text.starts_with('-') || !text.chars().all(plain) {
+        // The largest number means "leave it as it is" to the system.
+        let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+        let too_large = is_number
+            && text.parse::<u32>().is_ok_and(|id| id == u32::MAX) | text.parse::<u32>().is_err();
+        if text.is_empty()
+            || text.starts_with('-')
+            || !text.chars().all(plain)
+            || (is_number && too_large)
+        {
             self.problem(
                 value.span(),
                 format!("`{name}` is not the name or number of an account"),

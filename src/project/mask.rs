@@ -35,6 +35,11 @@ impl Mask {
             }
         }
         found.retain(|value| value.len() >= SHORTEST);
+        let spelled: Vec<Vec<u8>> = found
+            .iter()
+            .flat_map(|value| other_spellings(value))
+            .collect();
+        found.extend(spelled);
         let values: Vec<SecretBytes> = found.into_iter().map(SecretBytes::new).collect();
         let finder = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
@@ -75,6 +80,35 @@ impl Mask {
         out.push_str(&text[at..]);
         out
     }
+}
+
+/// Returns a value as URLs, base64 and JSON spell it, where that differs.
+fn other_spellings(value: &[u8]) -> Vec<Vec<u8>> {
+    if value.len() < WORD_ONLY_BELOW || value.len() > 4096 {
+        return Vec::new();
+    }
+    let percent = |keep: &[u8]| -> Vec<u8> {
+        let spell = |&byte: &u8| {
+            if byte.is_ascii_alphanumeric() || keep.contains(&byte) {
+                vec![byte]
+            } else {
+                format!("%{byte:02X}").into_bytes()
+            }
+        };
+        value.iter().flat_map(spell).collect()
+    };
+    let json = serde_json::to_string(&String::from_utf8_lossy(value)).unwrap_or_default();
+    let base64 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD_NO_PAD, value);
+    let spellings = [
+        percent(b"-._~"),
+        percent(b"-._~/:@!$&'()*+,;="),
+        json.trim_matches('"').as_bytes().to_vec(),
+        base64.into_bytes(),
+    ];
+    spellings
+        .into_iter()
+        .filter(|spelling| spelling != value)
+        .collect()
 }
 
 fn collect_env(text: &[u8], found: &mut BTreeSet<Vec<u8>>) {
@@ -130,6 +164,17 @@ fn collect_text(text: &[u8], found: &mut BTreeSet<Vec<u8>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_spellings_are_hidden_too() {
+        let mask = Mask::from_plaintexts([(&b"P=can ary/p\"w\n"[..], true)]);
+        assert_eq!(
+            mask.apply("u:can%20ary%2Fp%22w@h u:can%20ary/p%22w@h"),
+            format!("u:{MASKED}@h u:{MASKED}@h")
+        );
+        assert_eq!(mask.apply("Y2FuIGFyeS9wInc="), format!("{MASKED}="));
+        assert_eq!(mask.apply("\"can ary/p\\\"w\""), format!("\"{MASKED}\""));
+    }
 
     #[test]
     fn known_values_are_hidden_and_words_are_not() {

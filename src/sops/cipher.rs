@@ -6,6 +6,7 @@
 //! [`super::gcm`] in pieces, so that no second buffer of their size is needed.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 
 use aes::Aes256;
 use aes::cipher::KeyInit;
@@ -138,17 +139,38 @@ impl Cipher {
     ) {
         out.extend_from_slice(PREFIX);
         let tag = if plaintext.len() > PIECEWISE_BYTES {
-            self.seal_pieces(plaintext, aad, iv, out)
+            let mut parts = plaintext.chunks(PIECE_BYTES);
+            let sealed = self.seal_pieces(plaintext.len(), aad, iv, out, |piece| {
+                piece.copy_from_slice(parts.next().unwrap_or_default());
+                Ok::<(), Infallible>(())
+            });
+            match sealed {
+                Ok(tag) => tag,
+                Err(never) => match never {},
+            }
         } else {
             self.seal_whole(plaintext, aad, iv, out)
         };
-        out.extend_from_slice(IV_MARK);
-        encode_append(iv, out);
-        out.extend_from_slice(TAG_MARK);
-        encode_append(&tag, out);
-        out.extend_from_slice(TYPE_MARK);
-        out.extend_from_slice(kind.as_bytes());
-        out.push(b']');
+        finish_token(&tag, kind, iv, out);
+    }
+
+    /// Appends the token of a string of `length` bytes that `fill` hands over in pieces, in order;
+    /// it fills its argument completely.
+    ///
+    /// # Errors
+    /// What `fill` returns; `out` then holds a part of a token.
+    pub fn seal_from<E>(
+        &self,
+        length: usize,
+        aad: &[u8],
+        iv: &[u8; IV_BYTES],
+        out: &mut Vec<u8>,
+        fill: impl FnMut(&mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        out.extend_from_slice(PREFIX);
+        let tag = self.seal_pieces(length, aad, iv, out, fill)?;
+        finish_token(&tag, "str", iv, out);
+        Ok(())
     }
 
     fn seal_whole(
@@ -173,23 +195,26 @@ impl Cipher {
         tag.into()
     }
 
-    fn seal_pieces(
+    fn seal_pieces<E>(
         &self,
-        plaintext: &[u8],
+        length: usize,
         aad: &[u8],
         iv: &[u8; IV_BYTES],
         out: &mut Vec<u8>,
-    ) -> [u8; TAG_BYTES] {
+        mut fill: impl FnMut(&mut [u8]) -> Result<(), E>,
+    ) -> Result<[u8; TAG_BYTES], E> {
         let mut gcm = Gcm::new(&self.block, iv, aad);
-        out.reserve(plaintext.len().div_ceil(3) * 4 + 256);
-        let mut piece = SecretBytes::new(Vec::with_capacity(PIECE_BYTES));
-        for part in plaintext.chunks(PIECE_BYTES) {
-            piece.expose_mut().clear();
-            piece.expose_mut().extend_from_slice(part);
-            gcm.encrypt(piece.expose_mut());
-            encode_append(piece.expose(), out);
+        out.reserve(length.div_ceil(3) * 4 + 256);
+        let mut buffer = SecretBytes::new(vec![0; PIECE_BYTES.min(length)]);
+        let mut at = 0;
+        while at < length {
+            let piece = &mut buffer.expose_mut()[..PIECE_BYTES.min(length - at)];
+            fill(piece)?;
+            at += piece.len();
+            gcm.encrypt(piece);
+            encode_append(piece, out);
         }
-        gcm.finish()
+        Ok(gcm.finish())
     }
 
     /// Returns the plaintext of `token`.
@@ -267,6 +292,17 @@ impl Cipher {
             tag,
         })
     }
+}
+
+/// Appends what follows the data of a token.
+fn finish_token(tag: &[u8; TAG_BYTES], kind: &str, iv: &[u8; IV_BYTES], out: &mut Vec<u8>) {
+    out.extend_from_slice(IV_MARK);
+    encode_append(iv, out);
+    out.extend_from_slice(TAG_MARK);
+    encode_append(tag, out);
+    out.extend_from_slice(TYPE_MARK);
+    out.extend_from_slice(kind.as_bytes());
+    out.push(b']');
 }
 
 /// A large token being opened. What it yields is not authentic before [`Pieces::finish`].

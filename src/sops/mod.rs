@@ -16,6 +16,7 @@ pub mod selector;
 pub mod store;
 pub mod value;
 
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::mpsc;
 use std::thread;
@@ -26,9 +27,9 @@ use cipher::{Cipher, IV_BYTES, PIECE_BYTES, PIECEWISE_BYTES, Token};
 use data_key::DataKey;
 use document::{Document, SealedDocument, SealedLeaf};
 use error::DocumentError;
-use mac::Mac;
+use mac::{Mac, MacScope};
 use metadata::Metadata;
-use selector::{SelectionRule, Selector};
+use selector::{Selection, SelectionRule, Selector};
 use store::{Format, Store};
 use value::Value;
 
@@ -154,7 +155,7 @@ fn open_large(
         let (send, receive) = mpsc::channel::<&[u8]>();
         let digest = &mut mac;
         let hasher = thread::Builder::new().spawn_scoped(scope, move || {
-            receive.iter().for_each(|piece| digest.update(piece))
+            receive.iter().for_each(|piece| digest.update(piece));
         });
         for piece in plaintext.expose_mut().chunks_mut(PIECE_BYTES) {
             pieces.read(piece)?;
@@ -294,7 +295,7 @@ fn spawn<'scope, T: Send + 'scope>(
     thread::Builder::new().spawn_scoped(threads, work).ok()
 }
 
-fn digest_of(value: &[u8], scope: mac::MacScope) -> String {
+fn digest_of(value: &[u8], scope: MacScope) -> String {
     let mut mac = Mac::new(scope);
     mac.update(value);
     mac.finish()
@@ -368,46 +369,12 @@ pub fn seal(
     let cipher = Cipher::new(key);
     let now = value::next_change(&metadata.last_modified, now);
     let selection = metadata.selection.clone();
-    let mut selector = Selector::new(&selection);
-    let mut kept = KeptTokens::new(store, reuse);
     let previous = match *reuse {
         Reuse::All(file) | Reuse::Leaves(file, _) | Reuse::Layout(file) => Some(file),
         Reuse::Nothing => None,
     };
-    let plans: Vec<(bool, LeafPlan<'_>)> = document
-        .leaves
-        .iter()
-        .enumerate()
-        .map(|(index, leaf)| {
-            let plaintext = leaf.value.plaintext();
-            let comment = leaf.value.is_comment().then(|| plaintext.expose());
-            let selected = !store.has_selection()
-                || selector.select(&leaf.path, leaf.frame, comment, &document.frames);
-            let plan = if !selected || plaintext.expose().is_empty() {
-                LeafPlan::Clear
-            } else {
-                kept.take(index, leaf, plaintext.expose())
-                    .unwrap_or(LeafPlan::Sealed)
-            };
-            (selected, plan)
-        })
-        .collect();
-
-    let compute_mac = || {
-        let mut mac = Mac::new(selection.scope);
-        for (leaf, (selected, plan)) in document.leaves.iter().zip(&plans) {
-            if leaf.value.is_comment() || !mac.covers(*selected) {
-                continue;
-            }
-            match plan {
-                LeafPlan::Kept {
-                    value: Some(value), ..
-                } => mac.update(value.plaintext().expose()),
-                _ => mac.update(leaf.value.plaintext().expose()),
-            }
-        }
-        mac.finish()
-    };
+    let plans = plan_leaves(store, document, &selection, reuse);
+    let compute_mac = || mac_of(document, &plans, selection.scope);
     let mut iv = || {
         let mut iv = [0; IV_BYTES];
         fill(&mut iv);
@@ -441,17 +408,7 @@ pub fn seal(
     let mut digest = String::new();
     let mut finish = |computed: String| {
         digest = computed;
-        let mut token = Vec::new();
-        cipher.seal(
-            digest.as_bytes(),
-            "str",
-            now.as_bytes(),
-            &mac_iv,
-            &mut token,
-        );
-        let mut metadata = metadata.clone();
-        metadata.set_mac(String::from_utf8_lossy(&token).into_owned(), now.clone());
-        metadata
+        with_mac(&cipher, metadata, &digest, &now, &mac_iv)
     };
     let bytes = if document.source.len() > PIECEWISE_BYTES {
         thread::scope(|scope| {
@@ -471,6 +428,100 @@ pub fn seal(
     } else {
         Ok(Sealed { bytes, digest })
     }
+}
+
+/// Encrypts `length` bytes that `read` hands over in pieces into the binary form, so that a large
+/// file need not be in memory; `read` fills its argument completely.
+///
+/// # Errors
+/// What `read` returns.
+pub fn seal_stream<E>(
+    length: usize,
+    key: &DataKey,
+    metadata: &Metadata,
+    now: &str,
+    fill: Fill<'_>,
+    mut read: impl FnMut(&mut [u8]) -> Result<(), E>,
+) -> Result<Vec<u8>, E> {
+    let store = Format::Binary.store();
+    let cipher = Cipher::new(key);
+    let empty = Document {
+        source: &[],
+        leaves: Vec::new(),
+        frames: Vec::new(),
+    };
+    let aad = document::KeyPath::root().child(b"data").associated_data();
+    let (mut iv, mut mac_iv) = ([0; IV_BYTES], [0; IV_BYTES]);
+    fill(&mut iv);
+    fill(&mut mac_iv);
+    let mac = RefCell::new(Mac::new(MacScope::AllValues));
+    let mut result = Ok(());
+    let mut write_data = |_: usize, out: &mut Vec<u8>| {
+        result = cipher.seal_from(length, &aad, &iv, out, |piece| {
+            read(piece)?;
+            mac.borrow_mut().update(piece);
+            Ok(())
+        });
+    };
+    let sealed = store.emit_sealed(&empty, None, &mut write_data, &mut || {
+        let digest = mac.replace(Mac::new(MacScope::AllValues)).finish();
+        with_mac(&cipher, metadata, &digest, now, &mac_iv)
+    });
+    result.map(|()| sealed)
+}
+
+/// Returns the metadata with the MAC of a digest, as of `now`.
+fn with_mac(
+    cipher: &Cipher,
+    metadata: &Metadata,
+    digest: &str,
+    now: &str,
+    iv: &[u8; IV_BYTES],
+) -> Metadata {
+    let mut token = Vec::new();
+    cipher.seal(digest.as_bytes(), "str", now.as_bytes(), iv, &mut token);
+    let mut metadata = metadata.clone();
+    metadata.set_mac(String::from_utf8_lossy(&token).into_owned(), now.to_owned());
+    metadata
+}
+
+/// Decides for every leaf whether it is encrypted and what stands in its place.
+fn plan_leaves<'a>(
+    store: &dyn Store,
+    document: &Document<'_>,
+    selection: &Selection,
+    reuse: &Reuse<'a>,
+) -> Vec<(bool, LeafPlan<'a>)> {
+    let mut selector = Selector::new(selection);
+    let mut kept = KeptTokens::new(store, reuse);
+    let plan = |(index, leaf): (usize, &document::Leaf<'_>)| {
+        let plaintext = leaf.value.plaintext();
+        let comment = leaf.value.is_comment().then(|| plaintext.expose());
+        let selected = !store.has_selection()
+            || selector.select(&leaf.path, leaf.frame, comment, &document.frames);
+        let plan = if !selected || plaintext.expose().is_empty() {
+            LeafPlan::Clear
+        } else {
+            kept.take(index, leaf, plaintext.expose())
+                .unwrap_or(LeafPlan::Sealed)
+        };
+        (selected, plan)
+    };
+    document.leaves.iter().enumerate().map(plan).collect()
+}
+
+/// Computes the MAC of a document from its values, and where a token is kept from the value in it.
+fn mac_of(document: &Document<'_>, plans: &[(bool, LeafPlan<'_>)], scope: MacScope) -> String {
+    let mut mac = Mac::new(scope);
+    for (leaf, (selected, plan)) in document.leaves.iter().zip(plans) {
+        match plan {
+            LeafPlan::Kept {
+                value: Some(value), ..
+            } => digest(&mut mac, value, *selected),
+            _ => digest(&mut mac, &leaf.value, *selected),
+        }
+    }
+    mac.finish()
 }
 
 /// What makes two leaves alike: associated data, whether it is a comment, text.

@@ -133,16 +133,11 @@ impl<'s> Translator<'s> {
                 '\\' => self.escape()?,
                 '[' => self.class()?,
                 '(' if self.rest.starts_with('?') => self.group()?,
-                '*' | '+' => {
-                    self.check_repeat()?;
-                    self.out.push(c);
-                    repeated = Repeated::Yes;
-                }
                 '?' if self.repeated == Repeated::Yes => {
                     self.out.push(c);
                     repeated = Repeated::Lazily;
                 }
-                '?' => {
+                '*' | '+' | '?' => {
                     self.check_repeat()?;
                     self.out.push(c);
                     repeated = Repeated::Yes;
@@ -226,16 +221,13 @@ impl<'s> Translator<'s> {
             'C' => return Err("`\\C` is not supported"),
             _ => {
                 self.rest = before;
-                match self.class_escape()? {
-                    Some(set) => {
-                        self.out.push('[');
-                        self.out.push_str(&set);
-                        self.out.push(']');
-                    }
-                    None => {
-                        let c = self.literal_escape()?;
-                        push_literal(c, &mut self.out);
-                    }
+                if let Some(set) = self.class_escape()? {
+                    self.out.push('[');
+                    self.out.push_str(&set);
+                    self.out.push(']');
+                } else {
+                    let c = self.literal_escape()?;
+                    push_literal(c, &mut self.out);
                 }
             }
         }

@@ -41,6 +41,8 @@ pub struct Ui {
     pub color_out: bool,
     /// Whether standard error is coloured.
     pub color_err: bool,
+    /// Whether data could not be written, to a full disk for example.
+    pub is_cut_off: bool,
 }
 
 impl Ui {
@@ -53,17 +55,21 @@ impl Ui {
             json: false,
             color_out: false,
             color_err: false,
+            is_cut_off: false,
         }
     }
 
     /// Writes data: the answer itself. `text` ends with a newline or is empty.
     pub fn data(&mut self, text: &str) {
-        // A closed pipe: whoever read it has seen enough.
-        drop(
-            self.out
-                .write_all(text.as_bytes())
-                .and_then(|()| self.out.flush()),
-        );
+        let written = self
+            .out
+            .write_all(text.as_bytes())
+            .and_then(|()| self.out.flush());
+        match written {
+            // A closed pipe: whoever read it has seen enough.
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => self.is_cut_off = true,
+            _ => {}
+        }
     }
 
     /// Writes a JSON answer, one object, two-space indentation.
@@ -93,30 +99,61 @@ impl Ui {
         self.say(&format!("{mark} {}", harmless(text)));
     }
 
-    /// Says what went wrong and what to do about it.
-    pub fn problem(&mut self, problem: &Problem) {
+    /// Says what went wrong and what to do about it: problems with one cause together.
+    pub fn problems(&mut self, problems: &[Problem]) {
+        let mut told = vec![false; problems.len()];
+        for (index, problem) in problems.iter().enumerate() {
+            if told[index] {
+                continue;
+            }
+            let alike: Vec<usize> = (index..problems.len())
+                .filter(|&other| is_same_cause(problem, &problems[other]))
+                .collect();
+            alike.iter().for_each(|&other| told[other] = true);
+            let names: Vec<&str> = alike
+                .iter()
+                .filter_map(|&other| problems[other].entry.as_deref())
+                .collect();
+            self.problem(problem, &names);
+        }
+    }
+
+    fn problem(&mut self, problem: &Problem, entries: &[&str]) {
         let word = match problem.kind.severity() {
             Severity::Refused => "refused:",
             Severity::Trouble => "error:",
         };
         let mark = paint(word, Role::Error, self.color_err);
-        let subject = problem
-            .entry
-            .as_ref()
-            .map(|entry| format!("{}: ", harmless(entry)))
-            .unwrap_or_default();
         let message = problem.kind.to_string();
-        for (index, line) in message.lines().enumerate() {
-            let lead = if index == 0 {
-                format!("{mark} {subject}")
-            } else {
-                format!("{mark} ")
-            };
-            self.say(&format!("{lead}{}", harmless(line)));
+        match entries {
+            [] => {
+                for line in message.lines() {
+                    self.say(&format!("{mark} {}", harmless(line)));
+                }
+            }
+            [entry] => {
+                let message: Vec<_> = message.lines().map(harmless).collect();
+                self.say(&format!(
+                    "{mark} {}: {}",
+                    harmless(entry),
+                    message.join(" ")
+                ));
+            }
+            _ => {
+                self.say(&format!(
+                    "{mark} {} entries: {}",
+                    entries.len(),
+                    harmless(&message)
+                ));
+                for entry in entries {
+                    self.say(&format!("  {}", harmless(entry)));
+                }
+            }
         }
         if let Some(help) = &problem.help {
-            for line in help.lines() {
-                let line = format!("  help: {}", harmless(line));
+            for (index, line) in help.lines().enumerate() {
+                let lead = if index == 0 { "  help:" } else { "       " };
+                let line = format!("{lead} {}", harmless(line));
                 self.say(&paint(&line, Role::Help, self.color_err));
             }
         }
@@ -134,6 +171,16 @@ impl Ui {
     fn say(&mut self, text: &str) {
         drop(writeln!(self.err, "{text}").and_then(|()| self.err.flush()));
     }
+}
+
+/// Returns whether two problems of entries differ in nothing but the entry.
+fn is_same_cause(one: &Problem, other: &Problem) -> bool {
+    std::ptr::eq(one, other)
+        || (one.entry.is_some()
+            && other.entry.is_some()
+            && one.help == other.help
+            && one.kind.code() == other.kind.code()
+            && one.kind.to_string() == other.kind.to_string())
 }
 
 /// A problem as JSON.

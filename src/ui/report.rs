@@ -18,8 +18,18 @@ pub struct Report<'a> {
     pub problems: &'a [Problem],
     /// Whether the plan was carried out.
     pub outcome: Applied,
-    /// Encrypted backups kept: entry and path.
-    pub backups: &'a [(String, String)],
+    /// Encrypted backups kept.
+    pub backups: &'a [Backup],
+}
+
+/// An encrypted backup of what was replaced.
+pub struct Backup {
+    /// The entry's name.
+    pub entry: String,
+    /// The backup.
+    pub path: String,
+    /// The stock command that opens it.
+    pub command: String,
 }
 
 /// Whether a plan was carried out.
@@ -94,7 +104,10 @@ impl Ui {
                 backups: report
                     .backups
                     .iter()
-                    .map(|(entry, path)| BackupJson { entry, path })
+                    .map(|backup| BackupJson {
+                        entry: &backup.entry,
+                        path: &backup.path,
+                    })
                     .collect(),
             });
         }
@@ -121,13 +134,14 @@ impl Ui {
             let target = harmless(&step.target.display().to_string());
             self.status(&format!("{verb} {target}{}", harmless(&detail)));
         }
-        for (entry, path) in report.backups {
-            let (entry, path) = (harmless(entry), harmless(path));
-            self.status(&format!("backup of what was there before ({entry}): {path}\n  open it with: sops decrypt '{path}'"));
+        for backup in report.backups {
+            let (entry, path) = (harmless(&backup.entry), harmless(&backup.path));
+            self.status(&format!(
+                "kept         {path}  (what was there before: {entry})\n             open it with: {}",
+                harmless(&backup.command)
+            ));
         }
-        for problem in report.problems {
-            self.problem(problem);
-        }
+        self.problems(report.problems);
         self.status(&summary(report));
     }
 }
@@ -143,15 +157,21 @@ fn summary(report: &Report<'_>) -> String {
             parts.push(format!("{count} {word}"));
         }
     };
-    let would = if report.outcome == Applied::DryRun {
-        "to be "
-    } else {
-        ""
-    };
-    if report.outcome != Applied::Nothing {
-        part(&[Action::Create], &format!("{would}created"));
-        part(&[Action::Replace], &format!("{would}replaced"));
-        part(&[Action::Mend], &format!("{would}mended"));
+    match report.outcome {
+        Applied::Nothing => part(
+            &[Action::Create, Action::Replace, Action::Mend],
+            "held back",
+        ),
+        outcome => {
+            let would = if outcome == Applied::DryRun {
+                "to be "
+            } else {
+                ""
+            };
+            part(&[Action::Create], &format!("{would}created"));
+            part(&[Action::Replace], &format!("{would}replaced"));
+            part(&[Action::Mend], &format!("{would}mended"));
+        }
     }
     part(&[Action::Keep], "unchanged");
     part(&[Action::Skip], "left out");
@@ -160,14 +180,14 @@ fn summary(report: &Report<'_>) -> String {
         parts.push(format!("{} failed", failed_entries(report)));
     }
     let list = if parts.is_empty() {
-        "nothing to do".to_owned()
+        String::new()
     } else {
-        parts.join(", ")
+        format!(": {}", parts.join(", "))
     };
     match report.outcome {
-        Applied::Done => format!("{total} {entries}: {list}"),
-        Applied::DryRun => format!("{total} {entries}: {list}; nothing was written (dry run)"),
-        Applied::Nothing => format!("{total} {entries}: {list}; nothing was written"),
+        Applied::Done => format!("{total} {entries}{list}"),
+        Applied::DryRun => format!("{total} {entries}{list}; nothing was written (dry run)"),
+        Applied::Nothing => format!("{total} {entries}{list}; nothing was written"),
     }
 }
 

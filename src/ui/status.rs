@@ -14,7 +14,7 @@ pub struct StatusRow {
     pub entry: String,
     /// The file on the server.
     pub target: String,
-    /// The stable word: `in-sync`, `differs`, `layout-only`, `missing-on-server`,
+    /// The stable word: `in-sync`, `attributes`, `differs`, `layout-only`, `missing-on-server`,
     /// `not-encrypted-yet`, `on-neither-side`, `not-the-server`, `unknown`.
     pub state: &'static str,
     /// What differs, in words.
@@ -39,6 +39,9 @@ pub struct Status {
     pub entries: Vec<StatusRow>,
     /// Commits upstream that are not here, as of the last fetch.
     pub upstream_ahead: usize,
+    /// Why nothing can be said about pushing: `detached`, `no-upstream`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub push_note: Option<&'static str>,
     /// The upstream's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
@@ -55,6 +58,7 @@ impl Status {
             is_server,
             entries: Vec::new(),
             upstream_ahead: 0,
+            push_note: None,
             upstream: None,
             problems: Vec::new(),
         }
@@ -64,6 +68,7 @@ impl Status {
 fn in_words(state: &str) -> &str {
     match state {
         "in-sync" => "in sync",
+        "attributes" => "owner or mode",
         "differs" => "differs",
         "layout-only" => "layout only",
         "missing-on-server" => "missing on server",
@@ -94,9 +99,7 @@ impl Ui {
             let text = status_text(status, self.color_out);
             self.data(&text);
         }
-        for problem in problems {
-            self.problem(problem);
-        }
+        self.problems(problems);
     }
 }
 
@@ -137,11 +140,25 @@ fn status_text(status: &Status, color: bool) -> String {
             files(uncommitted)
         ));
     }
+    let first = if status.upstream_ahead > 0 {
+        "`git pull`, then "
+    } else {
+        ""
+    };
     if unpushed > 0 {
         out.push_str(&format!(
-            "{unpushed} encrypted {} not pushed: `git push`\n",
+            "{unpushed} encrypted {} not pushed: {first}`git push`\n",
             files(unpushed)
         ));
+    }
+    match status.push_note {
+        Some("detached") => {
+            out.push_str("HEAD is on no branch: whether commits are pushed cannot be told\n");
+        }
+        Some(_) => {
+            out.push_str("The branch has no upstream: whether commits are pushed cannot be told\n");
+        }
+        None => {}
     }
     if let (Some(upstream), ahead @ 1..) = (&status.upstream, status.upstream_ahead) {
         let commits = if ahead == 1 {
@@ -166,6 +183,7 @@ fn counts(status: &Status) -> String {
     let mut parts = Vec::new();
     for state in [
         "in-sync",
+        "attributes",
         "differs",
         "layout-only",
         "missing-on-server",
@@ -179,7 +197,11 @@ fn counts(status: &Status) -> String {
             .filter(|row| row.state == state)
             .count();
         if count > 0 {
-            parts.push(format!("{count} {}", in_words(state)));
+            let word = match (state, count) {
+                ("differs", 2..) => "differ",
+                _ => in_words(state),
+            };
+            parts.push(format!("{count} {word}"));
         }
     }
     let entries = if total == 1 { "entry" } else { "entries" };

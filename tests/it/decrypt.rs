@@ -123,7 +123,7 @@ fn without_the_right_key_every_place_looked_at_is_listed() {
     let output = project.run(&["decrypt"]);
     assert_eq!(output.code, 2);
     for expected in [
-        "it is encrypted for: server (age1",
+        "encrypted for: server (age1",
         "SOPS_AGE_KEY: not set",
         "throwaway-laptop.txt: holds age1",
         "keys.txt: does not exist",
@@ -217,7 +217,12 @@ fn force_keeps_a_backup_that_stock_opens() {
         "one refused entry leaves all alone"
     );
     let output = project.ok(&["decrypt", "--force"]);
-    assert!(output.stderr.contains("sops decrypt '"), "{output:#?}");
+    assert!(
+        output
+            .stderr
+            .contains("open it with: sops decrypt --input-type binary"),
+        "{output:#?}"
+    );
     assert!(project.read_server("a.env").starts_with(b"# c\nA="));
     let backup = fs::read_dir(project.path("state/backups"))
         .unwrap()
@@ -364,4 +369,89 @@ fn json_reports_name_entries_and_never_values() {
     assert_eq!(report["applied"], false);
     assert_eq!(report["problems"][0]["code"], "differs");
     assert_eq!(report["entries"][0]["action"], "refuse");
+}
+
+#[test]
+fn one_cause_is_told_once_with_all_its_entries() {
+    let mut project = TestProject::infrastructure();
+    project.ok(&["encrypt"]);
+    project.set("SOPS_AGE_KEY_FILE", key_file(LAPTOP_KEY));
+    let output = project.run(&["decrypt"]);
+    assert_eq!(output.code, 2);
+    assert!(
+        output
+            .stderr
+            .starts_with("error: 11 entries: no identity opens it\n  envs/billing/.env.dev.enc\n"),
+        "{output:#?}"
+    );
+    assert_eq!(output.stderr.matches("encrypted for:").count(), 1);
+    assert!(
+        output
+            .stderr
+            .ends_with("11 entries: 11 failed; nothing was written\n"),
+        "{output:#?}"
+    );
+    let output = project.run(&["decrypt", "-i", "/nowhere/key.txt"]);
+    assert_eq!(
+        (
+            output.code,
+            output.stderr.matches("there is no such file").count()
+        ),
+        (2, 1)
+    );
+}
+
+#[test]
+fn create_root_makes_no_root_for_a_run_that_fails() {
+    let mut project = encrypted();
+    fs::remove_dir(project.root()).unwrap();
+    project.set("SOPS_AGE_KEY_FILE", key_file(LAPTOP_KEY));
+    assert_eq!(project.run(&["decrypt", "--create-root"]).code, 2);
+    assert!(!project.root().exists());
+    project.set("SOPS_AGE_KEY_FILE", key_file(SERVER_KEY));
+    project.ok(&["decrypt", "--create-root"]);
+}
+
+#[test]
+fn the_backup_command_names_the_identity_where_stock_would_not_find_it() {
+    let mut project = encrypted();
+    project
+        .vars
+        .remove(std::ffi::OsStr::new("SOPS_AGE_KEY_FILE"));
+    project.write_server("a.env", "A=other\n");
+    let key = key_file(SERVER_KEY);
+    let output = project.ok(&["decrypt", "--force", "-i", key.to_str().unwrap()]);
+    let line = output
+        .stderr
+        .lines()
+        .find_map(|line| line.split("open it with: ").nth(1))
+        .unwrap();
+    assert!(line.starts_with("SOPS_AGE_KEY_FILE="), "{line}");
+    if stock::available(
+        "sops",
+        "the_backup_command_names_the_identity_where_stock_would_not_find_it",
+    ) {
+        let output = std::process::Command::new("sh")
+            .args(["-c", line])
+            .env("HOME", project.path("home"))
+            .env_remove("SOPS_AGE_KEY_FILE")
+            .output()
+            .unwrap();
+        assert_eq!(output.stdout, b"A=other\n", "{output:?}");
+    }
+}
+
+#[test]
+fn a_hostile_depth_of_metadata_is_an_error() {
+    let stderr = damaged(|text| format!("{text}sops_q{}=1\n", "__map_a".repeat(20_000)));
+    assert!(stderr.contains("nested deeper"), "{stderr}");
+    let stderr = damaged(|text| {
+        (0..9000).fold(text.to_owned(), |text, number| {
+            text + &format!("sops_z{number}=1\n")
+        })
+    });
+    assert!(
+        stderr.contains("more entries than any real file"),
+        "{stderr}"
+    );
 }

@@ -46,10 +46,7 @@ fn encrypt_refuses_conflict_markers() {
 #[test]
 fn encrypt_refuses_lines_that_stock_misreads_and_names_them() {
     let output = refused(b"KEY=\"canary-Vd81-database\nabc=\n\"\n");
-    assert!(
-        output.contains("line 1: the quoted value of `KEY`"),
-        "{output}"
-    );
+    assert!(output.contains("line 1: the value of `KEY`"), "{output}");
     assert!(output.contains("format = \"binary\""), "{output}");
     let output = refused(b"A=1\n  # canary-Vd81-database\n");
     assert!(output.contains("line 2: an indented comment"), "{output}");
@@ -408,4 +405,141 @@ fn layout_is_kept_and_layout_changes_are_captured() {
         project.ok(&["decrypt"]);
         assert_eq!(project.read_server("a.env"), text.as_bytes());
     }
+}
+
+#[test]
+fn wrapped_base64_and_pem_are_refused_and_not_shown() {
+    let wrapped = "S=pG0mE5Sg6ywQ0b3mVwz0mYx8kCkV1o0mYx8kCkV1o0mYx8kCkV1o0mYx8kCkV1o0\ngVHBWbUpCojq6jZqDM1xQA==\n";
+    let output = refused(wrapped.as_bytes());
+    assert!(
+        output.contains("line 1: the value of `S` goes on"),
+        "{output}"
+    );
+    assert!(!output.contains("gVHBWbUp"), "{output}");
+    let project = TestProject::with_files(
+        &[("a.env.enc", "{ path = \"a.env\", format = \"binary\" }")],
+        "",
+    );
+    project.write_server("a.env", "B=1\n");
+    project.ok(&["encrypt"]);
+    project.write_server("a.env", wrapped);
+    for command in ["diff", "status", "encrypt", "decrypt"] {
+        let output = project.run(&[command]);
+        assert!(
+            !(output.stdout + &output.stderr).contains("gVHBWbUp"),
+            "{command}"
+        );
+    }
+}
+
+#[test]
+fn a_file_may_begin_with_a_brace() {
+    let project = one();
+    project.write_server("a.env", "{A=1\n{}=2\n");
+    project.write_server("b.bin", "{\"data\": 5}\n");
+    project.ok(&["encrypt"]);
+    assert_eq!(project.ok(&["diff"]).stdout, "");
+}
+
+#[test]
+fn the_layout_of_an_envelope_written_by_others_is_kept() {
+    let project = one();
+    project.write_server("a.env", "A=1\n");
+    project.write_server("b.bin", "one\n");
+    project.ok(&["encrypt"]);
+    let ours = project.read_repo("b.bin.enc");
+    let parsed: serde_json::Value = serde_json::from_str(&ours).unwrap();
+    let token = parsed["data"].as_str().unwrap();
+    let layouts = [
+        ours.replace('\t', "  "),
+        ours.trim_end().to_owned(),
+        ours.replace('\n', "\r\n"),
+        serde_json::to_string(&parsed).unwrap(),
+    ];
+    for (round, layout) in layouts.iter().enumerate() {
+        project.write_repo("b.bin.enc", layout);
+        project.commit();
+        project.write_server("b.bin", format!("changed {round}\n"));
+        project.ok(&["encrypt"]);
+        let changed = project.git(&["diff", "--numstat"]);
+        let expected = if layout.contains('\n') {
+            "3\t3\tb.bin.enc\n"
+        } else {
+            "1\t1\tb.bin.enc\n"
+        };
+        assert_eq!(changed, expected, "{layout}");
+        assert_eq!(project.ok(&["diff"]).stdout, "");
+    }
+    // Escapes inside the token, as other JSON writers make them.
+    project.write_repo(
+        "b.bin.enc",
+        ours.replace(
+            token,
+            &token.replace('/', "\\/").replacen("ENC", "\\u0045NC", 1),
+        ),
+    );
+    project.write_server("b.bin", "once more\n");
+    project.ok(&["encrypt"]);
+    assert_eq!(project.ok(&["diff"]).stdout, "");
+}
+
+#[test]
+fn options_with_line_feeds_are_compared_as_they_are_kept() {
+    let project = one();
+    project.write_server("b.bin", "x\n");
+    let rule = format!(
+        "creation_rules:\n- age: {}\n  encrypted_regex: '^[^\\n]+$'\n",
+        recipient(SERVER_KEY)
+    );
+    project.write_repo(".sops.yaml", rule);
+    for round in 0..3 {
+        project.write_server("a.env", format!("A={round}\n"));
+        project.ok(&["encrypt"]);
+    }
+}
+
+#[test]
+fn clear_values_that_look_like_tokens_survive_a_change_of_rule() {
+    let project = one();
+    project.write_server("b.bin", "x\n");
+    let source = "A=1\nB=ENC[AES256_GCM,data:Zm9v,iv:Zm9v,tag:Zm9v,type:str]\n";
+    project.write_server("a.env", source);
+    let rule = |option: &str| {
+        format!(
+            "creation_rules:\n- age: {}\n  {option}: ^A\n",
+            recipient(SERVER_KEY)
+        )
+    };
+    project.write_repo(".sops.yaml", rule("encrypted_regex"));
+    project.ok(&["encrypt"]);
+    project.write_repo(".sops.yaml", rule("unencrypted_regex"));
+    project.ok(&["encrypt", "--update-recipients"]);
+    fs::remove_file(project.server_file("a.env")).unwrap();
+    project.ok(&["decrypt"]);
+    assert_eq!(project.read_server("a.env"), source.as_bytes());
+}
+
+#[test]
+fn metadata_stays_first_where_it_was() {
+    let project = one();
+    project.write_server("b.bin", "x\n");
+    project.write_server("a.env", "A=1\nB=2");
+    project.ok(&["encrypt"]);
+    project.commit();
+    project.write_server("a.env", "A=1\nB=2\n");
+    project.ok(&["encrypt"]);
+    let changed = project.git(&["diff", "--numstat"]);
+    assert_eq!(changed, "3\t3\ta.env.enc\n", "{}", project.git(&["diff"]));
+}
+
+#[test]
+fn an_unreadable_rules_file_is_no_missing_one() {
+    let project = one();
+    project.write_server("a.env", "A=1\n");
+    project.write_server("b.bin", "x\n");
+    fs::remove_file(project.repo_file(".sops.yaml")).unwrap();
+    fs::create_dir(project.repo_file(".sops.yaml")).unwrap();
+    let output = project.run(&["encrypt"]);
+    assert_eq!(output.code, 2);
+    assert!(output.stderr.contains("cannot be read"), "{output:#?}");
 }

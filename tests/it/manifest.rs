@@ -132,3 +132,54 @@ fn a_word_that_names_nothing_gets_the_closest_name() {
         "{output:#?}"
     );
 }
+
+#[test]
+fn a_secret_key_among_the_recipients_is_refused_and_not_repeated() {
+    let project = TestProject::with_files(
+        &[("a.enc", "a")],
+        "[recipients]\nme = \"AGE-SECRET-KEY-1CANARYCANARY\"\n",
+    );
+    let output = project.run(&["list"]);
+    assert_eq!(output.code, 2);
+    assert!(
+        output.stderr.contains("`me`: is not a recipient"),
+        "{output:#?}"
+    );
+    assert!(!output.stderr.contains("CANARYCANARY"));
+    let project = TestProject::with_files(&[("a.enc", "{ path = \"a\", owner = 4294967295 }")], "");
+    assert!(
+        project
+            .run(&["list"])
+            .stderr
+            .contains("`owner` is not the name or number")
+    );
+}
+
+#[test]
+fn proposed_commands_repeat_the_options_that_matter() {
+    let project = TestProject::with_files(&[("sub/a b.env.enc", "a.env")], "");
+    project.write_server("a.env", "A=1\n");
+    project.ok(&["encrypt"]);
+    let other = project.path("other root");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("a.env"), "A=2\n").unwrap();
+    let manifest = project.repo_file("secret-files.toml");
+    let args = [
+        "-m",
+        manifest.to_str().unwrap(),
+        "--root",
+        other.to_str().unwrap(),
+        "decrypt",
+    ];
+    let output = project.run_in(&project.path("home"), &args);
+    assert_eq!(output.code, 3);
+    let start = output.stderr.find("`secrets").unwrap() + 1;
+    let line = &output.stderr[start..];
+    let words = shlex::split(&line[..line.find('`').unwrap()]).unwrap();
+    let words: Vec<_> = words[1..].iter().map(String::as_str).collect();
+    assert_eq!(
+        words,
+        ["-m", args[1], "--root", args[3], "diff", "sub/a b.env.enc"]
+    );
+    assert_eq!(project.run_in(&project.path("home"), &words).code, 1);
+}

@@ -329,3 +329,128 @@ fn declared_owners_are_set_and_mended_by_root() {
     project.ok(&["decrypt", "--force"]);
     assert_eq!(owner("sub/a"), (4244, 4245));
 }
+
+#[test]
+fn nothing_is_placed_in_a_git_folder_whatever_it_is_called() {
+    let project = encrypted("hooks/x");
+    project.commit();
+    let git = project.repo_file(".git");
+    symlink(&git, project.server_file("link")).unwrap();
+    fs::create_dir_all(project.server_file("separate/objects")).unwrap();
+    fs::create_dir_all(project.server_file("separate/refs")).unwrap();
+    fs::write(
+        project.server_file("separate/HEAD"),
+        "ref: refs/heads/main\n",
+    )
+    .unwrap();
+    let text = project.read_repo("secret-files.toml");
+    for (root, path) in [
+        (project.root(), "separate/hooks/x"),
+        (project.server_file("link"), "hooks/x"),
+        (git.clone(), "hooks/x"),
+        (git.join("hooks"), "x"),
+        (project.path(""), "repo/link/hooks/x"),
+    ] {
+        if path.starts_with("repo/") {
+            symlink(".git", project.repo_file("link")).unwrap();
+        }
+        let changed = text.replace("\"hooks/x\"", &format!("\"{path}\""));
+        project.write_repo("secret-files.toml", changed);
+        let output = project.run(&["decrypt", "--root", root.to_str().unwrap()]);
+        assert_eq!(output.code, 3, "{path}: {output:#?}");
+        assert!(
+            output.stderr.contains("lies in a git folder"),
+            "{output:#?}"
+        );
+        assert!(!root.join(path).exists());
+    }
+}
+
+#[test]
+fn two_rows_that_lead_to_one_file_are_refused() {
+    let project = TestProject::with_files(&[("a.enc", "x/f"), ("b.enc", "y/f")], "");
+    project.write_server("x/f", "one\n");
+    symlink("x", project.server_file("y")).unwrap();
+    for command in ["encrypt", "decrypt"] {
+        let output = project.run(&[command]);
+        assert_eq!(output.code, 2, "{output:#?}");
+        assert!(
+            output
+                .stderr
+                .contains("a.enc: its file on the server is also that of `b.enc`"),
+            "{output:#?}"
+        );
+    }
+    assert!(!project.repo_file("a.enc").exists());
+}
+
+#[test]
+fn a_root_that_cannot_be_used_is_not_called_absent() {
+    let project = encrypted("a");
+    fs::remove_dir(project.root()).unwrap();
+    fs::write(project.root(), "").unwrap();
+    for command in ["status", "diff", "decrypt", "encrypt"] {
+        let output = project.run(&[command]);
+        assert_eq!(output.code, 2, "{output:#?}");
+        assert!(output.stderr.contains("it is not a folder"), "{output:#?}");
+    }
+    fs::remove_file(project.root()).unwrap();
+    symlink("nowhere", project.root()).unwrap();
+    assert!(
+        project
+            .run(&["status"])
+            .stderr
+            .contains("a link to nothing")
+    );
+}
+
+#[test]
+fn special_files_are_trouble_for_reading_commands_and_do_not_hang() {
+    let project = encrypted("a");
+    let fifo = |path: &std::path::Path| {
+        let _ = fs::remove_file(path);
+        assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    };
+    fifo(&project.server_file("a"));
+    assert_eq!(project.run(&["status"]).code, 2);
+    assert_eq!(project.run(&["diff"]).code, 2);
+    assert_eq!(project.run(&["decrypt"]).code, 3);
+    assert_eq!(project.run(&["encrypt"]).code, 3);
+    fs::remove_file(project.server_file("a")).unwrap();
+    fifo(&project.repo_file("a.enc"));
+    for command in ["status", "diff", "decrypt", "encrypt"] {
+        let output = project.run(&[command]);
+        assert_eq!(output.code, 2, "{output:#?}");
+    }
+    fifo(&project.repo_file("secret-files.toml"));
+    assert_eq!(project.run(&["status"]).code, 2);
+}
+
+#[test]
+fn keep_going_leaves_out_entries_whose_owner_is_unknown() {
+    let project = TestProject::with_files(&[("a.enc", "a"), ("b.enc", "b")], "");
+    project.write_server("a", "x\n");
+    project.write_server("b", "y\n");
+    project.ok(&["encrypt"]);
+    fs::remove_file(project.server_file("a")).unwrap();
+    fs::remove_file(project.server_file("b")).unwrap();
+    project.write_manifest(
+        &[
+            ("a.enc", "{ path = \"a\", owner = \"nobody-of-this-name\" }"),
+            ("b.enc", "b"),
+        ],
+        "",
+    );
+    let output = project.run(&["decrypt", "-k"]);
+    assert_eq!(output.code, 2);
+    assert!(
+        output.stderr.ends_with("2 entries: 1 created, 1 failed\n"),
+        "{output:#?}"
+    );
+    assert!(!project.server_file("a").exists() && project.server_file("b").exists());
+    // What is declared cannot be compared either, unless told to leave it.
+    assert_eq!(project.run(&["diff", "b"]).code, 0);
+    fs::write(project.server_file("a"), "x\n").unwrap();
+    assert_eq!(project.run(&["diff"]).code, 2);
+    assert_eq!(project.run(&["diff", "--no-owner"]).code, 0);
+}

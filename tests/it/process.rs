@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use super::support::stock;
-use super::support::{CANARIES, TestProject, has_staging_files};
+use super::support::{CANARIES, SERVER_KEY, TestProject, has_staging_files, key_file};
 
 fn secrets(project: &TestProject, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_secrets"));
@@ -285,4 +286,73 @@ fn a_terminal_gets_colours_and_a_pager() {
     let (code, text) = run(&project);
     assert_eq!(code, Some(1));
     assert!(text.contains("\r\n  ~ REGISTRY_TOKEN\r\n"), "{text:?}");
+}
+
+#[test]
+fn a_run_that_waited_looks_at_the_files_as_they_are_then() {
+    let project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
+    project.write_server("a.env", "A=1\n");
+    project.ok(&["encrypt"]);
+    let held = fs::File::open(project.root()).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    project.write_server("a.env", "A=2\n");
+    let mut child = secrets(&project, &["encrypt"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    project.write_server("a.env", "A=2\nB=3\n");
+    drop(held);
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{rest}");
+    assert_eq!(project.ok(&["diff"]).stdout, "");
+}
+
+#[test]
+fn output_that_cannot_be_written_is_trouble() {
+    let project = TestProject::infrastructure();
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let output = secrets(&project, &["list"]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("standard output could not be written")
+    );
+}
+
+#[test]
+fn without_more_threads_the_run_goes_on_in_one() {
+    if !stock::available("prlimit", "without_more_threads_the_run_goes_on_in_one") {
+        return;
+    }
+    const USER: u32 = 4246;
+    let project = many();
+    let program = project.path("secrets");
+    fs::copy(env!("CARGO_BIN_EXE_secrets"), &program).unwrap();
+    let mut command = Command::new("prlimit");
+    command
+        .arg("--nproc=1")
+        .arg(&program)
+        .arg("decrypt")
+        .current_dir(project.repo());
+    command
+        .env_clear()
+        .envs(&project.vars)
+        .env("SECRETS_STATE_DIR", project.path("server/.state"));
+    // The limit does not bind root.
+    if rustix::process::geteuid().is_root() {
+        let key = project.path("id.txt");
+        fs::copy(key_file(SERVER_KEY), &key).unwrap();
+        for path in [project.path(""), project.root(), key.clone()] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        command.env("SOPS_AGE_KEY_FILE", key).uid(USER).gid(USER);
+    }
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
 }

@@ -1,0 +1,619 @@
+//! Capturing one source in memory: read, guard, compare with what is stored, encrypt, verify.
+//!
+//! Separate from the command because everything here is about one entry and writes nothing.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use crate::error::{ErrorKind, Problem};
+use crate::keys::{KeyError, age};
+use crate::os::RandomPool;
+use crate::os::fs::{Base, FileState, Found, Place};
+use crate::project::diff;
+use crate::project::error::Refusal;
+use crate::project::guard;
+use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry};
+use crate::project::plan::{self, Action, Step, Stored};
+use crate::rules::Rule;
+use crate::secret::SecretBytes;
+use crate::sops::data_key::DataKey;
+use crate::sops::error::DocumentError;
+use crate::sops::metadata::{MasterKey, Metadata};
+use crate::sops::store::Format;
+use crate::sops::{self, Opened, Reuse};
+
+use super::decrypt::leads_out;
+use super::open::{
+    Encrypted, Lookup, check_format, damaged, key_problem, read_encrypted, unwrap_key,
+};
+use super::workspace::{FoundRules, Workspace};
+
+/// How far a capture may go.
+#[derive(Clone, Copy, Debug)]
+pub struct CaptureOptions {
+    /// Bring files in line with their rule.
+    pub update_recipients: bool,
+    /// Write files that no identity here opens.
+    pub allow_unreadable: bool,
+    /// The longest source, in bytes.
+    pub max_size: u64,
+}
+
+/// One entry, captured in memory.
+pub struct Captured<'w> {
+    /// The entry.
+    pub entry: &'w Entry,
+    /// What is to be done.
+    pub step: Step,
+    /// Where the encrypted file goes.
+    pub target: Place,
+    /// What was seen there; the content is left out where it is long.
+    pub target_seen: Option<(FileState, Vec<u8>)>,
+    /// Where the source is, and what was seen there.
+    pub source: Option<(Place, FileState, SecretBytes)>,
+    /// The encrypted file, empty where nothing is to be written.
+    pub sealed: Vec<u8>,
+    /// Its stored form.
+    pub format: Format,
+    /// Who can open it.
+    pub recipients: Vec<String>,
+    /// Remarks for the user.
+    pub warnings: Vec<String>,
+}
+
+/// The rule that governs an entry, ready for writing.
+struct Governing {
+    recipients: Vec<String>,
+    rule: Rule,
+}
+
+/// What has been found out about an entry so far.
+struct Judgement {
+    stored: Stored,
+    refusals: Vec<Refusal>,
+    warnings: Vec<String>,
+}
+
+/// Reads, guards, compares and encrypts one entry in memory.
+///
+/// # Errors
+/// What stands against the entry; refusals of guards are part of its step.
+#[expect(
+    clippy::too_many_lines,
+    reason = "the straight line of one capture, step after step"
+)]
+pub fn capture<'w>(
+    workspace: &Workspace,
+    root: &Base,
+    entry: &'w Entry,
+    options: CaptureOptions,
+    now: &str,
+) -> Result<Captured<'w>, Problem> {
+    let name = &entry.repository_path;
+    let new_format = check_format(entry)?;
+    let source_place = root
+        .place(entry.server_path.as_ref())
+        .map_err(|error| leads_out(name, error))?;
+    let (source, refusals) = read_source(&source_place, options.max_size);
+    let (mut existing, place) = match read_encrypted(workspace, entry)? {
+        Lookup::Found(encrypted) => {
+            let place = encrypted.place.clone();
+            (Some(encrypted), place)
+        }
+        Lookup::Missing(place) => (None, place),
+    };
+    let stored_format = existing.as_ref().map(|found| found.format);
+    let format = entry.format.or(stored_format).unwrap_or(new_format);
+    let mut captured = Captured {
+        entry,
+        step: plan::skip(name, PathBuf::from(name), "optional, and not on the server"),
+        target: place,
+        target_seen: None,
+        source: None,
+        sealed: Vec::new(),
+        format,
+        recipients: Vec::new(),
+        warnings: Vec::new(),
+    };
+    if entry.optional && refusals == [Refusal::SourceMissing] {
+        return Ok(captured);
+    }
+    let mut judgement = Judgement {
+        stored: Stored::Missing,
+        refusals,
+        warnings: Vec::new(),
+    };
+    if let Some((_, content)) = &source {
+        let found = guard::check_source(content.expose(), format, entry.is_env());
+        judgement.refusals.extend(found);
+    }
+    if workspace.is_tracked(entry, &source_place.path())? {
+        let path = source_place.path();
+        judgement.warnings.push(format!(
+            "{name}: git tracks its plaintext, {}",
+            path.display()
+        ));
+    }
+    let governing = govern(workspace, entry, &mut judgement.refusals)?;
+    let both = existing
+        .as_deref()
+        .zip(source.as_ref().map(|(_, content)| content));
+    let opened = match (both, &governing) {
+        (Some((encrypted, content)), Some(governing)) if judgement.refusals.is_empty() => {
+            let sides = Sides {
+                entry,
+                encrypted,
+                content,
+                format,
+            };
+            judge(workspace, &sides, governing, options, &mut judgement)?
+        }
+        _ => None,
+    };
+    let Judgement {
+        stored,
+        refusals,
+        warnings,
+    } = judgement;
+    captured.warnings = warnings;
+    if let Some(governing) = &governing {
+        captured.recipients.clone_from(&governing.recipients);
+    }
+    captured.step = plan::encrypt(name, PathBuf::from(name), &stored, refusals);
+
+    if let (Some(encrypted), Stored::Differs(_) | Stored::Unopened, Some(Format::Binary)) =
+        (&mut existing, &stored, stored_format)
+    {
+        // No token of it is used again: a large one need not stay in memory.
+        if encrypted.sealed.source.len() > NAMED_BYTES {
+            encrypted.sealed.forget_leaf_text();
+        }
+    }
+    if let (true, Some((_, content)), Some(governing)) =
+        (captured.step.writes(), &source, &governing)
+    {
+        let request = Request {
+            workspace,
+            entry,
+            format,
+            existing: existing.as_deref(),
+            opened: opened.as_ref(),
+            stored: &stored,
+            governing,
+            options,
+            now,
+        };
+        match request.seal(content)? {
+            Ok(bytes) => captured.sealed = bytes,
+            Err(refusal) => {
+                captured.step.action = Action::Refuse;
+                captured.step.refusals.push(refusal);
+            }
+        }
+    }
+    captured.target_seen = existing.map(|found| (found.state, found.sealed.source));
+    if let Some((_, content)) = &mut captured.target_seen {
+        forget_large(content);
+    }
+    captured.source = source.map(|(state, content)| (source_place, state, content));
+    Ok(captured)
+}
+
+/// Both sides of an entry that is stored already.
+struct Sides<'s> {
+    entry: &'s Entry,
+    encrypted: &'s Encrypted,
+    content: &'s SecretBytes,
+    /// The form it is to be stored in.
+    format: Format,
+}
+
+/// Compares both sides, and the file with its rule. Returns the file opened, where that was needed.
+fn judge(
+    workspace: &Workspace,
+    sides: &Sides<'_>,
+    governing: &Governing,
+    options: CaptureOptions,
+    judgement: &mut Judgement,
+) -> Result<Option<Opened>, Problem> {
+    let Sides {
+        entry,
+        encrypted,
+        content,
+        format,
+    } = sides;
+    let (stored, opened) = compare(workspace, entry, encrypted, content, options)?;
+    judgement.stored = stored;
+    if *format != encrypted.format && judgement.stored == Stored::Same {
+        let why = format!("stored as {} from now on", format.name());
+        judgement.stored = Stored::Outdated(why);
+    }
+    check_rule(workspace, entry, encrypted, governing, options, judgement);
+    Ok(opened)
+}
+
+/// Frees the content of a large file that is known by its state from here on.
+fn forget_large(content: &mut Vec<u8>) {
+    if content.len() > NAMED_BYTES {
+        *content = Vec::new();
+    }
+}
+
+/// Reads the source; what is no readable regular file is a refusal.
+fn read_source(place: &Place, limit: u64) -> (Option<(FileState, SecretBytes)>, Vec<Refusal>) {
+    let refusal = match place.read(limit) {
+        Found::File(state, content) => return (Some((state, content)), Vec::new()),
+        Found::Missing => Refusal::SourceMissing,
+        Found::Other(kind) => Refusal::NotRegular { kind },
+        Found::TooLarge(bytes) => Refusal::TooLarge { bytes, limit },
+        Found::Unreadable(error) => Refusal::Unreadable {
+            reason: error.to_string(),
+        },
+    };
+    (None, vec![refusal])
+}
+
+/// Finds the rule of an entry and checks that it can be honoured.
+fn govern(
+    workspace: &Workspace,
+    entry: &Entry,
+    refusals: &mut Vec<Refusal>,
+) -> Result<Option<Governing>, Problem> {
+    let name = &entry.repository_path;
+    let Some(found) = workspace.rules_for(entry) else {
+        refusals.push(Refusal::NoRulesFile);
+        return Ok(None);
+    };
+    let FoundRules {
+        path,
+        folder,
+        rules,
+    } = &*found;
+    let rules = rules.as_ref().map_err(|error| {
+        Problem::of(
+            name,
+            ErrorKind::Rules {
+                path: path.clone(),
+                source: error.clone(),
+            },
+        )
+        .with_help(format!("mend {}", path.display()))
+    })?;
+    let file = workspace.repository_file(entry);
+    let subject = file
+        .strip_prefix(folder)
+        .unwrap_or(&file)
+        .to_string_lossy()
+        .into_owned();
+    let Some(rule) = rules.find(&subject) else {
+        // Rules written for the plaintext paths of a shell loop end before `.enc`.
+        let shorter = subject
+            .strip_suffix(ENCRYPTED_SUFFIX)
+            .and_then(|path| rules.find(path));
+        let pattern = shorter.and_then(|rule| rule.path_regex.as_ref());
+        let suggestion = pattern
+            .and_then(|pattern| pattern.as_str().strip_suffix('$'))
+            .map(|pattern| format!("{pattern}(\\.enc)?$"));
+        refusals.push(Refusal::NoRule {
+            rules: path.display().to_string(),
+            path: subject,
+            suggestion,
+        });
+        return Ok(None);
+    };
+    if !rule.unsupported.is_empty() {
+        let names: Vec<_> = rule
+            .unsupported
+            .iter()
+            .map(|key| format!("`{key}`"))
+            .collect();
+        let kind = ErrorKind::RuleUnsupported {
+            path: path.clone(),
+            rule: rule.number,
+            names: names.join(", "),
+        };
+        return Err(Problem::of(name, kind)
+            .with_help("encrypt this file with `sops`, or take them out of the rule"));
+    }
+    if rule.age.is_empty() {
+        let kind = ErrorKind::RuleWithoutKeys {
+            path: path.clone(),
+            rule: rule.number,
+        };
+        return Err(Problem::of(name, kind).with_help(format!(
+            "add `age: RECIPIENT` to the rule in {}",
+            path.display()
+        )));
+    }
+    for recipient in &rule.age {
+        age::check_recipient(recipient).map_err(|error| {
+            Problem::of(name, error).with_help(format!(
+                "mend creation rule {} in {}",
+                rule.number,
+                path.display()
+            ))
+        })?;
+    }
+    let missing: Vec<_> = workspace
+        .manifest
+        .recipients
+        .iter()
+        .filter(|named| named.break_glass && !rule.age.contains(&named.key))
+        .map(|named| named.name.clone())
+        .collect();
+    if !missing.is_empty() {
+        refusals.push(Refusal::BreakGlassMissing {
+            names: missing.join(", "),
+        });
+    }
+    Ok(Some(Governing {
+        recipients: rule.age.clone(),
+        rule: rule.clone(),
+    }))
+}
+
+/// Files longer than this are not opened as a whole only to name keys or count lines.
+const NAMED_BYTES: usize = 1 << 20;
+
+/// Compares the source with what is stored. The binary form is compared without a second copy.
+fn compare(
+    workspace: &Workspace,
+    entry: &Entry,
+    encrypted: &Encrypted,
+    source: &SecretBytes,
+    options: CaptureOptions,
+) -> Result<(Stored, Option<Opened>), Problem> {
+    let name = &entry.repository_path;
+    let sealed = &encrypted.sealed;
+    let key = match workspace.keyring.unwrap(&sealed.metadata) {
+        Ok(key) => key,
+        Err(KeyError::NoIdentity { .. }) if options.allow_unreadable => {
+            return Ok((Stored::Unopened, None));
+        }
+        Err(error) => return Err(key_problem(workspace, entry, error)),
+    };
+    if encrypted.format == Format::Binary {
+        let same = sops::matches(encrypted.format, sealed, &key, source.expose(), None)
+            .map_err(|error| damaged(workspace, name, error))?;
+        if same {
+            return Ok((Stored::Same, None));
+        }
+        if sealed.source.len() > NAMED_BYTES {
+            let whole = (diff::Change::Changed, "(content)".to_owned());
+            return Ok((
+                Stored::Differs(diff::Differences {
+                    changes: vec![whole],
+                    is_layout_only: false,
+                }),
+                None,
+            ));
+        }
+    }
+    let opened = sops::open(encrypted.format, sealed, &key)
+        .map_err(|error| damaged(workspace, name, error))?;
+    let differences = diff::between(opened.plaintext.expose(), source.expose(), entry.is_env());
+    let stored = if differences.is_empty() {
+        Stored::Same
+    } else {
+        Stored::Differs(differences)
+    };
+    Ok((stored, Some(opened)))
+}
+
+/// Compares recipients and options of an existing file with its rule: a warning where the file is
+/// not written, a refusal where it would be, unless it is to be brought in line.
+fn check_rule(
+    workspace: &Workspace,
+    entry: &Entry,
+    encrypted: &Encrypted,
+    governing: &Governing,
+    options: CaptureOptions,
+    judgement: &mut Judgement,
+) {
+    let metadata = &encrypted.sealed.metadata;
+    let mut found = Vec::new();
+    let recipients = recipient_changes(workspace, metadata, governing);
+    if !recipients.is_empty() {
+        found.push(Refusal::RecipientsDiffer {
+            changes: recipients,
+        });
+    }
+    let has_selection = encrypted.format.store().has_selection();
+    if has_selection && !metadata.selection.is_same(&governing.rule.selection, true) {
+        found.push(Refusal::SelectionDiffers {
+            file: metadata.selection.describe(),
+            rule: governing.rule.selection.describe(),
+        });
+    }
+    let is_same = judgement.stored == Stored::Same;
+    match (found.is_empty(), options.update_recipients, is_same) {
+        (true, _, _) | (_, true, false) => {}
+        (_, true, true) => {
+            let why: Vec<_> = found.iter().map(ToString::to_string).collect();
+            judgement.stored = Stored::Outdated(why.join("; "));
+        }
+        (_, false, true) => {
+            let name = &entry.repository_path;
+            let update = workspace.hints.ours("encrypt --update-recipients", name);
+            let remedy = format!("{update} brings it in line");
+            let warnings = found
+                .iter()
+                .map(|refusal| format!("{name}: {refusal}; {remedy}"));
+            judgement.warnings.extend(warnings);
+        }
+        (_, false, false) => judgement.refusals.extend(found),
+    }
+}
+
+/// Says who would be added and removed, by name; empty when nobody.
+fn recipient_changes(workspace: &Workspace, metadata: &Metadata, governing: &Governing) -> String {
+    let have: BTreeSet<&str> = metadata.age_recipients().into_iter().collect();
+    let want: BTreeSet<&str> = governing.recipients.iter().map(String::as_str).collect();
+    let name = |key: &&str| workspace.manifest.name_recipient(key);
+    let mut changes: Vec<String> = want
+        .difference(&have)
+        .map(|key| format!("+ {}", name(key)))
+        .collect();
+    changes.extend(have.difference(&want).map(|key| format!("- {}", name(key))));
+    changes.extend(
+        metadata
+            .other_kinds()
+            .iter()
+            .map(|kind| format!("- keys of kind {kind}")),
+    );
+    changes.join(", ")
+}
+
+/// What is needed to encrypt one source.
+struct Request<'r> {
+    workspace: &'r Workspace,
+    entry: &'r Entry,
+    format: Format,
+    existing: Option<&'r Encrypted>,
+    opened: Option<&'r Opened>,
+    stored: &'r Stored,
+    governing: &'r Governing,
+    options: CaptureOptions,
+    now: &'r str,
+}
+
+impl Request<'_> {
+    /// Encrypts the source, opens the result again and compares.
+    fn seal(&self, source: &SecretBytes) -> Result<Result<Vec<u8>, Refusal>, Problem> {
+        let name = &self.entry.repository_path;
+        let mut pool = RandomPool::new();
+        let mut fill = |buffer: &mut [u8]| pool.fill(buffer);
+        let store = self.format.store();
+        let document = match store.parse(source.expose()) {
+            Ok(document) => document,
+            Err(error) => return Ok(Err(guard::unrepresentable(&error))),
+        };
+        let (key, metadata, keeps_tokens) = self.key_and_metadata(&mut fill)?;
+        let reuse = match (self.existing, self.opened) {
+            (Some(encrypted), Some(opened)) if keeps_tokens && self.format != Format::Binary => {
+                Reuse::Leaves(&encrypted.sealed, opened)
+            }
+            (Some(encrypted), _)
+                if keeps_tokens
+                    && self.format == Format::Binary
+                    && !matches!(self.stored, Stored::Differs(_)) =>
+            {
+                Reuse::All(&encrypted.sealed)
+            }
+            (Some(encrypted), _) if encrypted.format == self.format => {
+                Reuse::Layout(&encrypted.sealed)
+            }
+            _ => Reuse::Nothing,
+        };
+        let sealed = sops::seal(
+            self.format,
+            &document,
+            &key,
+            &metadata,
+            &reuse,
+            self.now,
+            &mut fill,
+        )
+        .map_err(|error| Problem::of(name, error))?;
+        drop(document);
+        self.verify(sealed.bytes, &sealed.digest, &key, source)
+    }
+
+    /// Decides under which data key and for whom the file is written, and whether tokens of the
+    /// existing file may stay.
+    fn key_and_metadata(&self, fill: sops::Fill<'_>) -> Result<(DataKey, Metadata, bool), Problem> {
+        let wanted = &self.governing.recipients;
+        let existing = self.existing.filter(|_| *self.stored != Stored::Unopened);
+        let selection = self
+            .format
+            .store()
+            .has_selection()
+            .then_some(&self.governing.rule.selection);
+        if let Some(encrypted) = existing {
+            let metadata = &encrypted.sealed.metadata;
+            let have = metadata.age_recipients();
+            let is_removed = have
+                .iter()
+                .any(|key| !wanted.iter().any(|wanted| wanted == key))
+                || !metadata.other_kinds().is_empty();
+            if !is_removed {
+                let key = unwrap_key(self.workspace, self.entry, metadata)?;
+                let same_form = encrypted.format == self.format;
+                let mut next = if same_form {
+                    metadata.clone()
+                } else {
+                    Metadata::new(selection)
+                };
+                if let Some(selection) = selection
+                    .filter(|selection| same_form && !metadata.selection.is_same(selection, true))
+                {
+                    next.set_selection(selection);
+                }
+                let mut keys = kept_keys(metadata);
+                let added = wanted
+                    .iter()
+                    .filter(|recipient| !have.contains(&recipient.as_str()));
+                let is_same_set = added.clone().next().is_none();
+                for recipient in added {
+                    keys.push((recipient.clone(), self.wrap(&key, recipient)?));
+                }
+                if !is_same_set || !same_form {
+                    next.set_age_keys(&keys);
+                }
+                return Ok((key, next, same_form));
+            }
+        }
+        let key = DataKey::generate(fill);
+        let mut metadata = Metadata::new(selection);
+        let wrapped: Result<Vec<_>, _> = wanted
+            .iter()
+            .map(|recipient| Ok((recipient.clone(), self.wrap(&key, recipient)?)))
+            .collect();
+        metadata.set_age_keys(&wrapped?);
+        Ok((key, metadata, false))
+    }
+
+    fn wrap(&self, key: &DataKey, recipient: &str) -> Result<String, Problem> {
+        age::wrap(key, recipient).map_err(|error| Problem::of(&self.entry.repository_path, error))
+    }
+
+    /// Opens what is about to be written with an identity at hand and compares it with the source.
+    fn verify(
+        &self,
+        sealed: Vec<u8>,
+        digest: &str,
+        key: &DataKey,
+        source: &SecretBytes,
+    ) -> Result<Result<Vec<u8>, Refusal>, Problem> {
+        let name = &self.entry.repository_path;
+        let (format, document) =
+            sops::parse_sealed(sealed).map_err(|error| Problem::of(name, error))?;
+        let unwrapped = match self.workspace.keyring.unwrap(&document.metadata) {
+            Ok(unwrapped) => unwrapped,
+            Err(KeyError::NoIdentity { .. }) if self.options.allow_unreadable => key.clone(),
+            Err(KeyError::NoIdentity { .. }) => return Ok(Err(Refusal::NotOpenable)),
+            Err(error) => return Err(key_problem(self.workspace, self.entry, error)),
+        };
+        let same = format == self.format
+            && sops::matches(format, &document, &unwrapped, source.expose(), Some(digest))
+                .map_err(|error| Problem::of(name, error))?;
+        if !same {
+            return Err(Problem::of(name, DocumentError::NotReproduced)
+                .with_help("add `format = \"binary\"` to its row, and please report this"));
+        }
+        Ok(Ok(document.source))
+    }
+}
+
+/// Returns the wrapped copies of the data key that a file has.
+fn kept_keys(metadata: &Metadata) -> Vec<(String, String)> {
+    metadata
+        .groups
+        .iter()
+        .flatten()
+        .filter_map(|key| match key {
+            MasterKey::Age { recipient, enc } => Some((recipient.clone(), enc.clone())),
+            MasterKey::Other { .. } => None,
+        })
+        .collect()
+}
