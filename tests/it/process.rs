@@ -330,7 +330,6 @@ fn without_more_threads_the_run_goes_on_in_one() {
     if !stock::available("prlimit", "without_more_threads_the_run_goes_on_in_one") {
         return;
     }
-    const USER: u32 = 4246;
     let project = many();
     let program = project.path("secrets");
     fs::copy(env!("CARGO_BIN_EXE_secrets"), &program).unwrap();
@@ -351,7 +350,7 @@ fn without_more_threads_the_run_goes_on_in_one() {
         for path in [project.path(""), project.root(), key.clone()] {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
         }
-        command.env("SOPS_AGE_KEY_FILE", key).uid(USER).gid(USER);
+        command.env("SOPS_AGE_KEY_FILE", key).uid(4246).gid(4246);
     }
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
