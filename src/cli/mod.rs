@@ -22,7 +22,7 @@ use exit::Exit;
     about,
     disable_help_subcommand = true,
     subcommand_required = true,
-    help_template = "{about}\n\n{usage-heading} secrets [OPTIONS] <COMMAND>\n\n{before-help}\n\nGlobal options:\n{options}{after-help}",
+    help_template = "{about}\n\n{usage-heading} secrets [OPTIONS] <COMMAND>\n\n{before-help}Global options:\n{options}{after-help}",
     before_help = GROUPS,
     after_help = "Exit codes: 0 done, nothing differs; 1 something differs; 2 could not be done or told; 3 refused by\na guard; 130, 143 interrupted. `secrets COMMAND --help` explains a command."
 )]

@@ -30,7 +30,7 @@ use error::DocumentError;
 use mac::{Mac, MacScope};
 use metadata::Metadata;
 use selector::{Selection, SelectionRule, Selector};
-use store::{Format, Store};
+use store::{Format, LeafText, Store};
 use value::Value;
 
 /// A source of cryptographically secure random bytes: fills its argument.
@@ -41,11 +41,9 @@ pub type Fill<'f> = &'f mut dyn FnMut(&mut [u8]);
 pub struct Opened {
     /// The plaintext, byte for byte what was encrypted.
     pub plaintext: SecretBytes,
-    /// The values of the leaves in document order; empty for the binary form, whose one value is
-    /// the plaintext.
-    values: Vec<Value<'static>>,
-    /// Which leaves were tokens; others may look like one and are clear text all the same.
-    are_tokens: Vec<bool>,
+    /// The values of the tokens, one place a leaf, `None` for what stands in clear; empty for the
+    /// binary form, whose one value is the plaintext.
+    values: Vec<Option<Value<'static>>>,
     /// Line-free remarks for the user, such as a comment that was never encrypted.
     pub warnings: Vec<String>,
 }
@@ -73,36 +71,32 @@ pub fn open(
     let mut mac = Mac::new(sealed.metadata.selection.scope);
     let mut selector = Selector::new(&sealed.metadata.selection);
     let mut values = Vec::with_capacity(sealed.leaves.len());
-    let mut are_tokens = Vec::with_capacity(sealed.leaves.len());
     let mut warnings = Vec::new();
     for leaf in &sealed.leaves {
         let text = sealed.text(leaf);
         let comment = leaf.is_comment.then_some(text);
         let selected = selector.select(&leaf.path, leaf.frame, comment, &sealed.frames);
         let value = if !selected || text.is_empty() {
-            let value = store.clear_value(leaf, text).into_owned();
-            digest(&mut mac, &value, selected);
-            value
+            digest(&mut mac, &store.clear_value(leaf, text), selected);
+            None
         } else if let Ok(token) = Token::parse(text) {
             let (value, rest) = open_leaf(&cipher, leaf, &token, mac)?;
             mac = rest;
-            value
+            Some(value)
         } else if leaf.is_comment && !Token::is_likely(text) {
             // The reference keeps such a comment too: added by hand, it was never encrypted.
             warnings.push("a comment in the encrypted file is not encrypted".to_owned());
-            store.clear_value(leaf, text).into_owned()
+            None
         } else {
             return Err(not_a_token(leaf, text));
         };
         values.push(value);
-        are_tokens.push(selected && !text.is_empty());
     }
     verify_mac(&cipher, &sealed.metadata, &mac.finish())?;
     let plaintext = store.emit_plain(sealed, &mut values);
     Ok(Opened {
         plaintext,
         values,
-        are_tokens,
         warnings,
     })
 }
@@ -375,35 +369,15 @@ pub fn seal(
     };
     let plans = plan_leaves(store, document, &selection, reuse);
     let compute_mac = || mac_of(document, &plans, selection.scope);
-    let mut iv = || {
-        let mut iv = [0; IV_BYTES];
-        fill(&mut iv);
-        iv
-    };
-    let mac_iv = iv();
-    let mut self_matching = false;
-    let mut write_leaf = |index: usize, out: &mut Vec<u8>| {
-        let leaf = &document.leaves[index];
-        let start = out.len();
-        match &plans[index].1 {
-            LeafPlan::Clear => out.extend_from_slice(&document.source[leaf.span.clone()]),
-            LeafPlan::Kept { token, .. } => out.extend_from_slice(token),
-            LeafPlan::Sealed => {
-                let kind = leaf.value.type_tag().unwrap_or("str");
-                let plaintext = leaf.value.plaintext();
-                cipher.seal(
-                    plaintext.expose(),
-                    kind,
-                    &leaf.path.associated_data(),
-                    &iv(),
-                    out,
-                );
-            }
-        }
-        if let SelectionRule::UnencryptedCommentRegex(pattern) = &selection.rule {
-            let is_token = !matches!(plans[index].1, LeafPlan::Clear);
-            self_matching |= is_token && leaf.value.is_comment() && pattern.is_match(&out[start..]);
-        }
+    let mut mac_iv = [0; IV_BYTES];
+    fill(&mut mac_iv);
+    let mut leaves = SealedLeaves {
+        document,
+        plans: &plans,
+        cipher: &cipher,
+        rule: &selection.rule,
+        fill,
+        self_matching: false,
     };
     let mut digest = String::new();
     let mut finish = |computed: String| {
@@ -413,20 +387,57 @@ pub fn seal(
     let bytes = if document.source.len() > PIECEWISE_BYTES {
         thread::scope(|scope| {
             let mut hasher = spawn(scope, compute_mac);
-            store.emit_sealed(document, previous, &mut write_leaf, &mut || {
+            store.emit_sealed(document, previous, &mut leaves, &mut || {
                 let digest = hasher.take().and_then(|hasher| hasher.join().ok());
                 finish(digest.unwrap_or_else(compute_mac))
             })
         })
     } else {
-        store.emit_sealed(document, previous, &mut write_leaf, &mut || {
+        store.emit_sealed(document, previous, &mut leaves, &mut || {
             finish(compute_mac())
         })
     };
-    if self_matching {
+    if leaves.self_matching {
         Err(DocumentError::SelfMatching)
     } else {
         Ok(Sealed { bytes, digest })
+    }
+}
+
+/// Writes the leaves of a document as planned.
+struct SealedLeaves<'a> {
+    document: &'a Document<'a>,
+    plans: &'a [(bool, LeafPlan<'a>)],
+    cipher: &'a Cipher,
+    rule: &'a SelectionRule,
+    fill: Fill<'a>,
+    self_matching: bool,
+}
+
+impl LeafText for SealedLeaves<'_> {
+    fn is_token(&self, index: usize) -> bool {
+        !matches!(self.plans[index].1, LeafPlan::Clear)
+    }
+
+    fn write(&mut self, index: usize, out: &mut Vec<u8>) {
+        let leaf = &self.document.leaves[index];
+        let start = out.len();
+        match &self.plans[index].1 {
+            LeafPlan::Clear => out.extend_from_slice(&self.document.source[leaf.span.clone()]),
+            LeafPlan::Kept { token, .. } => out.extend_from_slice(token),
+            LeafPlan::Sealed => {
+                let mut iv = [0; IV_BYTES];
+                (self.fill)(&mut iv);
+                let kind = leaf.value.type_tag().unwrap_or("str");
+                let plaintext = leaf.value.plaintext();
+                let aad = leaf.path.associated_data();
+                self.cipher.seal(plaintext.expose(), kind, &aad, &iv, out);
+            }
+        }
+        if let SelectionRule::UnencryptedCommentRegex(pattern) = self.rule {
+            let is_sealed_comment = self.is_token(index) && leaf.value.is_comment();
+            self.self_matching |= is_sealed_comment && pattern.is_match(&out[start..]);
+        }
     }
 }
 
@@ -455,19 +466,37 @@ pub fn seal_stream<E>(
     fill(&mut iv);
     fill(&mut mac_iv);
     let mac = RefCell::new(Mac::new(MacScope::AllValues));
-    let mut result = Ok(());
-    let mut write_data = |_: usize, out: &mut Vec<u8>| {
-        result = cipher.seal_from(length, &aad, &iv, out, |piece| {
-            read(piece)?;
-            mac.borrow_mut().update(piece);
-            Ok(())
-        });
+    let mut data = StreamedData {
+        result: Ok(()),
+        write: |out: &mut Vec<u8>| {
+            cipher.seal_from(length, &aad, &iv, out, |piece| {
+                read(piece)?;
+                mac.borrow_mut().update(piece);
+                Ok(())
+            })
+        },
     };
-    let sealed = store.emit_sealed(&empty, None, &mut write_data, &mut || {
+    let sealed = store.emit_sealed(&empty, None, &mut data, &mut || {
         let digest = mac.replace(Mac::new(MacScope::AllValues)).finish();
         with_mac(&cipher, metadata, &digest, now, &mac_iv)
     });
-    result.map(|()| sealed)
+    data.result.map(|()| sealed)
+}
+
+/// Writes the one leaf of the binary form from a stream.
+struct StreamedData<W, E> {
+    result: Result<(), E>,
+    write: W,
+}
+
+impl<E, W: FnMut(&mut Vec<u8>) -> Result<(), E>> LeafText for StreamedData<W, E> {
+    fn is_token(&self, _index: usize) -> bool {
+        true
+    }
+
+    fn write(&mut self, _index: usize, out: &mut Vec<u8>) {
+        self.result = (self.write)(out);
+    }
 }
 
 /// Returns the metadata with the MAC of a digest, as of `now`.
@@ -554,10 +583,10 @@ impl<'a> KeptTokens<'a> {
             Reuse::Nothing | Reuse::Layout(_) => {}
             Reuse::All(sealed) => kept.all = Some(sealed),
             Reuse::Leaves(sealed, opened) => {
-                let leaves = sealed.leaves.iter().zip(&opened.values);
-                for ((leaf, value), is_token) in leaves.zip(&opened.are_tokens) {
-                    let token = sealed.text(leaf);
-                    if *is_token && Token::parse(token).is_ok() {
+                for (leaf, value) in sealed.leaves.iter().zip(&opened.values) {
+                    // What stands in clear may look like a token: only opened ones are kept.
+                    if let Some(value) = value {
+                        let token = sealed.text(leaf);
                         let text = TextKey(SecretBytes::copy_of(store.value_text(value).expose()));
                         let key = (leaf.path.associated_data(), leaf.is_comment, text);
                         kept.by_text

@@ -187,11 +187,10 @@ impl<'s> Selector<'s> {
         {
             chain.push(parent);
         }
-        while self.frames.len() > 1
-            && self
-                .frames
-                .last()
-                .is_some_and(|(id, _)| !chain.contains(id))
+        while self
+            .frames
+            .last()
+            .is_some_and(|(id, _)| !chain.contains(id))
         {
             self.frames.pop();
             if let Some((_, active)) = self.frames.last_mut() {

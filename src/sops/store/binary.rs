@@ -18,7 +18,7 @@ use super::super::document::{Document, Frame, KeyPath, Leaf, SealedDocument, Sea
 use super::super::error::DocumentError;
 use super::super::metadata::{Metadata, Node};
 use super::super::value::Value;
-use super::{Store, conflict_marker};
+use super::{LeafText, Store, conflict_marker};
 
 /// How the reference begins an envelope.
 const OPENING: &[u8] = b"{\n\t\"data\": \"";
@@ -85,14 +85,14 @@ impl Store for BinaryStore {
         &self,
         document: &Document<'_>,
         previous: Option<&SealedDocument>,
-        leaf_text: &mut dyn FnMut(usize, &mut Vec<u8>),
+        leaves: &mut dyn LeafText,
         metadata: &mut dyn FnMut() -> Metadata,
     ) -> Vec<u8> {
         let frame = previous.and_then(frame_of);
         let before = frame.map_or(OPENING, |(before, _)| before);
         let mut out = Vec::with_capacity(document.source.len().div_ceil(3) * 4 + (16 << 10));
         out.extend_from_slice(before);
-        leaf_text(0, &mut out);
+        leaves.write(0, &mut out);
         let metadata = metadata();
         let kept = previous
             .zip(frame)
@@ -117,14 +117,17 @@ impl Store for BinaryStore {
 
     fn emit_plain(
         &self,
-        _sealed: &SealedDocument,
-        values: &mut Vec<Value<'static>>,
+        sealed: &SealedDocument,
+        values: &mut Vec<Option<Value<'static>>>,
     ) -> SecretBytes {
-        match values.pop() {
+        match values.pop().flatten() {
             Some(Value::Str(text)) => text.into_owned(),
-            // Written by hand or converted by stock: print what stock prints.
             Some(value) => value.flat_text().into_owned(),
-            None => SecretBytes::default(),
+            None => sealed
+                .leaves
+                .first()
+                .map(|leaf| SecretBytes::copy_of(sealed.text(leaf)))
+                .unwrap_or_default(),
         }
     }
 

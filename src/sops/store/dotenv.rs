@@ -13,8 +13,8 @@ use super::super::document::{Document, Frame, KeyPath, Leaf, SealedDocument, Sea
 use super::super::error::DocumentError;
 use super::super::metadata::Metadata;
 use super::super::value::Value;
-use super::Store;
 use super::flatten::{flatten, unflatten};
+use super::{LeafText, Store};
 
 /// What the metadata keys start with.
 const METADATA_PREFIX: &[u8] = b"sops_";
@@ -125,7 +125,7 @@ impl Store for DotenvStore {
         &self,
         document: &Document<'_>,
         previous: Option<&SealedDocument>,
-        leaf_text: &mut dyn FnMut(usize, &mut Vec<u8>),
+        leaves: &mut dyn LeafText,
         metadata: &mut dyn FnMut() -> Metadata,
     ) -> Vec<u8> {
         let spans: Vec<_> = document
@@ -134,7 +134,9 @@ impl Store for DotenvStore {
             .map(|leaf| leaf.span.clone())
             .collect();
         let mut body = Vec::with_capacity(document.source.len() * 2 + spans.len() * 160);
-        splice(document.source, &spans, &mut body, leaf_text);
+        splice(document.source, &spans, &mut body, |index, out| {
+            leaves.write(index, out);
+        });
 
         let mut block = Vec::new();
         for (key, value) in flatten(metadata().node()) {
@@ -156,13 +158,17 @@ impl Store for DotenvStore {
         first
     }
 
-    fn emit_plain(&self, sealed: &SealedDocument, values: &mut Vec<Value<'static>>) -> SecretBytes {
-        // Leaves and metadata never overlap; both are cut out, only leaves get a replacement.
-        let mut spans: Vec<(Range<usize>, Option<&Value<'_>>)> = sealed
-            .leaves
-            .iter()
-            .zip(values.iter())
-            .map(|(leaf, value)| (leaf.span.clone(), Some(value)))
+    fn emit_plain(
+        &self,
+        sealed: &SealedDocument,
+        values: &mut Vec<Option<Value<'static>>>,
+    ) -> SecretBytes {
+        // Leaves and metadata never overlap; both are cut out, only tokens get a replacement.
+        let tokens = sealed.leaves.iter().zip(values.iter());
+        let mut spans: Vec<(Range<usize>, Option<&Value<'_>>)> = tokens
+            .filter_map(|(leaf, value)| {
+                value.as_ref().map(|value| (leaf.span.clone(), Some(value)))
+            })
             .chain(
                 sealed
                     .metadata_spans
@@ -172,14 +178,12 @@ impl Store for DotenvStore {
             .collect();
         spans.sort_by_key(|(span, _)| (span.start, span.end));
         let ranges: Vec<_> = spans.iter().map(|(span, _)| span.clone()).collect();
-        // A plain text is never longer than its encrypted one, except for escaped line feeds.
-        let longest = sealed.source.len()
-            + values
-                .iter()
-                .map(|value| value.flat_text().expose().len())
-                .sum::<usize>()
-                * 2;
-        let mut plain = SecretBytes::new(Vec::with_capacity(longest));
+        // Reserved once, since growing would leave unwiped copies; a line feed becomes two bytes.
+        let values = spans.iter().filter_map(|(_, value)| *value);
+        let longest = values
+            .map(|value| value.flat_text().expose().len() * 2)
+            .sum::<usize>();
+        let mut plain = SecretBytes::new(Vec::with_capacity(sealed.source.len() + longest));
         splice(
             &sealed.source,
             &ranges,

@@ -88,6 +88,16 @@ fn other_form(source: &[u8]) -> Option<&'static str> {
     })
 }
 
+/// The texts of the leaves of a document about to be encrypted.
+pub trait LeafText {
+    /// Returns whether a leaf becomes a token, around which a format may need quotes.
+    fn is_token(&self, index: usize) -> bool;
+
+    /// Appends the text of a leaf: its token, or its spelling in the source. Called once for each
+    /// leaf, in document order.
+    fn write(&mut self, index: usize, out: &mut Vec<u8>);
+}
+
 /// A file format.
 pub trait Store: Sync {
     /// Finds the leaves of a plain text.
@@ -102,20 +112,25 @@ pub trait Store: Sync {
     /// `NotSops`, `Metadata`, `Line` or `Json` when it is damaged.
     fn parse_sealed(&self, source: Vec<u8>) -> Result<SealedDocument, DocumentError>;
 
-    /// Returns the encrypted text: the document with the token or clear text that `leaf_text`
+    /// Returns the encrypted text: the document with the token or clear text that `leaves`
     /// appends for each leaf, and the metadata that `metadata` returns once all leaves are written.
     /// Where the file replaces a `previous` one, what surrounds the leaves stays as it was there.
     fn emit_sealed(
         &self,
         document: &Document<'_>,
         previous: Option<&SealedDocument>,
-        leaf_text: &mut dyn FnMut(usize, &mut Vec<u8>),
+        leaves: &mut dyn LeafText,
         metadata: &mut dyn FnMut() -> Metadata,
     ) -> Vec<u8>;
 
-    /// Returns the plain text of a sealed document from the values of its leaves. A form whose one
-    /// value is the whole text takes it out of `values`.
-    fn emit_plain(&self, sealed: &SealedDocument, values: &mut Vec<Value<'static>>) -> SecretBytes;
+    /// Returns the plain text of a sealed document from the values of its tokens; what has none
+    /// stands in clear and stays as it is. A form whose one value is the whole text takes it out of
+    /// `values`.
+    fn emit_plain(
+        &self,
+        sealed: &SealedDocument,
+        values: &mut Vec<Option<Value<'static>>>,
+    ) -> SecretBytes;
 
     /// Returns the value of a leaf that stands in clear in a sealed document.
     fn clear_value<'a>(&self, leaf: &SealedLeaf, text: &'a [u8]) -> Value<'a>;
