@@ -80,6 +80,7 @@ pub fn open(
             digest(&mut mac, &store.clear_value(leaf, text), selected);
             None
         } else if let Ok(token) = Token::parse(text) {
+            check_place(store, leaf, &token)?;
             let (value, rest) = open_leaf(&cipher, leaf, &token, mac)?;
             mac = rest;
             Some(value)
@@ -99,6 +100,26 @@ pub fn open(
         values,
         warnings,
     })
+}
+
+/// Refuses a comment in the place of a value and the reverse: under an empty key both have the same
+/// associated data, and comments are not part of the MAC.
+fn check_place(
+    store: &dyn Store,
+    leaf: &SealedLeaf,
+    token: &Token<'_>,
+) -> Result<(), DocumentError> {
+    let is_comment = token.kind == "comment";
+    let is_allowed = is_comment == leaf.is_comment || (is_comment && store.has_comment_items());
+    if is_allowed {
+        Ok(())
+    } else {
+        let source = value::ValueError::NotOfType;
+        Err(DocumentError::Value {
+            key: name(leaf),
+            source,
+        })
+    }
 }
 
 /// Opens one token and checks its type. A large value is added to the MAC while it is decrypted.

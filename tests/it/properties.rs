@@ -3,6 +3,7 @@
 use std::fs;
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use secret_files::sops::data_key::DataKey;
 use secret_files::sops::metadata::Metadata;
@@ -79,7 +80,7 @@ fn dotenv_like() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, rng_seed: RngSeed::Fixed(20_260_131), ..ProptestConfig::default() })]
 
     #[test]
     fn dotenv_comes_back_or_is_refused(source in dotenv_like()) {
@@ -221,4 +222,11 @@ fn planning_again_after_applying_yields_no_steps() {
         );
     }
     let _ = (key_file(SERVER_KEY), recipient(SERVER_KEY));
+}
+
+#[test]
+fn a_comment_in_the_place_of_a_value_is_an_error() {
+    let sealed = String::from_utf8(seal(Format::Dotenv, b"# note\n=empty key\n").unwrap()).unwrap();
+    assert!(open(sealed.replacen("#ENC", "=ENC", 1).into_bytes()).is_err());
+    assert!(open(sealed.replacen("\n=ENC", "\n#ENC", 1).into_bytes()).is_err());
 }

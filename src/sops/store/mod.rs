@@ -135,6 +135,12 @@ pub trait Store: Sync {
     /// Returns the value of a leaf that stands in clear in a sealed document.
     fn clear_value<'a>(&self, leaf: &SealedLeaf, text: &'a [u8]) -> Value<'a>;
 
+    /// Returns whether an encrypted comment may stand in the place of a value, as in the lists of
+    /// formats that have them.
+    fn has_comment_items(&self) -> bool {
+        false
+    }
+
     /// Returns whether the selection options of a rule are written into files of this form.
     fn has_selection(&self) -> bool;
 
