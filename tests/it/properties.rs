@@ -55,6 +55,14 @@ fn open(sealed: Vec<u8>) -> Result<Vec<u8>, String> {
     Ok(opened.plaintext.expose().to_vec())
 }
 
+/// How many inputs each property is tried with.
+fn cases() -> u32 {
+    std::env::var("SECRETS_PROPERTY_CASES")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(600)
+}
+
 /// Text made of pieces that matter to dotenv.
 fn dotenv_like() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
@@ -80,7 +88,7 @@ fn dotenv_like() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, rng_seed: RngSeed::Fixed(20_260_131), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, rng_seed: RngSeed::Fixed(20_260_131), ..ProptestConfig::default() })]
 
     #[test]
     fn dotenv_comes_back_or_is_refused(source in dotenv_like()) {
