@@ -8,14 +8,18 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
 use crate::error::{ErrorKind, Problem};
-use crate::os::fs::{self, Attributes, FileState, FsError, InPlace, Ownership, Place, Staged};
+use crate::os::fs::{self, FileState, FsError, Ownership, Place};
 use crate::os::lock::{self, DirectoryLock};
 use crate::os::signal::Watch;
+use crate::os::staging::{self, Attributes, InPlace, Staged};
 use crate::os::state::Journal;
 use crate::os::{self};
 
+use crate::project::plan::Plan;
+use crate::ui::report::Applied;
+
 use super::workspace::Workspace;
-use super::{Context, in_parallel};
+use super::{Context, WriteArgs, in_parallel};
 
 /// Up to this many files are synchronised one by one, more by one call a file system.
 const SYNCHRONISED_SINGLY: usize = 4;
@@ -84,8 +88,65 @@ struct Done<'a> {
     mended: Vec<(Place, FileState)>,
 }
 
-/// Removes what killed runs left behind and says so. The first thing every writing run does.
-pub fn clean_up(cx: &mut Context, workspace: &Workspace) {
+/// Begins a writing run: locks out other writers, then cleans up after killed ones. A dry run does
+/// neither.
+///
+/// # Errors
+/// Who holds a lock.
+pub fn begin(
+    cx: &mut Context,
+    workspace: &Workspace,
+    args: WriteArgs,
+) -> Result<Vec<DirectoryLock>, Problem> {
+    if args.dry_run {
+        return Ok(Vec::new());
+    }
+    let locks = lock(cx, workspace, !args.no_wait)?;
+    clean_up(cx, workspace);
+    Ok(locks)
+}
+
+/// Carries out the plan for the entries without a problem, unless it is a dry run or a problem
+/// stands against everything. With `--keep-going` an entry that fails while it is written is left
+/// out, and the others are tried again.
+pub fn carry_out<T>(
+    entries: &[T],
+    name: impl Fn(&T) -> &str,
+    args: WriteArgs,
+    plan: &mut Plan,
+    problems: &mut Vec<Problem>,
+    mut write: impl FnMut(&[&T]) -> Result<(), Failure>,
+) -> Applied {
+    if args.dry_run {
+        return Applied::DryRun;
+    }
+    if !problems.is_empty() && !args.keep_going {
+        return Applied::Nothing;
+    }
+    let is_bad = |one: &&T| {
+        let mut bad = problems
+            .iter()
+            .filter_map(|problem| problem.entry.as_deref());
+        bad.any(|bad| bad == name(one))
+    };
+    let mut good: Vec<&T> = entries.iter().filter(|one| !is_bad(one)).collect();
+    loop {
+        let Err(failure) = write(&good) else {
+            return Applied::Done;
+        };
+        let failed = failure.problem.entry.clone();
+        problems.push(failure.problem);
+        let before = good.len();
+        good.retain(|one| failed.as_deref() != Some(name(one)));
+        if !args.keep_going || good.len() == before {
+            return Applied::Nothing;
+        }
+        plan.forget(failed.as_deref());
+    }
+}
+
+/// Removes what killed runs left behind and says so.
+fn clean_up(cx: &mut Context, workspace: &Workspace) {
     let Some(state) = &workspace.state else {
         return;
     };
@@ -108,7 +169,7 @@ pub fn clean_up(cx: &mut Context, workspace: &Workspace) {
 ///
 /// # Errors
 /// Who holds one of them.
-pub fn lock(
+fn lock(
     cx: &mut Context,
     workspace: &Workspace,
     wait: bool,
@@ -153,7 +214,7 @@ pub fn run(cx: &mut Context, workspace: &Workspace, work: &Work<'_>) -> Result<(
     let names: Vec<_> = work
         .jobs
         .iter()
-        .map(|_| fs::staging_name(&mut os::fill_random))
+        .map(|_| staging::staging_name(&mut os::fill_random))
         .collect();
     let staging: Vec<PathBuf> = work
         .jobs

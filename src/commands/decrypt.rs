@@ -8,8 +8,8 @@ use clap::Args;
 
 use crate::error::{Error, ErrorKind, Problem};
 use crate::keys::age;
-use crate::os::fs::{Attributes, Base, FileState, Found, FsError, Ownership, Place};
-use crate::os::lock::DirectoryLock;
+use crate::os::fs::{Base, FileState, Found, FsError, Ownership, Place};
+use crate::os::staging::Attributes;
 use crate::os::{RandomPool, fs};
 use crate::project::diff;
 use crate::project::error::Refusal;
@@ -20,7 +20,7 @@ use crate::sops;
 use crate::sops::data_key::DataKey;
 use crate::sops::metadata::Metadata;
 use crate::sops::store::Format;
-use crate::ui::report::{Applied, Backup, Report};
+use crate::ui::report::{Backup, Report};
 
 use super::apply::{self, Failure, Job, Mending, Work};
 use super::open::{Lookup, check_format, open, read_encrypted, stock_command};
@@ -80,7 +80,7 @@ pub fn run(args: &DecryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
     if workspace.root.is_none() && !(args.create_root && workspace.is_root_absent()) {
         return Err(workspace.not_the_server().into());
     }
-    let _locks = begin(cx, &workspace, args)?;
+    let _locks = apply::begin(cx, &workspace, args.write)?;
 
     let mut problems = Vec::new();
     let owners = if args.write.owner.no_owner {
@@ -129,21 +129,14 @@ pub fn run(args: &DecryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
     }
 
     let mut backups = Vec::new();
-    let outcome = if args.write.dry_run {
-        Applied::DryRun
-    } else if problems.is_empty() || args.write.keep_going {
-        apply_good(
-            cx,
-            &workspace,
-            &prepared,
-            &mut plan,
-            &mut problems,
-            &mut backups,
-            args,
-        )
-    } else {
-        Applied::Nothing
-    };
+    let outcome = apply::carry_out(
+        &prepared,
+        |one| one.entry.repository_path.as_str(),
+        args.write,
+        &mut plan,
+        &mut problems,
+        |good| place(cx, &workspace, good, &mut backups),
+    );
     cx.ui.report(&Report {
         command: "decrypt",
         plan: &plan,
@@ -152,20 +145,6 @@ pub fn run(args: &DecryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
         backups: &backups,
     });
     Ok(Outcome::default().with_problems(&problems))
-}
-
-/// Locks out other writers and cleans up after killed ones; a dry run does neither.
-fn begin(
-    cx: &mut Context,
-    workspace: &Workspace,
-    args: &DecryptArgs,
-) -> Result<Vec<DirectoryLock>, Problem> {
-    if args.write.dry_run {
-        return Ok(Vec::new());
-    }
-    let locks = apply::lock(cx, workspace, !args.write.no_wait)?;
-    apply::clean_up(cx, workspace);
-    Ok(locks)
 }
 
 /// Decrypts one entry and compares it with what is on the server.
@@ -302,51 +281,9 @@ fn compare(
     })
 }
 
-/// Carries out the plan for the entries without a problem. With `--keep-going` an entry that fails
-/// while it is written is left out, and the others are tried again.
-fn apply_good(
-    cx: &mut Context,
-    workspace: &Workspace,
-    prepared: &[Prepared<'_>],
-    plan: &mut Plan,
-    problems: &mut Vec<Problem>,
-    backups: &mut Vec<Backup>,
-    args: &DecryptArgs,
-) -> Applied {
-    let is_bad = |name: &String| {
-        problems
-            .iter()
-            .any(|problem| problem.entry.as_ref() == Some(name))
-    };
-    let mut good: Vec<_> = prepared
-        .iter()
-        .filter(|one| !is_bad(&one.entry.repository_path))
-        .collect();
-    loop {
-        let Err(failure) = carry_out(cx, workspace, &good, backups) else {
-            return Applied::Done;
-        };
-        if failure.is_undone {
-            // Nothing was replaced: the backups of this attempt hold what is still there.
-            for backup in backups.drain(..) {
-                workspace
-                    .state
-                    .iter()
-                    .for_each(|state| state.drop_backup(backup.path.as_ref()));
-            }
-        }
-        let failed = failure.problem.entry.clone();
-        problems.push(failure.problem);
-        let before = good.len();
-        good.retain(|one| failed.as_ref() != Some(&one.entry.repository_path));
-        if !args.write.keep_going || good.len() == before {
-            return Applied::Nothing;
-        }
-        plan.forget(failed.as_deref());
-    }
-}
-
-fn carry_out(
+/// Places the files, making the root first where it is to be made. When nothing was replaced, the
+/// backups of this attempt hold what is still there and are dropped.
+fn place(
     cx: &mut Context,
     workspace: &Workspace,
     prepared: &[&Prepared<'_>],
@@ -359,7 +296,16 @@ fn carry_out(
         Some(_) => None,
         None => Some(create_root(workspace)?),
     };
-    let done = carry_out_in(cx, workspace, new_root.as_ref(), prepared, backups);
+    let done = place_below(cx, workspace, new_root.as_ref(), prepared, backups);
+    if done.as_ref().is_err_and(|failure| failure.is_undone) {
+        for backup in backups.drain(..) {
+            let path = backup.path.as_ref();
+            workspace
+                .state
+                .iter()
+                .for_each(|state| state.drop_backup(path));
+        }
+    }
     if done.is_err() && new_root.is_some() {
         fs::remove_empty_folder(&workspace.root_path);
     }
@@ -372,7 +318,7 @@ fn create_root(workspace: &Workspace) -> Result<Base, Problem> {
         .map_err(|error| Problem::new(error).with_help("create the root by hand, or run as root"))
 }
 
-fn carry_out_in(
+fn place_below(
     cx: &mut Context,
     workspace: &Workspace,
     new_root: Option<&Base>,

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::error::{Error, ErrorKind, Problem};
-use crate::os::fs::{Attributes, Ownership};
-use crate::os::lock::DirectoryLock;
+use crate::os::fs::Ownership;
+use crate::os::staging::Attributes;
 use crate::os::{process, users};
 use crate::project::error::Refusal;
 use crate::project::manifest::Entry;
 use crate::project::plan::{Action, Plan};
-use crate::ui::report::{Applied, Report};
+use crate::ui::report::Report;
 
 use super::apply::{self, Failure, Job, Watched, Work};
 use super::capture::{self, CaptureOptions, Captured};
@@ -53,7 +53,7 @@ pub fn run(args: &EncryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let workspace = Workspace::open(cx)?;
     let entries = workspace.select_secret(&args.entries)?;
     let root = workspace.require_root()?;
-    let _locks = begin(cx, &workspace, args)?;
+    let _locks = apply::begin(cx, &workspace, args.write)?;
     warn_of_other_rules(cx, &workspace, &entries);
 
     let now = cx.env.now();
@@ -102,13 +102,14 @@ pub fn run(args: &EncryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
         }
     }
 
-    let outcome = if args.write.dry_run {
-        Applied::DryRun
-    } else if problems.is_empty() || args.write.keep_going {
-        apply_good(cx, &workspace, &captured, &mut plan, &mut problems, args)
-    } else {
-        Applied::Nothing
-    };
+    let outcome = apply::carry_out(
+        &captured,
+        |one| one.entry.repository_path.as_str(),
+        args.write,
+        &mut plan,
+        &mut problems,
+        |good| write(cx, &workspace, good, args),
+    );
     cx.ui.report(&Report {
         command: "encrypt",
         plan: &plan,
@@ -117,20 +118,6 @@ pub fn run(args: &EncryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
         backups: &[],
     });
     Ok(Outcome::default().with_problems(&problems))
-}
-
-/// Locks out other writers and cleans up after killed ones; a dry run does neither.
-fn begin(
-    cx: &mut Context,
-    workspace: &Workspace,
-    args: &EncryptArgs,
-) -> Result<Vec<DirectoryLock>, Problem> {
-    if args.write.dry_run {
-        return Ok(Vec::new());
-    }
-    let locks = apply::lock(cx, workspace, !args.write.no_wait)?;
-    apply::clean_up(cx, workspace);
-    Ok(locks)
 }
 
 /// Warns once of a rules file that stock `sops`, called from here, would use instead.
@@ -152,41 +139,8 @@ fn warn_of_other_rules(cx: &mut Context, workspace: &Workspace, entries: &[&Entr
     }
 }
 
-/// Carries out the plan for the entries without a problem. With `--keep-going` an entry that fails
-/// while it is written is left out, and the others are tried again.
-fn apply_good(
-    cx: &mut Context,
-    workspace: &Workspace,
-    captured: &[Captured<'_>],
-    plan: &mut Plan,
-    problems: &mut Vec<Problem>,
-    args: &EncryptArgs,
-) -> Applied {
-    let is_bad = |name: &String| {
-        problems
-            .iter()
-            .any(|problem| problem.entry.as_ref() == Some(name))
-    };
-    let mut good: Vec<_> = captured
-        .iter()
-        .filter(|one| !is_bad(&one.entry.repository_path))
-        .collect();
-    loop {
-        let Err(failure) = carry_out(cx, workspace, &good, args) else {
-            return Applied::Done;
-        };
-        let failed = failure.problem.entry.clone();
-        problems.push(failure.problem);
-        let before = good.len();
-        good.retain(|one| failed.as_ref() != Some(&one.entry.repository_path));
-        if !args.write.keep_going || good.len() == before {
-            return Applied::Nothing;
-        }
-        plan.forget(failed.as_deref());
-    }
-}
-
-fn carry_out(
+/// Writes the encrypted files.
+fn write(
     cx: &mut Context,
     workspace: &Workspace,
     captured: &[&Captured<'_>],

@@ -170,7 +170,7 @@ impl Workspace {
             .collect())
     }
 
-    /// Returns the selected entries of [files]. Rows of [plain] are left out, and a problem where
+    /// Returns the selected entries of `[files]`. Rows of `[plain]` are left out, and a problem where
     /// they were named.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ pub mod git;
 pub mod lock;
 pub mod process;
 pub mod signal;
+pub mod staging;
 pub mod state;
 pub mod users;
 

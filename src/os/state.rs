@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use super::fs::{self, FsError};
-use super::{Env, fill_random};
+use super::{Env, fill_random, staging};
 
 /// The state directory of a user; created when first needed.
 #[derive(Clone, Debug)]
@@ -99,7 +99,7 @@ impl StateDir {
             {
                 let staged = PathBuf::from(std::ffi::OsStr::from_bytes(line));
                 for leftover in [staged.clone(), with_suffix(&staged, "-old")] {
-                    if fs::remove_staging_file(&leftover)? {
+                    if staging::remove_staging_file(&leftover)? {
                         removed.push(leftover);
                     }
                 }

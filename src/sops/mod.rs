@@ -1,7 +1,7 @@
 //! The SOPS file format: bytes in, bytes out.
 //!
 //! [`open`] turns a sealed document into its plaintext, [`seal`] a plain document into an
-//! encrypted file, [`matches`] compares the two without keeping a second copy. Nothing here
+//! encrypted file, [`matches()`] compares the two without keeping a second copy. Nothing here
 //! touches files, people, clocks or random sources: time and randomness are arguments.
 
 pub mod cipher;

@@ -1,0 +1,446 @@
+//! Replacing files whole or not at all.
+//!
+//! The only place that writes targets. A file is staged beside its target under a unique private
+//! name (owner and mode set by descriptor before the first byte), read back, synchronised, and then
+//! exchanged with the target in one step; until [`Staged::finish`] the old file still exists and
+//! [`Staged::roll_back`] brings it back.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, Mode, OFlags, RenameFlags, XattrFlags, fchmod, fgetxattr, flistxattr, fsetxattr,
+    fstat, fsync, linkat, open, openat, renameat, renameat_with, statat, unlinkat,
+};
+use rustix::io::Errno;
+
+use crate::secret::SecretBytes;
+
+use super::fs::{FileState, Found, FsError, Ownership, Place, failed, kind_in_words};
+
+/// What the names of staging files start with; sixteen hexadecimal digits follow.
+pub const STAGING_PREFIX: &str = ".secrets-staging-";
+
+/// How a file is to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Attributes {
+    /// Owner and group.
+    pub owner: Ownership,
+    /// Permission bits.
+    pub mode: u32,
+    /// Whether access lists of the replaced file are kept (they are not where a mode is declared).
+    pub keep_access_list: bool,
+}
+
+/// A file written beside its target, ready to take its place.
+pub struct Staged {
+    place: Place,
+    temporary: OsString,
+    written: FileState,
+    expected: Option<FileState>,
+    step: Replacement,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Replacement {
+    /// Not yet: the staging name holds the new file.
+    Pending,
+    /// The target did not exist and does now.
+    Created,
+    /// New and old have changed places: the staging name holds the old file.
+    Exchanged,
+    /// The staging name plus `-old` is a second name of the old file.
+    Linked,
+}
+
+/// Returns a staging name that nobody else uses.
+pub fn staging_name(fill: &mut dyn FnMut(&mut [u8])) -> OsString {
+    let mut bytes = [0; 8];
+    fill(&mut bytes);
+    format!("{STAGING_PREFIX}{:016x}", u64::from_be_bytes(bytes)).into()
+}
+
+fn is_staging_name(name: &OsStr) -> bool {
+    let digits = name
+        .to_str()
+        .and_then(|name| name.strip_prefix(STAGING_PREFIX));
+    let digits = digits.map(|digits| digits.strip_suffix("-old").unwrap_or(digits));
+    digits.is_some_and(|digits| {
+        digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
+
+impl Staged {
+    /// Writes `content` under `temporary` beside `place` and reads it back. `expected` is what was
+    /// seen at the target; its security attributes are kept.
+    ///
+    /// # Errors
+    /// `Io`, `NotReadBack`; nothing is left behind.
+    pub fn write(
+        place: Place,
+        temporary: OsString,
+        content: &[u8],
+        attributes: Attributes,
+        expected: Option<FileState>,
+    ) -> Result<Self, FsError> {
+        let path = place.path();
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let descriptor = openat(
+            &*place.directory,
+            &temporary,
+            flags,
+            Mode::from_raw_mode(0o600),
+        )
+        .map_err(failed(&path, "create a file beside it"))?;
+        let file = File::from(descriptor);
+        let fill = || -> Result<FileState, FsError> {
+            attributes
+                .owner
+                .apply(file.as_fd())
+                .map_err(failed(&path, "set owner and group"))?;
+            if expected.is_some() {
+                copy_security(&place, &file, attributes.keep_access_list);
+            }
+            fchmod(&file, Mode::from_raw_mode(attributes.mode))
+                .map_err(failed(&path, "set the mode"))?;
+            (&file).write_all(content).map_err(failed(&path, "write"))?;
+            if !reads_back(&file, content).map_err(failed(&path, "read back"))? {
+                return Err(FsError::NotReadBack { path: path.clone() });
+            }
+            let stat = fstat(&file).map_err(failed(&path, "look at the file"))?;
+            Ok(FileState::of(&stat))
+        };
+        match fill() {
+            Ok(written) => Ok(Self {
+                place,
+                temporary,
+                written,
+                expected,
+                step: Replacement::Pending,
+            }),
+            Err(error) => {
+                let _ = unlinkat(&*place.directory, &temporary, AtFlags::empty());
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes the content to disk.
+    ///
+    /// # Errors
+    /// `Io`: fatal, never to be tried again.
+    pub fn synchronize(&self) -> Result<(), FsError> {
+        let path = self.place.path();
+        let file = openat(
+            &*self.place.directory,
+            &self.temporary,
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .or_else(|_| {
+            openat(
+                &*self.place.directory,
+                &self.temporary,
+                OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                Mode::empty(),
+            )
+        })
+        .map_err(failed(&path, "write to disk"))?;
+        fsync(&file).map_err(failed(&path, "write to disk"))
+    }
+
+    /// Returns the path of the target.
+    pub fn path(&self) -> PathBuf {
+        self.place.path()
+    }
+
+    /// Returns the full path of the staging file, for the journal.
+    pub fn temporary_path(&self) -> PathBuf {
+        self.place.folder.join(&self.temporary)
+    }
+
+    /// Puts the staged file in the place of its target, in one step.
+    ///
+    /// # Errors
+    /// `Changed` when the target is not what was seen, `Mounted`, `Io`; the target is as it was.
+    pub fn replace(&mut self) -> Result<(), FsError> {
+        let path = self.place.path();
+        let (directory, name, temporary) =
+            (&*self.place.directory, &self.place.name, &self.temporary);
+        let changed = || FsError::Changed { path: path.clone() };
+        let refused = |error: Errno| match error {
+            Errno::BUSY => FsError::Mounted { path: path.clone() },
+            Errno::EXIST | Errno::NOENT => changed(),
+            other => failed(&path, "replace")(other),
+        };
+        let unsupported =
+            |error: Errno| matches!(error, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP);
+        let Some(expected) = self.expected else {
+            match renameat_with(
+                directory,
+                temporary,
+                directory,
+                name,
+                RenameFlags::NOREPLACE,
+            ) {
+                Ok(()) => {}
+                Err(error) if unsupported(error) => {
+                    linkat(directory, temporary, directory, name, AtFlags::empty())
+                        .map_err(refused)?;
+                    let _ = unlinkat(directory, temporary, AtFlags::empty());
+                }
+                Err(error) => return Err(refused(error)),
+            }
+            self.step = Replacement::Created;
+            return Ok(());
+        };
+        match renameat_with(directory, temporary, directory, name, RenameFlags::EXCHANGE) {
+            Ok(()) => {
+                let old = statat(directory, temporary, AtFlags::SYMLINK_NOFOLLOW);
+                if !old.is_ok_and(|stat| FileState::of(&stat).is_same_file(&expected)) {
+                    let _ =
+                        renameat_with(directory, temporary, directory, name, RenameFlags::EXCHANGE);
+                    return Err(changed());
+                }
+                self.step = Replacement::Exchanged;
+            }
+            Err(error) if unsupported(error) => {
+                linkat(
+                    directory,
+                    name,
+                    directory,
+                    self.old_name(),
+                    AtFlags::empty(),
+                )
+                .map_err(refused)?;
+                self.step = Replacement::Linked;
+                if let Err(error) = renameat(directory, temporary, directory, name) {
+                    let _ = unlinkat(directory, self.old_name(), AtFlags::empty());
+                    self.step = Replacement::Pending;
+                    return Err(refused(error));
+                }
+            }
+            Err(error) => return Err(refused(error)),
+        }
+        Ok(())
+    }
+
+    fn old_name(&self) -> OsString {
+        let mut name = self.temporary.clone();
+        name.push("-old");
+        name
+    }
+
+    /// Brings back what stood at the target before [`Staged::replace`] and removes the staging
+    /// file.
+    ///
+    /// # Errors
+    /// `Io` with the path where the old content still is, in the rare case that this fails too.
+    pub fn roll_back(&mut self) -> Result<(), FsError> {
+        let path = self.place.path();
+        let (directory, name, temporary) =
+            (&*self.place.directory, &self.place.name, &self.temporary);
+        let failed = failed(&path, "bring back the old file");
+        match self.step {
+            Replacement::Pending => {}
+            Replacement::Created => {
+                let now = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(&failed)?;
+                if FileState::of(&now).is_same_file(&self.written) {
+                    unlinkat(directory, name, AtFlags::empty()).map_err(&failed)?;
+                }
+                return Ok(());
+            }
+            Replacement::Exchanged => {
+                renameat_with(directory, temporary, directory, name, RenameFlags::EXCHANGE)
+                    .map_err(&failed)?;
+            }
+            Replacement::Linked => {
+                return renameat(directory, self.old_name(), directory, name).map_err(&failed);
+            }
+        }
+        self.step = Replacement::Pending;
+        unlinkat(directory, temporary, AtFlags::empty()).map_err(failed)
+    }
+
+    /// Removes the old file after a successful replacement.
+    ///
+    /// # Errors
+    /// `Io`: the new file is in place, the old one remains under its staging name.
+    pub fn finish(&self) -> Result<(), FsError> {
+        let path = self.temporary_path();
+        let old = match self.step {
+            Replacement::Exchanged => self.temporary.clone(),
+            Replacement::Linked => self.old_name(),
+            Replacement::Created | Replacement::Pending => return Ok(()),
+        };
+        unlinkat(&*self.place.directory, &old, AtFlags::empty()).map_err(failed(&path, "remove"))
+    }
+
+    /// Writes the folder entry to disk.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn synchronize_folder(&self) -> Result<(), FsError> {
+        match fsync(&*self.place.directory) {
+            // A folder that may not be read cannot be synchronised, nor on every file system.
+            Ok(()) | Err(Errno::BADF | Errno::INVAL) => Ok(()),
+            Err(error) => Err(failed(&self.place.folder, "write to disk")(error)),
+        }
+    }
+
+    /// Returns which folder the file stands in, to synchronise each folder once.
+    pub fn folder(&self) -> &Path {
+        &self.place.folder
+    }
+
+    /// Returns the number of the file system.
+    pub fn device(&self) -> u64 {
+        self.written.device
+    }
+
+    /// Writes everything on the file system to disk: one call instead of one a file.
+    ///
+    /// # Errors
+    /// `Io`: fatal, never to be tried again.
+    pub fn synchronize_file_system(&self) -> Result<(), FsError> {
+        #[cfg(target_os = "linux")]
+        {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let directory = open(&self.place.folder, flags, Mode::empty());
+            if let Ok(directory) = directory {
+                return rustix::fs::syncfs(directory)
+                    .map_err(failed(&self.place.folder, "write to disk"));
+            }
+        }
+        self.synchronize()
+    }
+}
+
+/// Compares a file with what it should hold, in pieces.
+fn reads_back(file: &File, content: &[u8]) -> io::Result<bool> {
+    if file.metadata()?.len() != content.len() as u64 {
+        return Ok(false);
+    }
+    let mut piece = SecretBytes::new(vec![0; content.len().min(256 << 10)]);
+    let mut at = 0;
+    for expected in content.chunks(256 << 10) {
+        let buffer = &mut piece.expose_mut()[..expected.len()];
+        file.read_exact_at(buffer, at)?;
+        if buffer != expected {
+            return Ok(false);
+        }
+        at += expected.len() as u64;
+    }
+    Ok(true)
+}
+
+/// Copies access lists and security labels of the file being replaced. What the file system does
+/// not have, or a plain user may not set, is left out.
+fn copy_security(place: &Place, new: &File, keep_access_list: bool) {
+    let Ok((old, _)) = place.open_existing(OFlags::RDONLY) else {
+        return;
+    };
+    let mut names = vec![0_u8; 4096];
+    let Ok(length) = flistxattr(&old, &mut names[..]) else {
+        return;
+    };
+    for name in names[..length]
+        .split(|&byte| byte == 0)
+        .filter(|name| !name.is_empty())
+    {
+        let is_access_list = name == b"system.posix_acl_access";
+        let is_label = name.starts_with(b"security.") && name != b"security.capability";
+        let is_kept = is_label || (is_access_list && keep_access_list);
+        if !is_kept {
+            continue;
+        }
+        let name = OsStr::new(std::str::from_utf8(name).unwrap_or_default());
+        let mut value = vec![0_u8; 4096];
+        if let Ok(length) = fgetxattr(&old, name, &mut value[..]) {
+            let _ = fsetxattr(new, name, &value[..length], XattrFlags::empty());
+        }
+    }
+}
+
+/// A file opened for writing in place: for a target that is mounted as a single file, where a
+/// rename would not be seen. Not atomic.
+pub struct InPlace {
+    file: File,
+    path: PathBuf,
+}
+
+impl InPlace {
+    /// Opens the file that was seen.
+    ///
+    /// # Errors
+    /// `Changed` when it is another one now, `Io` when it may not be written.
+    pub fn open(place: &Place, seen: &FileState) -> Result<Self, FsError> {
+        let path = place.path();
+        match place.open_existing(OFlags::RDWR) {
+            Ok((file, state)) if state.is_same_file(seen) => Ok(Self { file, path }),
+            Err(Found::Unreadable(source)) => Err(FsError::Io {
+                path,
+                action: "open for writing",
+                source,
+            }),
+            Ok(_) | Err(_) => Err(FsError::Changed { path }),
+        }
+    }
+
+    /// Replaces the content, reads it back and writes it to disk.
+    ///
+    /// # Errors
+    /// `Io`, `NotReadBack`; the content is then undefined.
+    pub fn write(&self, content: &[u8], attributes: Attributes) -> Result<(), FsError> {
+        let path = &self.path;
+        attributes
+            .owner
+            .apply(self.file.as_fd())
+            .map_err(failed(path, "set owner and group"))?;
+        fchmod(&self.file, Mode::from_raw_mode(attributes.mode))
+            .map_err(failed(path, "set the mode"))?;
+        self.file
+            .write_all_at(content, 0)
+            .map_err(failed(path, "write"))?;
+        self.file
+            .set_len(content.len() as u64)
+            .map_err(failed(path, "write"))?;
+        if !reads_back(&self.file, content).map_err(failed(path, "read back"))? {
+            return Err(FsError::NotReadBack { path: path.clone() });
+        }
+        self.file.sync_all().map_err(failed(path, "write to disk"))
+    }
+}
+
+/// Removes a staging file or folder of an earlier run: only what has a staging name. Returns
+/// whether there was one.
+///
+/// # Errors
+/// `Io`.
+pub fn remove_staging_file(path: &Path) -> Result<bool, FsError> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(false);
+    };
+    if !is_staging_name(name) {
+        return Ok(false);
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = match open(folder, flags, Mode::empty()) {
+        Ok(directory) => directory,
+        Err(Errno::NOENT) => return Ok(false),
+        Err(error) => return Err(failed(folder, "enter the folder")(error)),
+    };
+    let flags = match statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) if kind_in_words(&stat).is_none() => AtFlags::empty(),
+        // A folder that never got its name; one that holds something is not removed.
+        Ok(stat) if kind_in_words(&stat) == Some("a directory") => AtFlags::REMOVEDIR,
+        _ => return Ok(false),
+    };
+    unlinkat(&directory, name, flags).map_err(failed(path, "remove"))?;
+    Ok(true)
+}
