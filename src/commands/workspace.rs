@@ -359,16 +359,28 @@ impl Workspace {
         }
     }
 
-    /// Returns whether a path lies where git keeps its data; remembered by folder.
+    /// Returns whether a path lies where git keeps its data. Each folder above it is looked at once
+    /// in a run.
     fn is_in_git_folder(&self, path: &Path) -> bool {
-        let folder = path.parent().unwrap_or(path).to_owned();
         let mut known = self
             .git_folders
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        *known
-            .entry(folder)
-            .or_insert_with(|| git::is_inside_git_folder(path))
+        let mut seen = Vec::new();
+        let mut found = false;
+        for folder in path.ancestors().skip(1) {
+            if let Some(&answer) = known.get(folder) {
+                found = answer;
+                break;
+            }
+            seen.push(folder.to_owned());
+            if git::is_git_folder(folder) {
+                found = true;
+                break;
+            }
+        }
+        known.extend(seen.into_iter().map(|folder| (folder, found)));
+        found
     }
 
     /// Finds entries that lead to one file on the server through links. Every entry of the
@@ -381,12 +393,11 @@ impl Workspace {
                 owners.entry(place.path()).or_default().push(entry);
             }
         }
-        for entry in entries {
-            let shared = owners
-                .values()
-                .find(|group| group.len() > 1 && group.contains(entry));
-            if let Some(other) = shared.and_then(|group| group.iter().find(|other| *other != entry))
-            {
+        for group in owners.values().filter(|group| group.len() > 1) {
+            for entry in entries.iter().filter(|entry| group.contains(entry)) {
+                let Some(other) = group.iter().find(|other| *other != entry) else {
+                    continue;
+                };
                 let other = other.repository_path.clone();
                 problems.push(
                     Problem::of(&entry.repository_path, ErrorKind::SameTarget { other })

@@ -250,17 +250,16 @@ impl Checkout {
     }
 }
 
-/// Returns whether a path lies in the folder where git keeps a repository's data (`.git`, a bare
-/// repository, a separate git folder), whatever it is called. Links must be resolved already.
-pub fn is_inside_git_folder(path: &Path) -> bool {
-    path.ancestors().any(|folder| {
-        folder
-            .file_name()
-            .is_some_and(|name| name.eq_ignore_ascii_case(".git"))
-            || (folder.join("HEAD").is_file()
-                && folder.join("objects").is_dir()
-                && folder.join("refs").is_dir())
-    })
+/// Returns whether a folder is one where git keeps a repository's data (`.git`, a bare repository,
+/// a separate git folder), whatever it is called.
+pub fn is_git_folder(folder: &Path) -> bool {
+    let is_named_so = folder
+        .file_name()
+        .is_some_and(|name| name.eq_ignore_ascii_case(".git"));
+    is_named_so
+        || (folder.join("HEAD").is_file()
+            && folder.join("objects").is_dir()
+            && folder.join("refs").is_dir())
 }
 
 fn blob_at(repository: &Repository, revision: &str, path: &Path) -> Result<Option<Oid>, GitError> {

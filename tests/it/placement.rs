@@ -149,11 +149,7 @@ fn unknown_accounts_are_all_listed_before_anything_is_written() {
 /// Runs the real binary as another user.
 fn as_user(project: &TestProject, uid: u32, args: &[&str]) -> (i32, String) {
     use std::os::unix::process::CommandExt;
-    // Where the build lies, another user may not be able to enter.
-    let program = project.path("secrets");
-    if !program.exists() {
-        fs::copy(env!("CARGO_BIN_EXE_secrets"), &program).unwrap();
-    }
+    let program = project.program_for_others();
     let output = Command::new(program)
         .args(args)
         .current_dir(project.repo())

@@ -331,8 +331,7 @@ fn without_more_threads_the_run_goes_on_in_one() {
         return;
     }
     let project = many();
-    let program = project.path("secrets");
-    fs::copy(env!("CARGO_BIN_EXE_secrets"), &program).unwrap();
+    let program = project.program_for_others();
     let mut command = Command::new("prlimit");
     command
         .arg("--nproc=1")

@@ -268,6 +268,21 @@ impl TestProject {
         output
     }
 
+    /// Returns the program in a place that every user may enter, as the folder of the build may not
+    /// be. Another process copies it: a descriptor of ours, open for writing and inherited by a
+    /// program started meanwhile, would make it too busy to run.
+    pub fn program_for_others(&self) -> PathBuf {
+        let program = self.path("secrets");
+        if !program.exists() {
+            let copied = Command::new("cp")
+                .arg(env!("CARGO_BIN_EXE_secrets"))
+                .arg(&program)
+                .status();
+            assert!(copied.unwrap().success());
+        }
+        program
+    }
+
     /// Makes the repository a git checkout and commits everything.
     pub(crate) fn commit(&self) {
         if !self.repo_file(".git").exists() {
