@@ -271,7 +271,7 @@ impl TestProject {
     /// Returns the program in a place that every user may enter, as the folder of the build may not
     /// be. Another process copies it: a descriptor of ours, open for writing and inherited by a
     /// program started meanwhile, would make it too busy to run.
-    pub fn program_for_others(&self) -> PathBuf {
+    pub(crate) fn program_for_others(&self) -> PathBuf {
         let program = self.path("secrets");
         if !program.exists() {
             let copied = Command::new("cp")
