@@ -12,14 +12,14 @@ use crate::os::fs::{self, FileState, FsError, Ownership, Place};
 use crate::os::lock::{self, DirectoryLock};
 use crate::os::signal::Watch;
 use crate::os::staging::{self, Attributes, InPlace, Staged};
-use crate::os::state::Journal;
+use crate::os::state::{Journal, StateDir};
 use crate::os::{self};
 
-use crate::project::plan::Plan;
+use crate::project::plan::{Action, Plan};
 use crate::ui::report::Applied;
 
 use super::workspace::Workspace;
-use super::{Context, WriteArgs, in_parallel};
+use super::{Context, Jobs, WriteArgs, in_parallel};
 
 /// Up to this many files are synchronised one by one, more by one call a file system.
 const SYNCHRONISED_SINGLY: usize = 4;
@@ -108,8 +108,10 @@ pub fn begin(
 
 /// Carries out the plan for the entries without a problem, unless it is a dry run or a problem
 /// stands against everything. With `--keep-going` an entry that fails while it is written is left
-/// out, and the others are tried again.
+/// out, and the others are tried again. A dry run also tells that the state directory cannot be used
+/// where the run would need it.
 pub fn carry_out<T>(
+    workspace: &Workspace,
     entries: &[T],
     name: impl Fn(&T) -> &str,
     args: WriteArgs,
@@ -118,6 +120,10 @@ pub fn carry_out<T>(
     mut write: impl FnMut(&[&T]) -> Result<(), Failure>,
 ) -> Applied {
     if args.dry_run {
+        if plan.count(&[Action::Replace]) > 0 {
+            let usable = state_of(workspace).and_then(StateDir::check_usable);
+            problems.extend(usable.err().map(state_problem));
+        }
         return Applied::DryRun;
     }
     if !problems.is_empty() && !args.keep_going {
@@ -258,14 +264,7 @@ fn open_journal(
     if staging.is_empty() {
         return Ok(None);
     }
-    let opened = match &workspace.state {
-        Some(state) => state.begin_journal(staging),
-        None => Err(FsError::Io {
-            path: PathBuf::from("~"),
-            action: "find the home directory for the state directory",
-            source: std::io::ErrorKind::NotFound.into(),
-        }),
-    };
+    let opened = state_of(workspace).and_then(|state| state.begin_journal(staging));
     match opened {
         Ok(journal) => Ok(Some(journal)),
         Err(source) if work.jobs.iter().all(|job| job.seen.is_none()) => {
@@ -274,6 +273,14 @@ fn open_journal(
         }
         Err(source) => Err(state_problem(source)),
     }
+}
+
+fn state_of(workspace: &Workspace) -> Result<&StateDir, FsError> {
+    workspace.state.as_ref().ok_or_else(|| FsError::Io {
+        path: PathBuf::from("~"),
+        action: "find the home directory for the state directory",
+        source: std::io::ErrorKind::NotFound.into(),
+    })
 }
 
 /// Returns the problem of a state directory that cannot be used.
@@ -336,7 +343,12 @@ fn synchronize(workspace: &Workspace, done: &Done<'_>) -> Result<(), Problem> {
     if done.staged.len() > SYNCHRONISED_SINGLY {
         return synchronize_file_systems(done);
     }
-    in_parallel(&done.staged, workspace.jobs.max(2), Staged::synchronize)
+    // These wait for the disk, not for a processor.
+    let jobs = Jobs {
+        threads: workspace.jobs.threads.max(2),
+        ..workspace.jobs
+    };
+    in_parallel(&done.staged, jobs, Staged::synchronize)
         .into_iter()
         .collect::<Result<(), _>>()
         .map_err(disk_problem)

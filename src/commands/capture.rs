@@ -17,14 +17,15 @@ use crate::project::plan::{self, Action, Step, Stored};
 use crate::rules::Rule;
 use crate::secret::SecretBytes;
 use crate::sops::data_key::DataKey;
+use crate::sops::document::Leaf;
 use crate::sops::error::DocumentError;
 use crate::sops::metadata::{MasterKey, Metadata};
+use crate::sops::selector::SelectionRule;
 use crate::sops::store::Format;
 use crate::sops::{self, Opened, Reuse};
 
-use super::decrypt::leads_out;
 use super::open::{
-    Encrypted, Lookup, check_format, damaged, key_problem, read_encrypted, unwrap_key,
+    Encrypted, Lookup, check_format, damaged, key_problem, leads_out, read_encrypted, unwrap_key,
 };
 use super::workspace::{FoundRules, Workspace};
 
@@ -94,7 +95,8 @@ pub fn capture<'w>(
     let source_place = root
         .place(entry.server_path.as_ref())
         .map_err(|error| leads_out(name, error))?;
-    let (source, refusals) = read_source(&source_place, options.max_size);
+    let shown = workspace.server_file(entry).display().to_string();
+    let (source, refusals) = read_source(&source_place, &shown, options.max_size);
     let (mut existing, place) = match read_encrypted(workspace, entry)? {
         Lookup::Found(encrypted) => {
             let place = encrypted.place.clone();
@@ -115,7 +117,7 @@ pub fn capture<'w>(
         recipients: Vec::new(),
         warnings: Vec::new(),
     };
-    if entry.optional && refusals == [Refusal::SourceMissing] {
+    if entry.optional && matches!(refusals[..], [Refusal::SourceMissing { .. }]) {
         return Ok(captured);
     }
     let mut judgement = Judgement {
@@ -183,7 +185,7 @@ pub fn capture<'w>(
             options,
             now,
         };
-        match request.seal(content)? {
+        match request.seal(content, &mut captured.warnings)? {
             Ok(bytes) => captured.sealed = bytes,
             Err(refusal) => {
                 captured.step.action = Action::Refuse;
@@ -240,13 +242,20 @@ fn forget_large(content: &mut Vec<u8>) {
 }
 
 /// Reads the source; what is no readable regular file is a refusal.
-fn read_source(place: &Place, limit: u64) -> (Option<(FileState, SecretBytes)>, Vec<Refusal>) {
+fn read_source(
+    place: &Place,
+    shown: &str,
+    limit: u64,
+) -> (Option<(FileState, SecretBytes)>, Vec<Refusal>) {
     let refusal = match place.read(limit) {
         Found::File(state, content) => return (Some((state, content)), Vec::new()),
-        Found::Missing => Refusal::SourceMissing,
+        Found::Missing => Refusal::SourceMissing {
+            path: shown.to_owned(),
+        },
         Found::Other(kind) => Refusal::NotRegular { kind },
         Found::TooLarge(bytes) => Refusal::TooLarge { bytes, limit },
         Found::Unreadable(error) => Refusal::Unreadable {
+            path: shown.to_owned(),
             reason: error.to_string(),
         },
     };
@@ -285,15 +294,15 @@ fn govern(
         .unwrap_or(&file)
         .to_string_lossy()
         .into_owned();
+    // Rules written for the plaintext paths of a shell loop end before `.enc`.
+    let shorter = subject
+        .strip_suffix(ENCRYPTED_SUFFIX)
+        .and_then(|path| rules.find(path));
+    let suggestion = shorter
+        .and_then(|rule| rule.path_regex.as_ref())
+        .and_then(|pattern| pattern.as_str().strip_suffix('$'))
+        .map(|pattern| format!("{pattern}(\\.enc)?$"));
     let Some(rule) = rules.find(&subject) else {
-        // Rules written for the plaintext paths of a shell loop end before `.enc`.
-        let shorter = subject
-            .strip_suffix(ENCRYPTED_SUFFIX)
-            .and_then(|path| rules.find(path));
-        let pattern = shorter.and_then(|rule| rule.path_regex.as_ref());
-        let suggestion = pattern
-            .and_then(|pattern| pattern.as_str().strip_suffix('$'))
-            .map(|pattern| format!("{pattern}(\\.enc)?$"));
         refusals.push(Refusal::NoRule {
             rules: path.display().to_string(),
             path: subject,
@@ -301,6 +310,16 @@ fn govern(
         });
         return Ok(None);
     };
+    if let Some(shorter) = shorter.filter(|shorter| shorter.number < rule.number)
+        && (&shorter.age, &shorter.selection) != (&rule.age, &rule.selection)
+    {
+        refusals.push(Refusal::TwoRules {
+            rules: path.display().to_string(),
+            with_suffix: rule.number,
+            without: shorter.number,
+            suggestion: suggestion.unwrap_or_default(),
+        });
+    }
     if !rule.unsupported.is_empty() {
         let names: Vec<_> = rule
             .unsupported
@@ -479,7 +498,11 @@ struct Request<'r> {
 
 impl Request<'_> {
     /// Encrypts the source, opens the result again and compares.
-    fn seal(&self, source: &SecretBytes) -> Result<Result<Vec<u8>, Refusal>, Problem> {
+    fn seal(
+        &self,
+        source: &SecretBytes,
+        warnings: &mut Vec<String>,
+    ) -> Result<Result<Vec<u8>, Refusal>, Problem> {
         let name = &self.entry.repository_path;
         let mut pool = RandomPool::new();
         let mut fill = |buffer: &mut [u8]| pool.fill(buffer);
@@ -515,8 +538,35 @@ impl Request<'_> {
             &mut fill,
         )
         .map_err(|error| Problem::of(name, error))?;
+        let clear = sealed.clear.iter().map(|&index| &document.leaves[index]);
+        warnings.extend(self.clear_secrets(clear));
         drop(document);
         self.verify(sealed.bytes, &sealed.digest, &key, source)
+    }
+
+    /// Says which keys look like secrets and stay in clear by a rule. A suffix on the key itself is
+    /// its owner's own word.
+    fn clear_secrets<'d>(&self, clear: impl Iterator<Item = &'d Leaf<'d>>) -> Option<String> {
+        let rule = &self.governing.rule.selection.rule;
+        if matches!(rule, SelectionRule::UnencryptedSuffix(_)) {
+            return None;
+        }
+        let keys: Vec<_> = clear
+            .filter(|leaf| {
+                let key = leaf.path.keys().last().unwrap_or_default();
+                guard::looks_secret(key, leaf.value.plaintext().expose())
+            })
+            .map(|leaf| leaf.path.display())
+            .collect();
+        let (option, value) = rule.option();
+        (!keys.is_empty()).then(|| {
+            format!(
+                "{}: stored in clear by `{option}: {}`, though the name sounds secret: {}",
+                self.entry.repository_path,
+                value.escape_debug(),
+                keys.join(", ")
+            )
+        })
     }
 
     /// Decides under which data key and for whom the file is written, and whether tokens of the

@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::error::{Error, ErrorKind, Problem};
 use crate::keys::age;
-use crate::os::fs::{Base, FileState, Found, FsError, Ownership, Place};
+use crate::os::fs::{Base, FileState, Found, Ownership, Place};
 use crate::os::staging::Attributes;
 use crate::os::{RandomPool, fs};
 use crate::project::diff;
@@ -23,7 +23,8 @@ use crate::sops::store::Format;
 use crate::ui::report::{Backup, Report};
 
 use super::apply::{self, Failure, Job, Mending, Work};
-use super::open::{Lookup, check_format, open, read_encrypted, stock_command};
+use super::hints;
+use super::open::{Lookup, check_format, leads_out, open, read_encrypted, stock_command};
 use super::ownership::{self, Purpose};
 use super::workspace::Workspace;
 use super::{Context, Outcome, WriteArgs, in_parallel};
@@ -75,7 +76,7 @@ struct Prepared<'w> {
 /// # Errors
 /// What stands against the whole run; problems of entries are reported.
 pub fn run(args: &DecryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
-    let workspace = Workspace::open(cx)?;
+    let workspace = Workspace::open(cx, args.write.owner)?;
     let entries = workspace.select_secret(&args.entries)?;
     if workspace.root.is_none() && !(args.create_root && workspace.is_root_absent()) {
         return Err(workspace.not_the_server().into());
@@ -122,7 +123,7 @@ pub fn run(args: &DecryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
                 &workspace,
                 one.format,
                 &recipients,
-                &one.entry.repository_path,
+                &workspace.hints.file(&one.entry.repository_path),
             );
             cx.ui.detail(&format!("the stock way: {command}"));
         }
@@ -130,6 +131,7 @@ pub fn run(args: &DecryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
 
     let mut backups = Vec::new();
     let outcome = apply::carry_out(
+        &workspace,
         &prepared,
         |one| one.entry.repository_path.as_str(),
         args.write,
@@ -168,18 +170,16 @@ fn transform<'w>(
         format,
         warnings: Vec::new(),
     };
-    let encrypted =
-        match read_encrypted(workspace, entry)? {
-            Lookup::Found(encrypted) => encrypted,
-            Lookup::Missing(_) if entry.optional => return Ok(prepared),
-            Lookup::Missing(_) => {
-                let restore = workspace.hints.git("checkout", name);
-                let make = workspace.hints.ours("encrypt", name);
-                return Err(Problem::of(name, ErrorKind::EncryptedMissing).with_help(format!(
-                "{restore} brings back the committed file; {make} makes it from the server's"
-            )));
-            }
-        };
+    let encrypted = match read_encrypted(workspace, entry)? {
+        Lookup::Found(encrypted) => encrypted,
+        Lookup::Missing(_) if entry.optional => return Ok(prepared),
+        Lookup::Missing(_) => {
+            let restore = workspace.hints.restore(name);
+            let make = workspace.hints.ours("encrypt", name);
+            return Err(Problem::of(name, ErrorKind::EncryptedMissing)
+                .with_help(format!("{restore}; {make} makes it from the server's")));
+        }
+    };
     let opened = open(workspace, entry, &encrypted)?;
     let recipients = encrypted.sealed.metadata.age_recipients();
     prepared.recipients = recipients.into_iter().map(str::to_owned).collect();
@@ -234,17 +234,6 @@ fn transform<'w>(
         )
     });
     Ok(prepared)
-}
-
-/// Returns the problem of a server path that cannot be reached below the root.
-pub fn leads_out(name: &str, error: FsError) -> Problem {
-    let help = match error {
-        FsError::Outside { .. } => {
-            "give the row a server path that stays below the root, through no link that leaves it"
-        }
-        _ => "run as a user who may enter the folders of the server path",
-    };
-    Problem::of(name, error).with_help(help)
 }
 
 /// Compares the plaintext with what stands at the target.
@@ -426,7 +415,12 @@ fn keep_backup(cx: &Context, workspace: &Workspace, one: &Prepared<'_>) -> Resul
         .map_err(apply::state_problem)?;
     let path = path.display().to_string();
     let recipients: Vec<_> = one.recipients.iter().map(String::as_str).collect();
-    let command = stock_command(workspace, Format::Binary, &recipients, &path);
+    let command = stock_command(
+        workspace,
+        Format::Binary,
+        &recipients,
+        &hints::quoted(&path),
+    );
     Ok(Backup {
         entry: name.clone(),
         path,

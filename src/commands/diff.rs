@@ -1,22 +1,17 @@
 //! `diff`: how repository and server differ, without values.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
-
 use clap::Args;
 
-use crate::error::{Error, ErrorKind, Problem};
-use crate::os::fs::{Base, FileState, Found, Ownership, Place};
+use crate::error::{Error, Problem};
+use crate::os::fs::{Base, FileState, Ownership};
 use crate::os::process;
-use crate::project::diff;
 use crate::project::manifest::{Entry, Kind};
 use crate::project::mask::Mask;
 use crate::secret::SecretBytes;
 use crate::ui::diff::{Comparison, DiffForm, DiffRow, render, unified};
 
-use super::decrypt::leads_out;
-use super::open::{Lookup, check_format, open, read_encrypted};
-use super::ownership::{self, Purpose};
+use super::ownership;
+use super::sides::{Sides, compare, declared_owners, read_file, read_server, read_sides};
 use super::workspace::Workspace;
 use super::{Context, Outcome, OwnerArgs, in_parallel};
 
@@ -45,22 +40,12 @@ pub struct DiffArgs {
     show_values: bool,
 }
 
-/// Both sides of an entry.
-pub struct Sides {
-    /// The repository's plaintext.
-    pub repository: Option<SecretBytes>,
-    /// The server's file.
-    pub server: Option<(FileState, SecretBytes)>,
-    /// Remarks on opening it.
-    pub warnings: Vec<String>,
-}
-
 /// Runs the command.
 ///
 /// # Errors
 /// What stands against the whole run; problems of entries are reported.
 pub fn run(args: &DiffArgs, cx: &mut Context) -> Result<Outcome, Error> {
-    let workspace = Workspace::open(cx)?;
+    let workspace = Workspace::open(cx, args.owner)?;
     let entries = workspace.select(&args.entries)?;
     let root = workspace.require_root()?;
     let mut problems = Vec::new();
@@ -107,107 +92,6 @@ pub fn run(args: &DiffArgs, cx: &mut Context) -> Result<Outcome, Error> {
     Ok(outcome.with_problems(&problems))
 }
 
-/// Returns a lookup of declared owners, none with `--no-owner`. Accounts that do not exist here are
-/// problems: what is declared cannot be compared.
-pub fn declared_owners(
-    entries: &[&Entry],
-    args: OwnerArgs,
-    problems: &mut Vec<Problem>,
-) -> impl Fn(&Entry) -> Ownership + Sync + use<> {
-    let owners = if args.no_owner {
-        HashMap::new()
-    } else {
-        ownership::resolve(entries, Purpose::Compare, problems)
-    };
-    move |entry: &Entry| {
-        let owner = owners.get(&entry.repository_path).copied();
-        owner.unwrap_or_default()
-    }
-}
-
-/// Reads both sides of a secret entry.
-///
-/// # Errors
-/// When one of them cannot be read or opened.
-pub fn read_sides(workspace: &Workspace, root: &Base, entry: &Entry) -> Result<Sides, Problem> {
-    check_format(entry)?;
-    let (repository, warnings) = match read_encrypted(workspace, entry)? {
-        Lookup::Missing(_) => (None, Vec::new()),
-        Lookup::Found(encrypted) => {
-            let opened = open(workspace, entry, &encrypted)?;
-            (Some(opened.plaintext), opened.warnings)
-        }
-    };
-    Ok(Sides {
-        repository,
-        server: read_server(workspace, root, entry)?,
-        warnings,
-    })
-}
-
-/// Reads the server's file of an entry.
-fn read_server(
-    workspace: &Workspace,
-    root: &Base,
-    entry: &Entry,
-) -> Result<Option<(FileState, SecretBytes)>, Problem> {
-    let name = &entry.repository_path;
-    let place = root
-        .place(entry.server_path.as_ref())
-        .map_err(|error| leads_out(name, error))?;
-    read_file(&place, entry, workspace.server_file(entry))
-}
-
-/// Reads a file that may be missing; anything that is no readable regular file is a problem. `shown`
-/// is its path for messages.
-///
-/// # Errors
-/// `NotRegular`, `Unreadable`.
-pub fn read_file(
-    place: &Place,
-    entry: &Entry,
-    shown: PathBuf,
-) -> Result<Option<(FileState, SecretBytes)>, Problem> {
-    let kind = match place.read(u64::MAX) {
-        Found::Missing => return Ok(None),
-        Found::File(state, content) => return Ok(Some((state, content))),
-        Found::Other(kind) => ErrorKind::NotRegular { path: shown, kind },
-        Found::TooLarge(_) => ErrorKind::NotRegular {
-            path: shown,
-            kind: "a file longer than can be",
-        },
-        Found::Unreadable(source) => {
-            return Err(Problem::of(
-                &entry.repository_path,
-                ErrorKind::Unreadable {
-                    path: shown,
-                    source,
-                },
-            )
-            .with_help("run as a user who may read it"));
-        }
-    };
-    Err(Problem::of(&entry.repository_path, kind)
-        .with_help("put a regular file in its place, or give the row another path"))
-}
-
-/// Says how two sides compare.
-pub fn compare(repository: Option<&[u8]>, server: Option<&[u8]>, is_env: bool) -> Comparison {
-    match (repository, server) {
-        (None, None) => Comparison::NeitherSide,
-        (Some(_), None) => Comparison::OnlyRepository,
-        (None, Some(_)) => Comparison::OnlyServer,
-        (Some(repository), Some(server)) => {
-            let differences = diff::between(repository, server, is_env);
-            if differences.is_empty() {
-                Comparison::Same
-            } else {
-                Comparison::Differs(differences)
-            }
-        }
-    }
-}
-
 fn secret_row(
     workspace: &Workspace,
     entry: &Entry,
@@ -217,7 +101,7 @@ fn secret_row(
 ) -> DiffRow {
     let repository = sides.repository.as_ref().map(SecretBytes::expose);
     let server = sides.server.as_ref().map(|(_, content)| content.expose());
-    let comparison = compare(repository, server, entry.is_env());
+    let comparison = compare(entry, repository, server);
     let unified = match (args.show_values, &comparison, repository, server) {
         (true, Comparison::Differs(_), Some(repository), Some(server)) => {
             unified(repository, server)
@@ -278,7 +162,7 @@ fn build_mask(workspace: &Workspace, root: &Base) -> Option<Mask> {
             .chain(server)
             .map(|text| (text, *is_env))
     });
-    Some(Mask::from_plaintexts(texts))
+    Mask::from_plaintexts(texts)
 }
 
 fn plain_row(
@@ -299,7 +183,7 @@ fn plain_row(
     let server = read_server(workspace, root, entry)?;
     let old = repository.as_ref().map(SecretBytes::expose);
     let new = server.as_ref().map(|(_, content)| content.expose());
-    let comparison = compare(old, new, false);
+    let comparison = compare(entry, old, new);
     let text = match (&comparison, old, new) {
         (Comparison::Differs(_), Some(old), Some(new)) => unified(old, new),
         _ => None,

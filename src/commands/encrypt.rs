@@ -50,7 +50,7 @@ pub struct EncryptArgs {
 /// # Errors
 /// What stands against the whole run; problems of entries are reported.
 pub fn run(args: &EncryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
-    let workspace = Workspace::open(cx)?;
+    let workspace = Workspace::open(cx, args.write.owner)?;
     let entries = workspace.select_secret(&args.entries)?;
     let root = workspace.require_root()?;
     let _locks = apply::begin(cx, &workspace, args.write)?;
@@ -88,7 +88,7 @@ pub fn run(args: &EncryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
             one.step
                 .refusals
                 .iter()
-                .map(|refusal| explain(&workspace, one.entry, refusal)),
+                .map(|refusal| explain(&workspace, one, refusal)),
         );
         if one.step.writes() {
             let recipients: Vec<_> = one.recipients.iter().map(String::as_str).collect();
@@ -96,13 +96,14 @@ pub fn run(args: &EncryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
                 &workspace,
                 one.format,
                 &recipients,
-                &one.entry.repository_path,
+                &workspace.hints.file(&one.entry.repository_path),
             );
             cx.ui.detail(&format!("opens with: {command}"));
         }
     }
 
     let outcome = apply::carry_out(
+        &workspace,
         &captured,
         |one| one.entry.repository_path.as_str(),
         args.write,
@@ -248,7 +249,9 @@ fn keep_uncommitted(
     Ok(kept)
 }
 
-fn explain(workspace: &Workspace, entry: &Entry, refusal: &Refusal) -> Problem {
+fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> Problem {
+    let entry = one.entry;
+    let is_stored = one.target_seen.is_some();
     let name = &entry.repository_path;
     let hints = &workspace.hints;
     let server = workspace.server_file(entry);
@@ -256,7 +259,15 @@ fn explain(workspace: &Workspace, entry: &Entry, refusal: &Refusal) -> Problem {
     let binary = "`format = \"binary\"` in its row stores the file byte for byte";
     let restore = hints.ours("decrypt --force", name);
     let help = match refusal {
-        Refusal::SourceMissing => format!(
+        Refusal::SourceMissing { .. } if !is_stored => {
+            "put the file there, or take its row out of the manifest".to_owned()
+        }
+        Refusal::Empty | Refusal::Blank | Refusal::CommentsOnly | Refusal::AlreadyEncrypted
+            if !is_stored =>
+        {
+            "put the plaintext there, or take its row out of the manifest".to_owned()
+        }
+        Refusal::SourceMissing { .. } => format!(
             "{} restores it; `optional = true` in its row makes a missing source fine",
             hints.ours("decrypt", name)
         ),
@@ -291,6 +302,13 @@ fn explain(workspace: &Workspace, entry: &Entry, refusal: &Refusal) -> Problem {
         }
         Refusal::NotOpenable => {
             "name your identity with `-i FILE`; `--allow-unreadable` writes it unchecked".to_owned()
+        }
+        Refusal::TwoRules {
+            suggestion,
+            without,
+            ..
+        } => {
+            format!("write creation rule {without} as `path_regex: {suggestion}`")
         }
         Refusal::BreakGlassMissing { .. } => {
             "add the recipient to the rule in `.sops.yaml`".to_owned()

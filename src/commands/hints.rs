@@ -4,16 +4,19 @@
 //! would act on something else. Names come from a repository that others may write to, so they
 //! are quoted for a shell.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::os::Env;
 
-use super::GlobalArgs;
+use super::{GlobalArgs, OwnerArgs};
 
 /// Builds proposed command lines.
 pub struct Hints {
     program: String,
-    git: String,
+    owner: &'static str,
+    git: Option<String>,
+    repository: PathBuf,
+    is_here: bool,
 }
 
 /// Quotes a word for a shell where it needs it.
@@ -31,8 +34,15 @@ fn argument(name: &str) -> String {
 }
 
 impl Hints {
-    /// Returns a builder for a run with these options in `env`; `repository` is the manifest's folder.
-    pub fn new(global: &GlobalArgs, env: &Env, repository: &Path) -> Self {
+    /// Returns a builder for a run with these options in `env`; `repository` is the manifest's folder,
+    /// `has_git` whether it lies in a checkout.
+    pub fn new(
+        global: &GlobalArgs,
+        owner: OwnerArgs,
+        env: &Env,
+        repository: &Path,
+        has_git: bool,
+    ) -> Self {
         let mut program = "secrets".to_owned();
         let mut add = |option: &str, value: &Path| {
             program.push_str(&format!(" {option} {}", quoted(&value.to_string_lossy())));
@@ -40,27 +50,41 @@ impl Hints {
         if let Some(folder) = &global.directory {
             add("-C", folder);
         }
-        if let Some(manifest) = &global.manifest {
+        // Variables count too: they may be set for this one command.
+        let variable = |name: &str| env.var(name).map(Path::new);
+        if let Some(manifest) = global
+            .manifest
+            .as_deref()
+            .or_else(|| variable("SECRETS_MANIFEST"))
+        {
             add("-m", manifest);
         }
-        if let Some(root) = &global.root {
+        if let Some(root) = global.root.as_deref().or_else(|| variable("SECRETS_ROOT")) {
             add("--root", root);
         }
         for identity in &global.identities {
             add("-i", identity);
         }
         let is_here = env.cwd == repository && global.directory.is_none();
-        let git = if is_here {
-            "git".to_owned()
-        } else {
-            format!("git -C {}", quoted(&repository.to_string_lossy()))
+        let git = match (has_git, is_here) {
+            (false, _) => None,
+            (true, true) => Some("git".to_owned()),
+            (true, false) => Some(format!("git -C {}", quoted(&repository.to_string_lossy()))),
         };
-        Self { program, git }
+        let repository = repository.to_owned();
+        Self {
+            program,
+            owner: if owner.no_owner { " --no-owner" } else { "" },
+            git,
+            repository,
+            is_here,
+        }
     }
 
     /// Proposes one of our commands for an entry: `` `secrets diff 'name'` ``.
     pub fn ours(&self, command: &str, entry: &str) -> String {
-        format!("`{} {command} {}`", self.program, argument(entry))
+        let (program, owner) = (&self.program, self.owner);
+        format!("`{program} {command}{owner} {}`", argument(entry))
     }
 
     /// Proposes one of our commands for everything.
@@ -68,9 +92,48 @@ impl Hints {
         format!("`{} {command}`", self.program)
     }
 
-    /// Proposes a git command on a file of the repository: `` `git checkout -- 'name'` ``.
-    pub fn git(&self, command: &str, file: &str) -> String {
-        format!("`{} {command} -- {}`", self.git, quoted(file))
+    /// Proposes to bring back the committed version of a file of the repository.
+    pub fn restore(&self, file: &str) -> String {
+        match &self.git {
+            Some(git) => format!(
+                "`{git} checkout HEAD -- {}` brings back the committed file",
+                quoted(file)
+            ),
+            None => {
+                "fetch the file again from where this copy of the repository came from".to_owned()
+            }
+        }
+    }
+
+    /// Proposes to look for an older version of a file of the repository.
+    pub fn older_version(&self, file: &str) -> String {
+        match &self.git {
+            Some(git) => format!(
+                "`{git} log --oneline -- {0}` lists its versions, `{git} checkout COMMIT -- {0}` brings one back",
+                quoted(file)
+            ),
+            None => self.restore(file),
+        }
+    }
+
+    /// Proposes how to end a merge of a file of the repository.
+    pub fn end_merge(&self, file: &str) -> String {
+        match &self.git {
+            Some(git) => format!(
+                "resolve the merge: `{git} checkout --ours -- {0}`, or with `--theirs`",
+                quoted(file)
+            ),
+            None => self.restore(file),
+        }
+    }
+
+    /// Returns a file of the repository as a command in the working directory names it, quoted.
+    pub fn file(&self, file: &str) -> String {
+        if self.is_here {
+            quoted(file)
+        } else {
+            quoted(&self.repository.join(file).to_string_lossy())
+        }
     }
 }
 
@@ -82,7 +145,10 @@ mod tests {
     fn names_from_the_repository_are_quoted() {
         let hints = Hints {
             program: "secrets".to_owned(),
-            git: "git".to_owned(),
+            owner: "",
+            git: Some("git".to_owned()),
+            repository: PathBuf::from("/repo"),
+            is_here: false,
         };
         assert_eq!(
             hints.ours("diff", "shared/.env.enc"),
@@ -92,6 +158,11 @@ mod tests {
         let hostile = hints.ours("diff", "a'$(touch PWNED)'.enc");
         let words = shlex::split(hostile.trim_matches('`')).unwrap();
         assert_eq!(words, ["secrets", "diff", "a'$(touch PWNED)'.enc"]);
-        assert_eq!(hints.git("checkout", "a b"), "`git checkout -- 'a b'`");
+        assert!(
+            hints
+                .restore("a b")
+                .starts_with("`git checkout HEAD -- 'a b'`")
+        );
+        assert_eq!(hints.file("a b"), "'/repo/a b'");
     }
 }

@@ -7,7 +7,7 @@ use crate::project::manifest::{Kind, WriteMode};
 use crate::ui::status::ListRow;
 
 use super::workspace::Workspace;
-use super::{Context, Outcome};
+use super::{Context, Outcome, OwnerArgs};
 
 /// List the entries of the manifest
 #[derive(Args, Debug)]
@@ -24,7 +24,7 @@ pub struct ListArgs {
 /// # Errors
 /// A wrong manifest, or a word that names no entry.
 pub fn run(args: &ListArgs, cx: &mut Context) -> Result<Outcome, Error> {
-    let workspace = Workspace::open(cx)?;
+    let workspace = Workspace::open(cx, OwnerArgs::default())?;
     let rows: Vec<ListRow> = workspace
         .select(&args.entries)?
         .into_iter()

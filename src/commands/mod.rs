@@ -9,11 +9,13 @@ pub mod hints;
 pub mod list;
 pub mod open;
 pub mod ownership;
+pub mod sides;
 pub mod status;
 pub mod workspace;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -21,7 +23,7 @@ use clap::{Args, ValueEnum};
 
 use crate::error::{ErrorKind, Problem, Severity};
 use crate::os::Env;
-use crate::ui::Ui;
+use crate::ui::{Ui, progress};
 
 /// When output is coloured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -169,32 +171,49 @@ impl Outcome {
     }
 }
 
+/// How work on many entries is done.
+#[derive(Clone, Copy, Debug)]
+pub struct Jobs {
+    /// How many at once, at least 1.
+    pub threads: usize,
+    /// Whether a terminal shows how far it is.
+    pub shows_progress: bool,
+}
+
 /// Runs `work` over all items on a few threads and returns the results in order.
 pub fn in_parallel<T: Sync, R: Send>(
     items: &[T],
-    jobs: usize,
+    jobs: Jobs,
     work: impl Fn(&T) -> R + Sync,
 ) -> Vec<R> {
-    let workers = jobs.min(items.len());
-    if workers <= 1 {
+    if items.len() <= 1 {
         return items.iter().map(work).collect();
     }
     let next = AtomicUsize::new(0);
+    let done = AtomicUsize::new(0);
     let results: Vec<Mutex<Option<R>>> = items.iter().map(|_| Mutex::new(None)).collect();
-    let run = || loop {
+    let run = |_running: Sender<()>| loop {
         let index = next.fetch_add(1, Ordering::Relaxed);
         let Some(item) = items.get(index) else { break };
         let result = work(item);
         *results[index]
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = Some(result);
+        done.fetch_add(1, Ordering::Relaxed);
     };
+    let (running, finished) = mpsc::channel();
+    let (run, done) = (&run, &done);
     thread::scope(|scope| {
-        for _ in 1..workers {
-            // Where the system has no more threads to give, this one does their work.
-            drop(thread::Builder::new().spawn_scoped(scope, run));
+        // Where the system has no more threads to give, this one does their work.
+        for _ in 1..jobs.threads.min(items.len()) {
+            let running = running.clone();
+            drop(thread::Builder::new().spawn_scoped(scope, move || run(running)));
         }
-        run();
+        if jobs.shows_progress {
+            let show = move || progress::show(&finished, done, items.len());
+            drop(thread::Builder::new().spawn_scoped(scope, show));
+        }
+        run(running);
     });
     results
         .into_iter()

@@ -2,7 +2,7 @@
 
 use crate::error::{ErrorKind, Problem};
 use crate::keys::KeyError;
-use crate::os::fs::{FileState, Found, Place};
+use crate::os::fs::{FileState, Found, FsError, Place};
 use crate::project::manifest::Entry;
 use crate::sops::data_key::DataKey;
 use crate::sops::document::SealedDocument;
@@ -52,12 +52,8 @@ pub fn read_encrypted(workspace: &Workspace, entry: &Entry) -> Result<Lookup, Pr
         Found::Missing => return Ok(Lookup::Missing(place)),
         Found::File(state, content) => (state, content.into_public()),
         Found::Other(kind) => {
-            return Err(
-                Problem::of(name, ErrorKind::NotRegular { path, kind }).with_help(format!(
-                    "{} brings back the committed file",
-                    workspace.hints.git("checkout", name)
-                )),
-            );
+            return Err(Problem::of(name, ErrorKind::NotRegular { path, kind })
+                .with_help(workspace.hints.restore(name)));
         }
         Found::Unreadable(source) => {
             return Err(Problem::of(name, ErrorKind::Unreadable { path, source })
@@ -79,28 +75,26 @@ pub fn read_encrypted(workspace: &Workspace, entry: &Entry) -> Result<Lookup, Pr
     }
 }
 
-/// Proposes to bring back an older version of a file.
-fn older_version(workspace: &Workspace, name: &str) -> String {
-    format!(
-        "{} lists older versions; {} brings one back",
-        workspace.hints.git("log --oneline", name),
-        workspace.hints.git("checkout COMMIT", name)
-    )
-}
-
 /// Returns the problem of a damaged encrypted file, with the way out that fits.
 pub fn damaged(workspace: &Workspace, name: &str, error: DocumentError) -> Problem {
     let help = match &error {
-        DocumentError::ConflictMarker { .. } => format!(
-            "resolve the merge with {} or `--theirs`, then {}",
-            workspace.hints.git("checkout --ours", name),
-            workspace.hints.git("add", name)
-        ),
+        DocumentError::ConflictMarker { .. } => workspace.hints.end_merge(name),
         DocumentError::UnsupportedForm { form } => {
-            let (kind, file) = (form.to_lowercase(), quoted(name));
+            let (kind, file) = (form.to_lowercase(), workspace.hints.file(name));
             format!("`sops decrypt --input-type {kind} --output-type {kind} {file}` opens it")
         }
-        _ => older_version(workspace, name),
+        _ => workspace.hints.older_version(name),
+    };
+    Problem::of(name, error).with_help(help)
+}
+
+/// Returns the problem of a server path that cannot be reached below the root.
+pub fn leads_out(name: &str, error: FsError) -> Problem {
+    let help = match error {
+        FsError::Outside { .. } => {
+            "give the row a server path that stays below the root, through no link that leaves it"
+        }
+        _ => "run as a user who may enter the folders of the server path",
     };
     Problem::of(name, error).with_help(help)
 }
@@ -138,17 +132,20 @@ pub fn key_problem(workspace: &Workspace, entry: &Entry, error: KeyError) -> Pro
                 help.push_str(&format!("\n  {}", manifest.name_recipients_in(place)));
             }
             help.push_str(
-                "\nname the right one with `-i FILE`, or ask one of the recipients to run `sops updatekeys`",
+                "\nname the right one with `-i FILE`, or ask one of them to add your recipient",
             );
             Problem::of(name, KeyError::NoIdentity { wanted, looked_at }).with_help(help)
         }
         KeyError::Damaged { recipient } => {
             let recipient = manifest.name_recipient(&recipient);
             Problem::of(name, KeyError::Damaged { recipient })
-                .with_help(older_version(workspace, name))
+                .with_help(workspace.hints.older_version(name))
         }
         KeyError::SeveralGroups { .. } => {
-            let help = format!("`sops decrypt {}` can", quoted(name));
+            let help = format!(
+                "stock can: `sops decrypt --input-type dotenv --output-type dotenv {0}`, or with `binary` twice",
+                workspace.hints.file(name)
+            );
             Problem::of(name, error).with_help(help)
         }
         other => Problem::of(name, other),
@@ -185,7 +182,7 @@ pub fn check_format(entry: &Entry) -> Result<Format, Problem> {
 }
 
 /// Returns the stock command that opens an encrypted file for `recipients`, complete with the
-/// identity file where stock would not look there by itself.
+/// identity file where stock would not look there by itself. `path` is quoted already.
 pub fn stock_command(
     workspace: &Workspace,
     format: Format,
@@ -197,6 +194,6 @@ pub fn stock_command(
         .file_to_name(recipients)
         .map(|file| format!("SOPS_AGE_KEY_FILE={} ", quoted(&file.to_string_lossy())));
     let identity = identity.unwrap_or_default();
-    let (kind, path) = (format.name(), quoted(path));
+    let kind = format.name();
     format!("{identity}sops decrypt --input-type {kind} --output-type {kind} {path}")
 }

@@ -10,10 +10,9 @@ use crate::secret::SecretBytes;
 use crate::ui::diff::Comparison;
 use crate::ui::status::{Status, StatusRow};
 
-use super::decrypt::leads_out;
-use super::diff::{compare, declared_owners, read_file, read_sides};
-use super::open::read_encrypted;
+use super::open::{leads_out, read_encrypted};
 use super::ownership;
+use super::sides::{compare, declared_owners, read_file, read_sides};
 use super::workspace::Workspace;
 use super::{Context, Outcome, OwnerArgs, in_parallel};
 
@@ -39,7 +38,7 @@ pub struct StatusArgs {
 /// # Errors
 /// A wrong manifest, or a word that names no entry.
 pub fn run(args: &StatusArgs, cx: &mut Context) -> Result<Outcome, Error> {
-    let workspace = Workspace::open(cx)?;
+    let workspace = Workspace::open(cx, args.owner)?;
     let entries = workspace.select(&args.entries)?;
     let root = workspace.root.as_ref();
     if root.is_none() && !workspace.is_root_absent() {
@@ -72,7 +71,7 @@ pub fn run(args: &StatusArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let drifts = status
         .entries
         .iter()
-        .any(|row| !matches!(row.state, "in-sync" | "on-neither-side") || !row.detail.is_empty());
+        .any(|row| row.state != "in-sync" || !row.detail.is_empty());
     let outcome = Outcome {
         differs: args.check && drifts,
         ..Outcome::default()
@@ -105,11 +104,10 @@ fn state_of(
             read_plain(root, &entry.server_path, entry)?,
         ),
     };
-    let is_env = entry.kind == Kind::Secret && entry.is_env();
     let comparison = compare(
+        entry,
         repository.as_ref().map(SecretBytes::expose),
         server.as_ref().map(|(_, content)| content.expose()),
-        is_env,
     );
     let mut detail = server
         .as_ref()

@@ -12,9 +12,10 @@ use crate::os::state::StateDir;
 use crate::project::error::Refusal;
 use crate::project::manifest::{Entry, Kind, Located, MANIFEST_FILE, Manifest};
 use crate::rules::{RULES_FILE, Rules, RulesError};
+use crate::ui::Loudness;
 
-use super::Context;
 use super::hints::{self, Hints};
+use super::{Context, Jobs, OwnerArgs};
 
 /// Everything a command needs to know of repository and server.
 pub struct Workspace {
@@ -33,13 +34,14 @@ pub struct Workspace {
     /// The state directory, where one could be determined.
     pub state: Option<StateDir>,
     /// How many entries are worked on at once.
-    pub jobs: usize,
+    pub jobs: Jobs,
     /// Proposed command lines.
     pub hints: Hints,
     root_state: FolderState,
     cwd: PathBuf,
     identity_files: Vec<PathBuf>,
     git_folders: Mutex<HashMap<PathBuf, bool>>,
+    checkouts: Mutex<HashMap<PathBuf, Arc<Option<Checkout>>>>,
     checkout: OnceLock<Option<Checkout>>,
     rules: Mutex<HashMap<PathBuf, Option<Arc<FoundRules>>>>,
 }
@@ -55,11 +57,11 @@ pub struct FoundRules {
 }
 
 impl Workspace {
-    /// Opens the repository around the working directory.
+    /// Opens the repository around the working directory; proposed commands repeat `owner`.
     ///
     /// # Errors
     /// No manifest, a wrong manifest, or no root.
-    pub fn open(cx: &Context) -> Result<Self, Error> {
+    pub fn open(cx: &Context, owner: OwnerArgs) -> Result<Self, Error> {
         let manifest_path = find_manifest(cx)?;
         let read_failed = |source| fs::FsError::Io {
             path: manifest_path.clone(),
@@ -122,7 +124,13 @@ impl Workspace {
             .filter_map(|path| fs::canonical(path))
             .collect();
 
-        let hints = Hints::new(&cx.global, &cx.env, repository.path());
+        let hints = Hints::new(
+            &cx.global,
+            owner,
+            &cx.env,
+            repository.path(),
+            git::work_tree_of(&manifest_path).is_some(),
+        );
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         Ok(Self {
             manifest,
@@ -132,12 +140,19 @@ impl Workspace {
             root,
             keyring,
             state: StateDir::locate(&cx.env),
-            jobs: cx.global.jobs.map_or(processors, usize::from),
+            jobs: Jobs {
+                threads: cx.global.jobs.map_or(processors, usize::from),
+                shows_progress: cx.env.owns_terminal
+                    && cx.env.stderr_is_terminal
+                    && cx.ui.loudness > Loudness::Quiet
+                    && cx.env.var("TERM").is_some_and(|term| term != "dumb"),
+            },
             hints,
             root_state,
             cwd: cx.env.cwd.clone(),
             identity_files,
             git_folders: Mutex::new(HashMap::new()),
+            checkouts: Mutex::new(HashMap::new()),
             checkout: OnceLock::new(),
             rules: Mutex::new(HashMap::new()),
         })
@@ -170,27 +185,29 @@ impl Workspace {
             .collect())
     }
 
-    /// Returns the selected entries of `[files]`. Rows of `[plain]` are left out, and a problem where
-    /// they were named.
+    /// Returns the selected entries of `[files]`; rows of `[plain]` that a glob names along are left
+    /// out.
     ///
     /// # Errors
-    /// As [`Workspace::select`]; a plain row that was named.
+    /// As [`Workspace::select`]; a word that names rows of `[plain]` only.
     pub fn select_secret(&self, words: &[String]) -> Result<Vec<&Entry>, Error> {
-        let (secret, plain): (Vec<_>, Vec<_>) = self
-            .select(words)?
-            .into_iter()
-            .partition(|entry| entry.kind == Kind::Secret);
-        match plain.first() {
-            Some(entry) if secret.is_empty() && !words.is_empty() => {
-                Err(Problem::of(&entry.repository_path, ErrorKind::PlainRow)
-                    .with_help(format!(
-                        "{} compares it",
-                        self.hints.ours("diff", &entry.repository_path)
-                    ))
-                    .into())
+        for word in words {
+            let named = self.select(std::slice::from_ref(word))?;
+            if let (Some(entry), true) = (
+                named.first(),
+                named.iter().all(|entry| entry.kind == Kind::Plain),
+            ) {
+                let name = &entry.repository_path;
+                let help = format!("{} compares it", self.hints.ours("diff", name));
+                return Err(Problem::of(name, ErrorKind::PlainRow)
+                    .with_help(help)
+                    .into());
             }
-            _ => Ok(secret),
         }
+        let selected = self.select(words)?.into_iter();
+        Ok(selected
+            .filter(|entry| entry.kind == Kind::Secret)
+            .collect())
     }
 
     /// Turns a path typed in the working directory into paths relative to repository and root.
@@ -329,34 +346,51 @@ impl Workspace {
             fs::canonical(&self.manifest_path).is_some_and(|manifest| manifest == path);
         if is_manifest || self.is_tracked(entry, &path)? {
             let shown = hints::quoted(&path.to_string_lossy());
+            let top = git::work_tree_of(&path).unwrap_or(&path);
+            let top = hints::quoted(&top.to_string_lossy());
+            let remove = format!("`git -C {top} rm --cached -- {shown}`");
             return Err(Problem::of(
                 name,
                 Refusal::TrackedTarget {
                     path: shown.clone(),
                 },
             )
-            .with_help(format!(
-                "{another}, or `git rm --cached -- {shown}` and ignore it"
-            )));
+            .with_help(format!("{another}, or stop tracking it: {remove}")));
         }
         Ok(())
     }
 
-    /// Returns whether git tracks a path, links resolved.
+    /// Returns whether git tracks a path, links resolved, in whatever checkout it lies.
     ///
     /// # Errors
-    /// When the checkout cannot be read.
+    /// When that checkout cannot be read.
     pub fn is_tracked(&self, entry: &Entry, path: &Path) -> Result<bool, Problem> {
-        let failed = |error: ErrorKind| {
-            Problem::of(&entry.repository_path, error)
-                .with_help("`git status` in the repository shows what is wrong with it")
+        let Some(top) = git::work_tree_of(path) else {
+            return Ok(false);
         };
-        match self.checkout().map_err(failed)? {
-            Some(checkout) if path.starts_with(checkout.top()) => checkout
-                .is_tracked(path)
-                .map_err(|error| failed(error.into())),
-            _ => Ok(false),
-        }
+        let ask = || -> Result<bool, ErrorKind> {
+            let mut known = self
+                .checkouts
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let checkout = if let Some(checkout) = known.get(top) {
+                Arc::clone(checkout)
+            } else {
+                let found = Arc::new(Checkout::discover(top)?);
+                known.insert(top.to_owned(), Arc::clone(&found));
+                found
+            };
+            drop(known);
+            match &*checkout {
+                Some(checkout) => Ok(checkout.is_tracked(path)?),
+                None => Ok(false),
+            }
+        };
+        ask().map_err(|error| {
+            let status = format!("`git -C {} status`", hints::quoted(&top.to_string_lossy()));
+            Problem::of(&entry.repository_path, error)
+                .with_help(format!("{status} shows what is wrong with the checkout"))
+        })
     }
 
     /// Returns whether a path lies where git keeps its data. Each folder above it is looked at once

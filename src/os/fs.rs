@@ -668,6 +668,15 @@ pub fn write_new_private(path: &Path, content: &[u8]) -> Result<File, FsError> {
     Ok(file)
 }
 
+/// Renames a file of our own, replacing what has the name.
+///
+/// # Errors
+/// What the system says.
+#[expect(clippy::disallowed_methods, reason = "files are renamed here")]
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)
+}
+
 /// Removes a file.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, Once};
 
 use git2::{ErrorCode, ObjectType, Oid, Repository};
 
@@ -56,6 +56,14 @@ pub enum GitError {
     /// The library failed.
     #[error("cannot read the git repository: {}", .0.message())]
     Library(#[from] git2::Error),
+    /// Neither the library nor the program can read it.
+    #[error("cannot read the git repository: {library}; {program}")]
+    Neither {
+        /// What the library says.
+        library: String,
+        /// What became of the program.
+        program: String,
+    },
     /// The program failed.
     #[error("cannot read the git repository with the `git` program: {0}")]
     Program(#[from] io::Error),
@@ -66,17 +74,8 @@ impl Checkout {
     ///
     /// # Errors
     /// When there is one that cannot be read.
-    #[expect(
-        unsafe_code,
-        reason = "the library offers this switch only as an unsafe function; \
-        it is set before any repository is opened, and reading runs no program"
-    )]
     pub fn discover(folder: &Path) -> Result<Option<Self>, GitError> {
-        // Root works on checkouts that belong to somebody else: reading them is safe.
-        // SAFETY: no other thread uses the library at this point.
-        unsafe {
-            git2::opts::set_verify_owner_validation(false)?;
-        }
+        allow_foreign_owners();
         match Repository::discover(folder) {
             Ok(repository) => {
                 let Some(top) = repository.workdir().and_then(|top| top.canonicalize().ok()) else {
@@ -88,7 +87,10 @@ impl Checkout {
                 }))
             }
             Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
-            Err(error) => Self::through_program(folder).map_err(|_| error.into()),
+            Err(error) => Self::through_program(folder).map_err(|program| GitError::Neither {
+                library: error.message().to_owned(),
+                program: program.to_string(),
+            }),
         }
     }
 
@@ -260,6 +262,29 @@ pub fn is_git_folder(folder: &Path) -> bool {
         || (folder.join("HEAD").is_file()
             && folder.join("objects").is_dir()
             && folder.join("refs").is_dir())
+}
+
+/// Lets the library read checkouts that belong to somebody else, as root often does: reading runs
+/// no program.
+#[expect(
+    unsafe_code,
+    reason = "the library offers this switch only as an unsafe function"
+)]
+fn allow_foreign_owners() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: every use of the library in this program comes after this call, which other
+        // threads wait for.
+        drop(unsafe { git2::opts::set_verify_owner_validation(false) });
+    });
+}
+
+/// Returns the top folder of the work tree that a path lies in: the nearest folder above it that
+/// holds a `.git`.
+pub fn work_tree_of(path: &Path) -> Option<&Path> {
+    path.ancestors()
+        .skip(1)
+        .find(|folder| folder.join(".git").symlink_metadata().is_ok())
 }
 
 fn blob_at(repository: &Repository, revision: &str, path: &Path) -> Result<Option<Oid>, GitError> {

@@ -6,14 +6,18 @@
 //! the next run can tell leftovers of a killed one from files in use.
 
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, AtFlags, CWD, FlockOperation, accessat, flock};
+use rustix::io::Errno;
 
 use super::fs::{self, FsError};
 use super::{Env, fill_random, staging};
+
+/// Ends the name of a backup that is being written.
+const PARTIAL: &str = ".partial";
 
 /// The state directory of a user; created when first needed.
 #[derive(Clone, Debug)]
@@ -55,15 +59,38 @@ impl StateDir {
         fs::own_folder(&self.path)?;
         let folder = self.path.join("journal");
         fs::own_folder(&folder)?;
-        let mut lines = Vec::new();
+        let mut list = Vec::new();
         for path in staging_files {
-            lines.extend_from_slice(path.as_os_str().as_bytes());
-            lines.push(b'\n');
+            list.extend_from_slice(path.as_os_str().as_bytes());
+            list.push(0);
         }
         let path = folder.join(unique_name(""));
-        let file = fs::write_new_private(&path, &lines)?;
-        let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        let file = create_locked(&folder, &path, &list)?;
         Ok(Journal { path, _file: file })
+    }
+
+    /// Looks whether the directory can be used, without making anything: whether it, or the folder
+    /// it would be made in, may be written by this user.
+    ///
+    /// # Errors
+    /// `Io`: what [`StateDir::begin_journal`] would meet.
+    pub fn check_usable(&self) -> Result<(), FsError> {
+        let nearest = self.path.ancestors().find(|folder| fs::is_there(folder));
+        let folder = nearest.unwrap_or(&self.path);
+        let access = Access::WRITE_OK | Access::EXEC_OK;
+        accessat(CWD, folder, access, AtFlags::EACCESS)
+            .and_then(|()| {
+                if folder.is_dir() {
+                    Ok(())
+                } else {
+                    Err(Errno::NOTDIR)
+                }
+            })
+            .map_err(|error| FsError::Io {
+                path: folder.to_owned(),
+                action: "write into the folder",
+                source: error.into(),
+            })
     }
 
     /// Removes the staging files of runs that were killed, and their journals. Returns what was
@@ -73,31 +100,20 @@ impl StateDir {
     /// `Io` when a leftover cannot be removed.
     pub fn clean_up(&self) -> Result<Vec<PathBuf>, FsError> {
         let mut removed = Vec::new();
-        let Ok(entries) = std::fs::read_dir(self.path.join("journal")) else {
-            return Ok(removed);
-        };
-        for entry in entries.flatten() {
-            let path = entry.path();
-            let Ok(mut file) = File::open(&path) else {
-                continue;
-            };
-            // Held: its writer is alive.
-            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        for (path, _file) in abandoned(&self.path.join("backups"), is_partial) {
+            fs::remove(&path)?;
+            removed.push(path);
+        }
+        for (path, mut file) in abandoned(&self.path.join("journal"), |_| true) {
+            let mut list = Vec::new();
+            if file.read_to_end(&mut list).is_err() {
                 continue;
             }
-            let mut lines = Vec::new();
-            if file
-                .rewind()
-                .and_then(|()| file.read_to_end(&mut lines))
-                .is_err()
+            for staged in list
+                .split(|&byte| byte == 0)
+                .filter(|path| !path.is_empty())
             {
-                continue;
-            }
-            for line in lines
-                .split(|&byte| byte == b'\n')
-                .filter(|line| !line.is_empty())
-            {
-                let staged = PathBuf::from(std::ffi::OsStr::from_bytes(line));
+                let staged = PathBuf::from(std::ffi::OsStr::from_bytes(staged));
                 for leftover in [staged.clone(), with_suffix(&staged, "-old")] {
                     if staging::remove_staging_file(&leftover)? {
                         removed.push(leftover);
@@ -157,13 +173,20 @@ impl StateDir {
         let label: String = label.chars().map(plain).collect();
         let time = now.replace([':', '-'], "");
         let path = folder.join(format!("{time}-{}-{label}.enc", &unique_name("")[..6]));
-        let mut file = fs::write_new_private(&path, b"")?;
-        let written = std::io::copy(content, &mut file).and_then(|_| file.sync_all());
-        written.map_err(|source| FsError::Io {
-            path: path.clone(),
-            action: "write",
-            source,
-        })?;
+        // A run that is killed here leaves no half backup that looks like a whole one.
+        let partial = with_suffix(&path, PARTIAL);
+        let mut file = create_locked(&folder, &partial, b"")?;
+        let kept = std::io::copy(content, &mut file)
+            .and_then(|_| file.sync_all())
+            .and_then(|()| fs::rename(&partial, &path));
+        if let Err(source) = kept {
+            drop(fs::remove(&partial));
+            return Err(FsError::Io {
+                path,
+                action: "write",
+                source,
+            });
+        }
         if let Ok(folder) = File::open(&folder) {
             drop(folder.sync_all());
         }
@@ -177,6 +200,42 @@ impl Journal {
         // A journal that stays behind is harmless: the next run finds nothing of what it lists.
         drop(fs::remove(&self.path));
     }
+}
+
+/// Creates a file that is locked before another run can take it for abandoned: creating and
+/// looking for abandoned files exclude each other by a lock on the folder.
+fn create_locked(folder: &Path, path: &Path, content: &[u8]) -> Result<File, FsError> {
+    let _guard = lock_folder(folder);
+    let file = fs::write_new_private(path, content)?;
+    let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
+    Ok(file)
+}
+
+/// Returns the wanted files of a folder that no living run holds, each locked.
+fn abandoned(folder: &Path, is_wanted: fn(&Path) -> bool) -> Vec<(PathBuf, File)> {
+    let _guard = lock_folder(folder);
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let path = entry.path();
+            let file = is_wanted(&path).then(|| File::open(&path).ok()).flatten()?;
+            flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
+            Some((path, file))
+        })
+        .collect()
+}
+
+fn lock_folder(folder: &Path) -> Option<File> {
+    let file = File::open(folder).ok()?;
+    flock(&file, FlockOperation::LockExclusive).ok()?;
+    Some(file)
+}
+
+fn is_partial(path: &Path) -> bool {
+    path.as_os_str().as_bytes().ends_with(PARTIAL.as_bytes())
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

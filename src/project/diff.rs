@@ -120,22 +120,20 @@ fn values_by_key<'i>(items: &'i [Item<'i>]) -> Vec<(&'i str, Vec<&'i [u8]>)> {
 
 /// Counts what differs besides assignments: comments, and lines that are neither.
 fn other_changes(old: &[Item<'_>], new: &[Item<'_>]) -> Vec<(Change, String)> {
-    let comments = |items: &[Item<'_>]| -> Vec<Vec<u8>> {
-        sorted(items.iter().filter_map(|item| match item {
-            Item::Comment(text) => Some(text.to_vec()),
-            _ => None,
-        }))
-    };
-    let others = |items: &[Item<'_>]| -> Vec<Vec<u8>> {
-        sorted(items.iter().filter_map(|item| match item {
-            Item::Other(text) => Some(text.to_vec()),
-            _ => None,
-        }))
-    };
+    let comments = |item: &Item<'_>| matches!(item, Item::Comment(_));
+    let others = |item: &Item<'_>| matches!(item, Item::Other(_));
     let mut changes = Vec::new();
     for (name, old, new) in [
-        ("comments", comments(old), comments(new)),
-        ("lines that are no assignments", others(old), others(new)),
+        (
+            "comments",
+            sorted_texts(old, comments),
+            sorted_texts(new, comments),
+        ),
+        (
+            "lines that are no assignments",
+            sorted_texts(old, others),
+            sorted_texts(new, others),
+        ),
     ] {
         if old != new {
             let change = match (old.is_empty(), new.is_empty()) {
@@ -149,9 +147,18 @@ fn other_changes(old: &[Item<'_>], new: &[Item<'_>]) -> Vec<(Change, String)> {
     changes
 }
 
-fn sorted(texts: impl Iterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
-    let mut texts: Vec<_> = texts.collect();
-    texts.sort();
+/// Returns the texts of the items that are wanted, sorted; nothing is copied.
+fn sorted_texts<'i>(items: &'i [Item<'i>], is_wanted: impl Fn(&Item<'_>) -> bool) -> Vec<&'i [u8]> {
+    let text = |item: &'i Item<'i>| match item {
+        Item::Comment(text) | Item::Other(text) => *text,
+        Item::Assignment { value, .. } => *value,
+    };
+    let mut texts: Vec<_> = items
+        .iter()
+        .filter(|item| is_wanted(item))
+        .map(text)
+        .collect();
+    texts.sort_unstable();
     texts
 }
 

@@ -144,8 +144,11 @@ pub enum Refusal {
         rule: String,
     },
     /// The source does not exist.
-    #[error("the source does not exist on the server")]
-    SourceMissing,
+    #[error("the source does not exist: {path}")]
+    SourceMissing {
+        /// The source.
+        path: String,
+    },
     /// The source is longer than allowed.
     #[error("the source is {bytes} bytes long, more than the limit of {limit}")]
     TooLarge {
@@ -160,9 +163,25 @@ pub enum Refusal {
         /// The path.
         path: String,
     },
+    /// The name without `.enc` is governed by an earlier rule.
+    #[error(
+        "{rules}: creation rule {without} matches its name without `.enc`, creation rule {with_suffix} its full name, and they differ"
+    )]
+    TwoRules {
+        /// The rules file.
+        rules: String,
+        /// Position of the rule that matches the full name.
+        with_suffix: usize,
+        /// Position of the earlier rule that matches the name without `.enc`.
+        without: usize,
+        /// A pattern for the earlier rule that matches both.
+        suggestion: String,
+    },
     /// The source cannot be read.
-    #[error("the source cannot be read: {reason}")]
+    #[error("the source {path} cannot be read: {reason}")]
     Unreadable {
+        /// The source.
+        path: String,
         /// The system's reason.
         reason: String,
     },

@@ -28,12 +28,16 @@ pub fn check_source(source: &[u8], stored: Format, is_env: bool) -> Vec<Refusal>
         refusals.push(Refusal::CommentsOnly);
     }
     if stored == Format::Dotenv {
-        if let Some((line, key)) = lines::first_multi_line_value(source) {
-            refusals.push(Refusal::MultiLineValue {
-                line,
-                key: key.to_owned(),
-            });
-        } else if let (Err(error), true) = (stored.store().parse(source), refusals.is_empty()) {
+        let values = lines::multi_line_values(source);
+        refusals.extend(
+            values
+                .into_iter()
+                .map(|(line, key)| Refusal::MultiLineValue {
+                    line,
+                    key: key.to_owned(),
+                }),
+        );
+        if let (Err(error), true) = (stored.store().parse(source), refusals.is_empty()) {
             refusals.push(unrepresentable(&error));
         }
     }
@@ -45,6 +49,41 @@ pub fn unrepresentable(error: &DocumentError) -> Refusal {
     Refusal::Unrepresentable {
         reason: error.to_string(),
     }
+}
+
+/// Returns whether a key sounds like that of a secret and its value could be one.
+pub fn looks_secret(key: &[u8], value: &[u8]) -> bool {
+    const SHORTEST: usize = 8;
+    const WORDS: [&str; 7] = [
+        "credential",
+        "key",
+        "pass",
+        "passphrase",
+        "password",
+        "secret",
+        "token",
+    ];
+    let key = String::from_utf8_lossy(key).to_ascii_lowercase();
+    let mut words = key.split(|c: char| !c.is_ascii_alphanumeric());
+    let is_public = words.clone().any(|word| matches!(word, "public" | "pub"));
+    let is_secret = words.any(|word| {
+        let word = word
+            .strip_suffix('s')
+            .filter(|one| *one != "pas")
+            .unwrap_or(word);
+        WORDS.contains(&word)
+            || [
+                "apikey",
+                "credential",
+                "passwd",
+                "password",
+                "secret",
+                "token",
+            ]
+            .iter()
+            .any(|end| word.ends_with(end))
+    });
+    value.len() >= SHORTEST && is_secret && !is_public
 }
 
 fn holds_only_comments(source: &[u8], is_env: bool) -> bool {
@@ -88,6 +127,26 @@ mod tests {
             [Refusal::CommentsOnly]
         );
         assert_eq!(check("# a\nA=1\n"), []);
+    }
+
+    #[test]
+    fn names_of_secrets_are_told_from_others() {
+        for key in [
+            "DB_PASSWORD",
+            "dbPassword",
+            "API_KEY",
+            "apikey",
+            "JWT_SECRETS",
+            "db.pass",
+            "AUTH_TOKEN",
+            "deploy-credentials",
+        ] {
+            assert!(looks_secret(key.as_bytes(), b"12345678"), "{key}");
+        }
+        for key in ["COMPASS", "PUBLIC_KEY", "KEYBOARD", "HOST", "TOKENIZER_URL"] {
+            assert!(!looks_secret(key.as_bytes(), b"12345678"), "{key}");
+        }
+        assert!(!looks_secret(b"DB_PASSWORD", b"off"));
     }
 
     #[test]

@@ -54,18 +54,28 @@ pub fn items(text: &[u8]) -> Vec<Item<'_>> {
     items
 }
 
-/// Finds the first value that goes on over further lines in a way that the line format of SOPS
-/// would tear apart: its line, from 1, and its key.
-pub fn first_multi_line_value(text: &[u8]) -> Option<(usize, &str)> {
+/// Finds the values that go on over further lines in a way that the line format of SOPS would tear
+/// apart: the line each begins on, from 1, and its key.
+pub fn multi_line_values(text: &[u8]) -> Vec<(usize, &str)> {
     let lines = Lines::of(text);
-    (0..lines.len()).find_map(|index| {
-        let (key, start) = split_key(lines.get(index))?;
-        let value = &lines.get(index)[start..];
-        let goes_on = lines.quote_end(index, value).is_some()
-            || lines.pem_end(index, value).is_some()
-            || lines.base64_end(index, value).is_some();
-        goes_on.then_some((index + 1, key))
-    })
+    let mut found = Vec::new();
+    let mut index = 0;
+    while index < lines.len() {
+        let mut last = index;
+        if let Some((key, start)) = split_key(lines.get(index)) {
+            let value = &lines.get(index)[start..];
+            let end = lines
+                .quote_end(index, value)
+                .or_else(|| lines.pem_end(index, value))
+                .or_else(|| lines.base64_end(index, value));
+            if let Some(end) = end {
+                found.push((index + 1, key));
+                last = end;
+            }
+        }
+        index = last + 1;
+    }
+    found
 }
 
 /// A text and where its lines are.
@@ -92,7 +102,7 @@ impl<'a> Lines<'a> {
     /// Iterates over the lines that a value which begins on line `index` may reach.
     fn later(&self, index: usize) -> Range<usize> {
         /// Bounds the work on hostile files; the longest keys have some hundred lines.
-        const MOST_LINES: usize = 4096;
+        const MOST_LINES: usize = 512;
         index + 1..self.len().min(index + 1 + MOST_LINES)
     }
 
@@ -256,7 +266,7 @@ mod tests {
         let text =
             "A=1\nKEY=\"-----BEGIN\nabc=\nDEF=x\n-----END\"\nexport B='2'\n# c\nC=it's\nD=4\n";
         assert_eq!(keys(text), ["A", "KEY", "B", "C", "D"]);
-        assert_eq!(first_multi_line_value(text.as_bytes()), Some((2, "KEY")));
+        assert_eq!(multi_line_values(text.as_bytes()), [(2, "KEY")]);
         let text = "A='''\nB=x\nC=y\n'''\nD=\"\"\nE=1\n";
         assert_eq!(keys(text), ["A", "D", "E"]);
     }
@@ -265,10 +275,10 @@ mod tests {
     fn lines_of_pem_and_base64_are_no_keys() {
         let wrapped = "S=pG0mE5Sg6ywQ0b3mVwz0mYx8kCkV1o0mYx8kCkV1o0mYx8kCkV1o0mYx8kCkV1o0\ngVHBWbUpCojq6jZqDM1xQA==\nB=2\n";
         assert_eq!(keys(wrapped), ["S", "B"]);
-        assert_eq!(first_multi_line_value(wrapped.as_bytes()), Some((1, "S")));
+        assert_eq!(multi_line_values(wrapped.as_bytes()), [(1, "S")]);
         let pem = "K=-----BEGIN PRIVATE KEY-----\nMIIE=\nabc=\n-----END PRIVATE KEY-----\nB=2\n-----BEGIN X-----\nq=1\n-----END X-----\n";
         assert_eq!(keys(pem), ["K", "B"]);
-        assert_eq!(first_multi_line_value(pem.as_bytes()), Some((1, "K")));
+        assert_eq!(multi_line_values(pem.as_bytes()), [(1, "K")]);
         assert_eq!(
             keys("gVHBWbUpCojq6jZqDM1xQA==\nEMPTY_KEY=\nCamelCas=\n"),
             ["EMPTY_KEY", "CamelCas"]
@@ -281,7 +291,7 @@ mod tests {
     fn a_quote_that_never_closes_is_a_character() {
         let text = "A=\"x\nB=\"y\"\nC='z'\n";
         assert_eq!(keys(text), ["A", "B", "C"]);
-        assert_eq!(first_multi_line_value(text.as_bytes()), None);
+        assert_eq!(multi_line_values(text.as_bytes()), []);
     }
 
     #[test]

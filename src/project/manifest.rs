@@ -280,7 +280,7 @@ const DEFAULT_KEYS: [&str; 5] = ["root", "identity", "owner", "group", "mode"];
 const FILE_KEYS: [&str; 7] = [
     "path", "format", "owner", "group", "mode", "write", "optional",
 ];
-const PLAIN_KEYS: [&str; 6] = ["path", "owner", "group", "mode", "write", "optional"];
+const PLAIN_KEYS: [&str; 4] = ["path", "owner", "group", "mode"];
 const RECIPIENT_KEYS: [&str; 2] = ["key", "break_glass"];
 
 type Value<'a> = Spanned<DeValue<'a>>;

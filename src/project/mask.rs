@@ -1,8 +1,9 @@
 //! Hiding known secret values in text that is shown, such as diffs of plain configuration files.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use aho_corasick::AhoCorasick;
 
 use crate::secret::SecretBytes;
 
@@ -16,70 +17,143 @@ const WORD_ONLY_BELOW: usize = 6;
 /// Values shorter than this are not hidden: they would blot out single letters everywhere.
 const SHORTEST: usize = 2;
 
+/// The most plaintext, in bytes, that values are collected from.
+const MOST_PLAINTEXT: usize = 16 << 20;
+
 /// Hides the values collected from the entries.
 pub struct Mask {
-    values: Vec<SecretBytes>,
-    finder: Option<AhoCorasick>,
+    /// Hidden wherever they stand.
+    anywhere: Finder,
+    /// Hidden where they stand as words of their own.
+    as_words: Finder,
+}
+
+/// Finds every occurrence of some values, also where they overlap.
+struct Finder(Option<AhoCorasick>);
+
+impl Finder {
+    fn new(values: &[&SecretBytes]) -> Option<Self> {
+        if values.is_empty() {
+            return Some(Self(None));
+        }
+        let patterns = values.iter().map(|value| value.expose());
+        AhoCorasick::new(patterns)
+            .ok()
+            .map(|finder| Self(Some(finder)))
+    }
+
+    fn ranges(&self, text: &str) -> Vec<Range<usize>> {
+        let found = self
+            .0
+            .iter()
+            .flat_map(|finder| finder.find_overlapping_iter(text));
+        found.map(|found| found.range()).collect()
+    }
 }
 
 impl Mask {
-    /// Builds a mask from plaintexts: the values of environment files, and of other text files
-    /// whole lines, quoted strings and what stands behind a colon or an equals sign.
-    pub fn from_plaintexts<'p>(plaintexts: impl IntoIterator<Item = (&'p [u8], bool)>) -> Self {
+    /// Builds a mask from plaintexts: the values of environment files, and of other files whole
+    /// lines, quoted strings and what stands behind a colon or an equals sign. `None` when there is
+    /// too much of it, so that nothing would be safe to show.
+    pub fn from_plaintexts<'p>(
+        plaintexts: impl IntoIterator<Item = (&'p [u8], bool)>,
+    ) -> Option<Self> {
         let mut found: BTreeSet<Vec<u8>> = BTreeSet::new();
+        let mut total = 0;
         for (text, is_env) in plaintexts {
+            total += text.len();
+            if total > MOST_PLAINTEXT {
+                return None;
+            }
             if is_env {
                 collect_env(text, &mut found);
-            } else if !text.contains(&0) && text.len() <= 1 << 20 {
+            } else {
                 collect_text(text, &mut found);
             }
         }
         found.retain(|value| value.len() >= SHORTEST);
         let spelled: Vec<Vec<u8>> = found
             .iter()
-            .flat_map(|value| other_spellings(value))
+            .flat_map(|value| {
+                parts_of_urls(value)
+                    .into_iter()
+                    .chain(other_spellings(value))
+            })
             .collect();
         found.extend(spelled);
         let values: Vec<SecretBytes> = found.into_iter().map(SecretBytes::new).collect();
-        let finder = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostLongest)
-            .build(values.iter().map(SecretBytes::expose))
-            .ok()
-            .filter(|_| !values.is_empty());
-        Self { values, finder }
+        let (long, short): (Vec<_>, Vec<_>) = values
+            .iter()
+            .partition(|value| value.len() >= WORD_ONLY_BELOW);
+        Some(Self {
+            anywhere: Finder::new(&long)?,
+            as_words: Finder::new(&short)?,
+        })
     }
 
     /// Returns `text` with every known value replaced.
     pub fn apply(&self, text: &str) -> String {
-        let Some(finder) = &self.finder else {
-            return text.to_owned();
-        };
         let bytes = text.as_bytes();
-        let mut out = String::with_capacity(text.len());
-        let mut at = 0;
-        for found in finder.find_iter(bytes) {
-            let value = self.values[found.pattern().as_usize()].expose();
-            let is_word = |byte: Option<&u8>| {
-                byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
-            };
-            let before = found
-                .start()
+        let is_word = |byte: Option<&u8>| {
+            byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+        };
+        let stands_alone = |range: &Range<usize>| {
+            let before = range
+                .start
                 .checked_sub(1)
                 .and_then(|index| bytes.get(index));
-            let inside_word = is_word(before) || is_word(bytes.get(found.end()));
-            if value.len() < WORD_ONLY_BELOW && inside_word {
-                continue;
+            !is_word(before) && !is_word(bytes.get(range.end))
+        };
+        let mut ranges = self.anywhere.ranges(text);
+        ranges.extend(self.as_words.ranges(text).into_iter().filter(stands_alone));
+        ranges.sort_by_key(|range| (range.start, range.end));
+        let mut out = String::with_capacity(text.len());
+        let mut at = 0;
+        let mut hidden_to = 0;
+        for range in ranges {
+            // A value that is no text may begin or end inside a character: hide all of that.
+            let start = (0..=range.start)
+                .rev()
+                .find(|&at| text.is_char_boundary(at))
+                .unwrap_or(0);
+            let end = (range.end..=text.len()).find(|&at| text.is_char_boundary(at));
+            let end = end.unwrap_or(text.len());
+            if start >= hidden_to {
+                out.push_str(&text[at..start]);
+                out.push_str(MASKED);
             }
-            if !text.is_char_boundary(found.start()) || !text.is_char_boundary(found.end()) {
-                continue;
-            }
-            out.push_str(&text[at..found.start()]);
-            out.push_str(MASKED);
-            at = found.end();
+            hidden_to = hidden_to.max(end);
+            at = hidden_to;
         }
         out.push_str(&text[at..]);
         out
     }
+}
+
+/// Returns the password, or the user without one, and the parameters of a value that is a URL.
+fn parts_of_urls(value: &[u8]) -> Vec<Vec<u8>> {
+    let Some(scheme) = memchr::memmem::find(value, b"://") else {
+        return Vec::new();
+    };
+    let rest = &value[scheme + 3..];
+    let authority = rest
+        .split(|byte| b"/?#".contains(byte))
+        .next()
+        .unwrap_or_default();
+    let mut parts = Vec::new();
+    if let Some(at) = authority.iter().rposition(|&byte| byte == b'@') {
+        // The name before a password is a word like any other; one without may be a token.
+        let user = &authority[..at];
+        let password = user.splitn(2, |&byte| byte == b':').nth(1);
+        parts.push(password.unwrap_or(user).to_vec());
+    }
+    if let Some(query) = memchr::memchr(b'?', rest) {
+        let pairs = rest[query + 1..].split(|&byte| byte == b'&' || byte == b';');
+        let values = pairs.filter_map(|pair| pair.splitn(2, |&byte| byte == b'=').nth(1));
+        parts.extend(values.map(<[u8]>::to_vec));
+    }
+    parts.retain(|part| part.len() >= WORD_ONLY_BELOW);
+    parts
 }
 
 /// Returns a value as URLs, base64 and JSON spell it, where that differs.
@@ -140,7 +214,10 @@ fn unquoted(value: &[u8]) -> &[u8] {
 }
 
 fn collect_text(text: &[u8], found: &mut BTreeSet<Vec<u8>>) {
-    for line in text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii) {
+    for line in text
+        .split(|&byte| byte == b'\n' || byte == 0)
+        .map(<[u8]>::trim_ascii)
+    {
         let mut keep = |part: &[u8]| {
             if part.len() >= WORD_ONLY_BELOW {
                 found.insert(part.to_vec());
@@ -166,8 +243,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn overlaps_parts_and_binary_files_are_hidden_too() {
+        let env = b"PORT=80\nTOKEN=0abcdef-secret-99\nURL=postgres://app:s3cretpw99xyz@db/x?sig=longsignature\n";
+        let mask =
+            Mask::from_plaintexts([(&env[..], true), (&b"tok\0nulsecret-99887\n"[..], false)])
+                .unwrap();
+        assert_eq!(mask.apply("t=x80abcdef-secret-99"), format!("t=x8{MASKED}"));
+        assert_eq!(
+            mask.apply("password s3cretpw99xyz;"),
+            format!("password {MASKED};")
+        );
+        assert_eq!(
+            mask.apply("longsignature nulsecret-99887"),
+            format!("{MASKED} {MASKED}")
+        );
+        let long = vec![b'a'; MOST_PLAINTEXT + 1];
+        assert!(Mask::from_plaintexts([(&long[..], false)]).is_none());
+    }
+
+    #[test]
     fn other_spellings_are_hidden_too() {
-        let mask = Mask::from_plaintexts([(&b"P=can ary/p\"w\n"[..], true)]);
+        let mask = Mask::from_plaintexts([(&b"P=can ary/p\"w\n"[..], true)]).unwrap();
         assert_eq!(
             mask.apply("u:can%20ary%2Fp%22w@h u:can%20ary/p%22w@h"),
             format!("u:{MASKED}@h u:{MASKED}@h")
@@ -180,7 +276,7 @@ mod tests {
     fn known_values_are_hidden_and_words_are_not() {
         let env = b"PASSWORD=\"hunter2hunter2\"\nPORT=5432\nUSER=app\nKEY='a\nsecondline'\n";
         let sql = b"CREATE USER x PASSWORD 'sqlsecret';\n";
-        let mask = Mask::from_plaintexts([(&env[..], true), (&sql[..], false)]);
+        let mask = Mask::from_plaintexts([(&env[..], true), (&sql[..], false)]).unwrap();
         assert_eq!(
             mask.apply("url x:hunter2hunter2@db"),
             format!("url x:{MASKED}@db")

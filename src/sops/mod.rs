@@ -364,6 +364,8 @@ pub struct Sealed {
     pub bytes: Vec<u8>,
     /// The digest, 128 upper-case hexadecimal digits.
     pub digest: String,
+    /// Indexes of the document's leaves that the selection leaves in clear, comments left out.
+    pub clear: Vec<usize>,
 }
 
 /// Encrypts a plain document. `metadata` holds keys and selection; its MAC and time are set here.
@@ -389,6 +391,12 @@ pub fn seal(
         Reuse::Nothing => None,
     };
     let plans = plan_leaves(store, document, &selection, reuse);
+    let clear = (0..)
+        .zip(&document.leaves)
+        .zip(&plans)
+        .filter(|((_, leaf), (selected, _))| !selected && !leaf.value.is_comment())
+        .map(|((index, _), _)| index)
+        .collect();
     let compute_mac = || mac_of(document, &plans, selection.scope);
     let mut mac_iv = [0; IV_BYTES];
     fill(&mut mac_iv);
@@ -421,7 +429,11 @@ pub fn seal(
     if leaves.self_matching {
         Err(DocumentError::SelfMatching)
     } else {
-        Ok(Sealed { bytes, digest })
+        Ok(Sealed {
+            bytes,
+            digest,
+            clear,
+        })
     }
 }
 

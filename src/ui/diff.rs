@@ -147,6 +147,11 @@ fn render_row(row: &DiffRow, color: bool, out: &mut String) {
     };
     match &row.comparison {
         Comparison::OnlyRepository => line('-', "missing on the server", Role::Removed),
+        Comparison::NeitherSide => line(
+            '!',
+            "on neither side: not in the repository, not on the server",
+            Role::Error,
+        ),
         Comparison::OnlyServer => line('+', "not encrypted yet: only on the server", Role::Added),
         Comparison::Differs(differences) if differences.is_layout_only => {
             line('~', "layout only (no value differs)", Role::Changed);

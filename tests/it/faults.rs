@@ -28,7 +28,7 @@ fn leftovers_of_a_killed_run_are_removed_and_said() {
     fs::create_dir_all(project.path("state/journal")).unwrap();
     let journal = project.path("state/journal/0000000000000001");
     let lines = format!(
-        "{}\n{}\n{}\n/etc/passwd\n",
+        "{}\0{}\0{}\0/etc/passwd\0",
         staged.display(),
         foreign.display(),
         project.server_file("x/a").display()

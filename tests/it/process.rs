@@ -4,12 +4,14 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use super::support::stock;
-use super::support::{CANARIES, SERVER_KEY, TestProject, has_staging_files, key_file};
+use super::support::{
+    CANARIES, SERVER_KEY, TestProject, assert_hidden, has_staging_files, key_file,
+};
 
 fn secrets(project: &TestProject, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_secrets"));
@@ -22,10 +24,19 @@ fn secrets(project: &TestProject, args: &[&str]) -> Command {
     command
 }
 
+/// Runs the program to its end and searches its output for the values in use.
+fn output(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    for text in [&output.stdout, &output.stderr] {
+        assert_hidden(&String::from_utf8_lossy(text), &format!("{command:?}"));
+    }
+    output
+}
+
 #[test]
 fn help_version_and_usage_errors_end_as_documented() {
     let project = TestProject::with_files(&[("a.enc", "a")], "");
-    let run = |args: &[&str]| secrets(&project, args).output().unwrap();
+    let run = |args: &[&str]| output(&mut secrets(&project, args));
     let help = run(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
     let text = String::from_utf8(help.stdout).unwrap();
@@ -76,7 +87,7 @@ fn a_closed_pipe_ends_quietly() {
 fn quiet_is_silent_on_success() {
     let project = TestProject::infrastructure();
     for args in [&["encrypt", "-q"][..], &["decrypt", "-q"], &["diff", "-q"]] {
-        let output = secrets(&project, args).output().unwrap();
+        let output = output(&mut secrets(&project, args));
         assert_eq!(
             (
                 output.status.code(),
@@ -135,7 +146,7 @@ fn a_killed_run_leaves_whole_files_and_the_next_one_cleans_up() {
                 );
             }
         }
-        let output = secrets(&project, &["decrypt"]).output().unwrap();
+        let output = output(&mut secrets(&project, &["decrypt"]));
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         let snapshot = project.snapshot();
         assert!(!has_staging_files(&snapshot), "after {delay:?}");
@@ -318,7 +329,7 @@ fn output_that_cannot_be_written_is_trouble() {
         .write(true)
         .open("/dev/full")
         .unwrap();
-    let output = secrets(&project, &["list"]).stdout(full).output().unwrap();
+    let output = output(secrets(&project, &["list"]).stdout(full));
     assert_eq!(output.status.code(), Some(2));
     assert!(
         String::from_utf8_lossy(&output.stderr).contains("standard output could not be written")
@@ -351,6 +362,6 @@ fn without_more_threads_the_run_goes_on_in_one() {
         }
         command.env("SOPS_AGE_KEY_FILE", key).uid(4246).gid(4246);
     }
-    let output = command.output().unwrap();
+    let output = output(&mut command);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
 }

@@ -11,7 +11,7 @@ use secret_files::sops::selector::Selection;
 use secret_files::sops::store::Format;
 use secret_files::sops::{self, Reuse};
 
-use super::support::{SERVER_KEY, TestProject, key_file, recipient};
+use super::support::TestProject;
 
 const NOW: &str = "2026-01-02T03:04:05Z";
 
@@ -130,7 +130,7 @@ proptest! {
                     .collect()
             };
             for value in values(&opened) {
-                prop_assert!(values(&source).contains(&value) || value.is_empty() || String::from_utf8_lossy(&opened).contains("sops"), "{}", String::from_utf8_lossy(&sealed));
+                prop_assert!(values(&source).contains(&value), "{}", String::from_utf8_lossy(&sealed));
             }
         }
     }
@@ -177,7 +177,7 @@ fn a_flipped_byte_in_the_wrapped_key_is_an_error() {
     let text = project.read_repo("a.env.enc");
     let start = text.find("\\nYWdl").unwrap() + 2;
     let end = text.find("\\n-----END").unwrap();
-    for at in (start..end).step_by(7) {
+    for at in start..end {
         let mut bytes = text.clone().into_bytes();
         bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
         project.write_repo("a.env.enc", bytes);
@@ -229,7 +229,6 @@ fn planning_again_after_applying_yields_no_steps() {
                 .contains("11 unchanged")
         );
     }
-    let _ = (key_file(SERVER_KEY), recipient(SERVER_KEY));
 }
 
 #[test]

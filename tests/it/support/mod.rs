@@ -221,23 +221,23 @@ impl TestProject {
 
     /// Runs a command in process and searches its output for the values in use.
     pub(crate) fn run(&self, args: &[&str]) -> Output {
-        let output = self.run_showing(args);
-        for canary in CANARIES {
-            assert!(
-                !output.stdout.contains(canary) && !output.stderr.contains(canary),
-                "{args:?} shows {canary}:\n{output:#?}"
-            );
-        }
+        self.run_in(&self.repo(), args)
+    }
+
+    /// Runs a command in a folder and searches its output for the values in use.
+    pub(crate) fn run_in(&self, folder: &Path, args: &[&str]) -> Output {
+        let output = self.run_unsearched(folder, args);
+        assert_hidden(&output.stdout, &format!("{args:?}"));
+        assert_hidden(&output.stderr, &format!("{args:?}"));
         output
     }
 
     /// Runs a command that may show values.
     pub(crate) fn run_showing(&self, args: &[&str]) -> Output {
-        self.run_in(&self.repo(), args)
+        self.run_unsearched(&self.repo(), args)
     }
 
-    /// Runs a command in a folder.
-    pub(crate) fn run_in(&self, folder: &Path, args: &[&str]) -> Output {
+    fn run_unsearched(&self, folder: &Path, args: &[&str]) -> Output {
         let (stdout, stderr) = (Captured::default(), Captured::default());
         let env = Env {
             args: std::iter::once("secrets")
@@ -328,6 +328,13 @@ impl TestProject {
 }
 
 /// A clock that goes on by a second whenever it is asked.
+/// Fails when an output shows one of the values in use.
+pub(crate) fn assert_hidden(text: &str, of: &str) {
+    for canary in CANARIES {
+        assert!(!text.contains(canary), "{of} shows {canary}:\n{text}");
+    }
+}
+
 fn tick() -> SystemTime {
     static SECONDS: AtomicU64 = AtomicU64::new(1_767_323_045);
     SystemTime::UNIX_EPOCH + Duration::from_secs(SECONDS.fetch_add(1, Ordering::Relaxed))

@@ -1,0 +1,132 @@
+//! Reading both sides of an entry, repository and server, and comparing them.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use crate::error::{ErrorKind, Problem};
+use crate::os::fs::{Base, FileState, Found, Ownership, Place};
+use crate::project::diff;
+use crate::project::manifest::{Entry, Kind};
+use crate::secret::SecretBytes;
+use crate::ui::diff::Comparison;
+
+use super::OwnerArgs;
+use super::open::{Lookup, check_format, leads_out, open, read_encrypted};
+use super::ownership::{self, Purpose};
+use super::workspace::Workspace;
+
+/// Both sides of an entry.
+pub struct Sides {
+    /// The repository's plaintext.
+    pub repository: Option<SecretBytes>,
+    /// The server's file.
+    pub server: Option<(FileState, SecretBytes)>,
+    /// Remarks on opening it.
+    pub warnings: Vec<String>,
+}
+
+/// Returns a lookup of declared owners, none with `--no-owner`. Accounts that do not exist here are
+/// problems: what is declared cannot be compared.
+pub fn declared_owners(
+    entries: &[&Entry],
+    args: OwnerArgs,
+    problems: &mut Vec<Problem>,
+) -> impl Fn(&Entry) -> Ownership + Sync + use<> {
+    let owners = if args.no_owner {
+        HashMap::new()
+    } else {
+        ownership::resolve(entries, Purpose::Compare, problems)
+    };
+    move |entry: &Entry| {
+        let owner = owners.get(&entry.repository_path).copied();
+        owner.unwrap_or_default()
+    }
+}
+
+/// Reads both sides of a secret entry.
+///
+/// # Errors
+/// When one of them cannot be read or opened.
+pub fn read_sides(workspace: &Workspace, root: &Base, entry: &Entry) -> Result<Sides, Problem> {
+    check_format(entry)?;
+    let (repository, warnings) = match read_encrypted(workspace, entry)? {
+        Lookup::Missing(_) => (None, Vec::new()),
+        Lookup::Found(encrypted) => {
+            let opened = open(workspace, entry, &encrypted)?;
+            (Some(opened.plaintext), opened.warnings)
+        }
+    };
+    Ok(Sides {
+        repository,
+        server: read_server(workspace, root, entry)?,
+        warnings,
+    })
+}
+
+/// Reads the server's file of an entry.
+///
+/// # Errors
+/// As [`read_file`]; a server path that cannot be reached below the root.
+pub fn read_server(
+    workspace: &Workspace,
+    root: &Base,
+    entry: &Entry,
+) -> Result<Option<(FileState, SecretBytes)>, Problem> {
+    let name = &entry.repository_path;
+    let place = root
+        .place(entry.server_path.as_ref())
+        .map_err(|error| leads_out(name, error))?;
+    read_file(&place, entry, workspace.server_file(entry))
+}
+
+/// Reads a file that may be missing; anything that is no readable regular file is a problem. `shown`
+/// is its path for messages.
+///
+/// # Errors
+/// `NotRegular`, `Unreadable`.
+pub fn read_file(
+    place: &Place,
+    entry: &Entry,
+    shown: PathBuf,
+) -> Result<Option<(FileState, SecretBytes)>, Problem> {
+    let kind = match place.read(u64::MAX) {
+        Found::Missing => return Ok(None),
+        Found::File(state, content) => return Ok(Some((state, content))),
+        Found::Other(kind) => ErrorKind::NotRegular { path: shown, kind },
+        Found::TooLarge(_) => ErrorKind::NotRegular {
+            path: shown,
+            kind: "a file longer than can be",
+        },
+        Found::Unreadable(source) => {
+            return Err(Problem::of(
+                &entry.repository_path,
+                ErrorKind::Unreadable {
+                    path: shown,
+                    source,
+                },
+            )
+            .with_help("run as a user who may read it"));
+        }
+    };
+    Err(Problem::of(&entry.repository_path, kind)
+        .with_help("put a regular file in its place, or give the row another path"))
+}
+
+/// Says how the two sides of an entry compare; an optional entry may be on neither.
+pub fn compare(entry: &Entry, repository: Option<&[u8]>, server: Option<&[u8]>) -> Comparison {
+    let is_env = entry.kind == Kind::Secret && entry.is_env();
+    match (repository, server) {
+        (None, None) if entry.optional => Comparison::Same,
+        (None, None) => Comparison::NeitherSide,
+        (Some(_), None) => Comparison::OnlyRepository,
+        (None, Some(_)) => Comparison::OnlyServer,
+        (Some(repository), Some(server)) => {
+            let differences = diff::between(repository, server, is_env);
+            if differences.is_empty() {
+                Comparison::Same
+            } else {
+                Comparison::Differs(differences)
+            }
+        }
+    }
+}
