@@ -3,7 +3,7 @@
 //! Separate from the command because everything here is about one entry and writes nothing.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::{ErrorKind, Problem};
 use crate::keys::{KeyError, age};
@@ -14,12 +14,13 @@ use crate::project::error::Refusal;
 use crate::project::guard;
 use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry};
 use crate::project::plan::{self, Action, Step, Stored};
-use crate::rules::Rule;
+use crate::rules::{Rule, Rules};
 use crate::secret::SecretBytes;
 use crate::sops::data_key::DataKey;
 use crate::sops::document::Leaf;
 use crate::sops::error::DocumentError;
 use crate::sops::metadata::{MasterKey, Metadata};
+use crate::sops::pattern::Pattern;
 use crate::sops::selector::SelectionRule;
 use crate::sops::store::Format;
 use crate::sops::{self, Opened, Reuse};
@@ -294,32 +295,9 @@ fn govern(
         .unwrap_or(&file)
         .to_string_lossy()
         .into_owned();
-    // Rules written for the plaintext paths of a shell loop end before `.enc`.
-    let shorter = subject
-        .strip_suffix(ENCRYPTED_SUFFIX)
-        .and_then(|path| rules.find(path));
-    let suggestion = shorter
-        .and_then(|rule| rule.path_regex.as_ref())
-        .and_then(|pattern| pattern.as_str().strip_suffix('$'))
-        .map(|pattern| format!("{pattern}(\\.enc)?$"));
-    let Some(rule) = rules.find(&subject) else {
-        refusals.push(Refusal::NoRule {
-            rules: path.display().to_string(),
-            path: subject,
-            suggestion,
-        });
+    let Some(rule) = find_rule(rules, &subject, path, refusals) else {
         return Ok(None);
     };
-    if let Some(shorter) = shorter.filter(|shorter| shorter.number < rule.number)
-        && (&shorter.age, &shorter.selection) != (&rule.age, &rule.selection)
-    {
-        refusals.push(Refusal::TwoRules {
-            rules: path.display().to_string(),
-            with_suffix: rule.number,
-            without: shorter.number,
-            suggestion: suggestion.unwrap_or_default(),
-        });
-    }
     if !rule.unsupported.is_empty() {
         let names: Vec<_> = rule
             .unsupported
@@ -369,6 +347,46 @@ fn govern(
         recipients: rule.age.clone(),
         rule: rule.clone(),
     }))
+}
+
+/// Finds the rule for a path relative to the rules file. That none matches, or that an earlier one
+/// says something else of the plaintext's name, is a refusal.
+fn find_rule<'r>(
+    rules: &'r Rules,
+    subject: &str,
+    path: &Path,
+    refusals: &mut Vec<Refusal>,
+) -> Option<&'r Rule> {
+    // Rules written for the plaintext paths of a shell loop end before `.enc`.
+    let shorter = subject
+        .strip_suffix(ENCRYPTED_SUFFIX)
+        .and_then(|path| rules.find(path));
+    let suggestion = shorter
+        .and_then(|rule| rule.path_regex.as_ref())
+        .and_then(|pattern| pattern.as_str().strip_suffix('$'))
+        .map(|pattern| format!("{pattern}(\\.enc)?$"))
+        .filter(|pattern| {
+            Pattern::new(pattern).is_ok_and(|pattern| pattern.is_match(subject.as_bytes()))
+        });
+    let Some(rule) = rules.find(subject) else {
+        refusals.push(Refusal::NoRule {
+            rules: path.display().to_string(),
+            path: subject.to_owned(),
+            suggestion,
+        });
+        return None;
+    };
+    if let Some(shorter) = shorter.filter(|shorter| shorter.number < rule.number)
+        && (&shorter.age, &shorter.selection) != (&rule.age, &rule.selection)
+    {
+        refusals.push(Refusal::TwoRules {
+            rules: path.display().to_string(),
+            with_suffix: rule.number,
+            without: shorter.number,
+            suggestion,
+        });
+    }
+    Some(rule)
 }
 
 /// Files longer than this are not opened as a whole only to name keys or count lines.

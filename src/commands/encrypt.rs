@@ -304,11 +304,12 @@ fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> Prob
             "name your identity with `-i FILE`; `--allow-unreadable` writes it unchecked".to_owned()
         }
         Refusal::TwoRules {
-            suggestion,
+            suggestion: Some(pattern),
             without,
             ..
-        } => {
-            format!("write creation rule {without} as `path_regex: {suggestion}`")
+        } => format!("write creation rule {without} as `path_regex: {pattern}`"),
+        Refusal::TwoRules { without, .. } => {
+            format!("let creation rule {without} match the name with `.enc` too")
         }
         Refusal::BreakGlassMissing { .. } => {
             "add the recipient to the rule in `.sops.yaml`".to_owned()

@@ -174,8 +174,8 @@ pub enum Refusal {
         with_suffix: usize,
         /// Position of the earlier rule that matches the name without `.enc`.
         without: usize,
-        /// A pattern for the earlier rule that matches both.
-        suggestion: String,
+        /// A pattern for the earlier rule that matches both, where one is known.
+        suggestion: Option<String>,
     },
     /// The source cannot be read.
     #[error("the source {path} cannot be read: {reason}")]

@@ -416,6 +416,10 @@ fn wrapped_base64_and_pem_are_refused_and_not_shown() {
         "{output}"
     );
     assert!(!output.contains("gVHBWbUp"), "{output}");
+    let output = refused(b"A=1\nB='x\ny'\nC=2\nD=\"x\ny=z\"\n");
+    for line in ["line 2: the value of `B`", "line 5: the value of `D`"] {
+        assert!(output.contains(line), "{output}");
+    }
     let project = TestProject::with_files(
         &[("a.env.enc", "{ path = \"a.env\", format = \"binary\" }")],
         "",
@@ -542,4 +546,46 @@ fn an_unreadable_rules_file_is_no_missing_one() {
     let output = project.run(&["encrypt"]);
     assert_eq!(output.code, 2);
     assert!(output.stderr.contains("cannot be read"), "{output:#?}");
+}
+
+#[test]
+fn a_rule_for_the_plaintext_name_that_another_rule_hides_is_refused() {
+    let project = one();
+    project.write_server("a.env", "A=1\n");
+    let (server, laptop) = (recipient(SERVER_KEY), recipient(LAPTOP_KEY));
+    let rules = |first: &str| {
+        format!(
+            "creation_rules:\n  - path_regex: {first}\n    age: {laptop},{server}\n  - path_regex: \\.enc$\n    age: {server}\n"
+        )
+    };
+    project.write_repo(".sops.yaml", rules(r"\.env$"));
+    let output = project.run(&["encrypt", "a.env"]);
+    assert_eq!(output.code, 3, "{output:#?}");
+    let help = r"write creation rule 1 as `path_regex: \.env(\.enc)?$`";
+    assert!(output.stderr.contains(help), "{output:#?}");
+    project.write_repo(".sops.yaml", rules(r"\.env\z"));
+    let output = project.run(&["encrypt", "a.env"]);
+    assert!(
+        output.stderr.contains("let creation rule 1 match"),
+        "{output:#?}"
+    );
+    project.write_repo(".sops.yaml", rules(r"\.env(\.enc)?$"));
+    project.ok(&["encrypt", "a.env"]);
+    assert!(project.read_repo("a.env.enc").contains(&laptop));
+}
+
+#[test]
+fn a_secret_that_a_rule_leaves_in_clear_is_a_warning() {
+    let project = one();
+    project.write_server("a.env", "DB_PASSWORD=12345678\nDB_HOST=12345678\n");
+    let rule = format!(
+        "creation_rules:\n- age: {}\n  unencrypted_regex: ^DB_\n",
+        recipient(SERVER_KEY)
+    );
+    project.write_repo(".sops.yaml", rule);
+    let output = project.ok(&["encrypt", "a.env"]);
+    assert!(
+        output.stderr.contains("warning: a.env.enc: stored in clear by `unencrypted_regex: ^DB_`, though the name sounds secret: DB_PASSWORD\n"),
+        "{output:#?}"
+    );
 }

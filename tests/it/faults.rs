@@ -61,11 +61,24 @@ fn files_of_a_running_writer_are_left_alone() {
     fs::write(&staged, "plaintext").unwrap();
     fs::create_dir_all(project.path("state/journal")).unwrap();
     let journal = project.path("state/journal/0000000000000001");
-    fs::write(&journal, format!("{}\n", staged.display())).unwrap();
-    let held = fs::File::open(&journal).unwrap();
-    flock(&held, FlockOperation::LockExclusive).unwrap();
+    fs::write(&journal, format!("{}\0", staged.display())).unwrap();
+    fs::create_dir_all(project.path("state/backups")).unwrap();
+    let backup = project.path("state/backups/20260101-a.enc.partial");
+    let whole = project.path("state/backups/20260101-b.enc");
+    fs::write(&backup, "half").unwrap();
+    fs::write(&whole, "whole").unwrap();
+    let held = [&journal, &backup].map(|path| {
+        let file = fs::File::open(path).unwrap();
+        flock(&file, FlockOperation::LockExclusive).unwrap();
+        file
+    });
     project.ok(&["decrypt"]);
-    assert!(staged.exists());
+    assert!(staged.exists() && backup.exists());
+    drop(held);
+    let output = project.ok(&["decrypt"]);
+    assert!(output.stderr.contains("removed 2 "), "{output:#?}");
+    assert!(!staged.exists() && !backup.exists() && !journal.exists());
+    assert!(whole.exists());
 }
 
 #[test]
@@ -106,6 +119,8 @@ fn without_a_state_directory_only_new_files_are_placed() {
         "{output:#?}"
     );
     project.write_server("x/a", "other\n");
+    let output = project.run(&["decrypt", "--force", "-n"]);
+    assert_eq!(output.code, 2, "a dry run tells it too: {output:#?}");
     let output = project.run(&["decrypt", "--force"]);
     assert_eq!(output.code, 2);
     assert!(output.stderr.contains("SECRETS_STATE_DIR"), "{output:#?}");

@@ -241,6 +241,48 @@ fn no_value_is_in_arguments_or_environment() {
 }
 
 #[test]
+fn a_long_run_shows_its_progress_on_a_terminal() {
+    if !stock::available("script", "a_long_run_shows_its_progress_on_a_terminal") {
+        return;
+    }
+    let mut project = TestProject::infrastructure();
+    project.ok(&["encrypt"]);
+    // A key command that takes its time stands for slow work.
+    let identity = fs::read_to_string(key_file(SERVER_KEY)).unwrap();
+    project
+        .vars
+        .remove(std::ffi::OsStr::new("SOPS_AGE_KEY_FILE"));
+    let command = project.path("key.sh");
+    fs::write(
+        &command,
+        format!("#!/bin/sh\nsleep 0.8\necho '{}'\n", identity.trim()),
+    )
+    .unwrap();
+    project.set("SOPS_AGE_KEY_CMD", format!("sh '{}'", command.display()));
+    project.set("TERM", "xterm");
+    let run = |words: &str| {
+        let inner = format!("'{}' {words}", env!("CARGO_BIN_EXE_secrets"));
+        let mut command = Command::new("script");
+        command
+            .args(["-qec", &inner, "/dev/null"])
+            .current_dir(project.repo())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .env("SHELL", "/bin/sh")
+            .envs(&project.vars)
+            .stdin(Stdio::null());
+        String::from_utf8_lossy(&output(&mut command).stdout).into_owned()
+    };
+    let text = run("decrypt -n");
+    assert!(
+        text.contains(" of 11 entries\u{1b}[K\r\u{1b}[K"),
+        "{text:?}"
+    );
+    assert!(text.contains("11 entries: 11 unchanged"), "{text:?}");
+    assert!(!run("decrypt -n -q").contains(" of 11"));
+}
+
+#[test]
 fn a_terminal_gets_colours_and_a_pager() {
     if !stock::available("script", "a_terminal_gets_colours_and_a_pager") {
         return;
