@@ -13,7 +13,7 @@ pub enum Exit {
     Done,
     /// 3: refused by a guard.
     Refused,
-    /// 128 and the number of the signal that ended the run: 130, 143.
+    /// 128 and the number of the signal that ended the run: 129, 130, 143.
     Signal(i32),
     /// 2: could not be done, or could not be told.
     Trouble,

@@ -24,7 +24,7 @@ use exit::Exit;
     subcommand_required = true,
     help_template = "{about}\n\n{usage-heading} secrets [OPTIONS] <COMMAND>\n\n{before-help}Global options:\n{options}{after-help}",
     before_help = GROUPS,
-    after_help = "Exit codes: 0 done, nothing differs; 1 something differs; 2 could not be done or told; 3 refused by\na guard; 130, 143 interrupted. `secrets COMMAND --help` explains a command."
+    after_help = "Exit codes: 0 done, nothing differs; 1 something differs; 2 could not be done or told; 3 refused by\na guard; 129, 130, 143 interrupted. `secrets COMMAND --help` explains a command."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -124,7 +124,12 @@ fn enter_directory(cx: &mut Context) -> Result<(), Error> {
     };
     let folder = cx.env.absolute(folder);
     if !fs::is_folder(&folder) {
-        let message = format!("-C {}: is not a folder", folder.display());
+        let what = if fs::exists(&folder) {
+            "is not a folder"
+        } else {
+            "does not exist"
+        };
+        let message = format!("-C {}: {what}", folder.display());
         return Err(Problem::new(ErrorKind::Option(message))
             .with_help("name a folder that exists")
             .into());

@@ -253,7 +253,7 @@ impl Workspace {
         if let FolderState::Unusable(reason) = &self.root_state {
             let reason = reason.clone();
             return Problem::new(ErrorKind::RootUnusable { root, reason })
-                .with_help("run as a user who may enter it, or name another with `--root DIR`");
+                .with_help("name a folder you may enter with `--root DIR`");
         }
         Problem::new(ErrorKind::NotTheServer { root }).with_help(format!(
             "on another machine name a folder with `--root DIR`; on a new server {} makes it",

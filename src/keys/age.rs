@@ -310,7 +310,12 @@ fn parse_identities(text: &[u8], lines: Lines) -> (Vec<Identity>, String) {
         notes.push(format!("{unsupported} of a kind not supported yet"));
     }
     if unknown > 0 {
-        notes.push(format!("{unknown} lines that are not identities"));
+        let lines = if unknown == 1 {
+            "line that is no identity"
+        } else {
+            "lines that are no identities"
+        };
+        notes.push(format!("{unknown} {lines}"));
     }
     (identities, notes.join(", "))
 }

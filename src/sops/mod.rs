@@ -71,7 +71,7 @@ pub fn open(
     let mut mac = Mac::new(sealed.metadata.selection.scope);
     let mut selector = Selector::new(&sealed.metadata.selection);
     let mut values = Vec::with_capacity(sealed.leaves.len());
-    let mut warnings = Vec::new();
+    let mut clear_comments = 0;
     for leaf in &sealed.leaves {
         let text = sealed.text(leaf);
         let comment = leaf.is_comment.then_some(text);
@@ -86,7 +86,7 @@ pub fn open(
             Some(value)
         } else if leaf.is_comment && !Token::is_likely(text) {
             // The reference keeps such a comment too: added by hand, it was never encrypted.
-            warnings.push("a comment in the encrypted file is not encrypted".to_owned());
+            clear_comments += 1;
             None
         } else {
             return Err(not_a_token(leaf, text));
@@ -95,6 +95,13 @@ pub fn open(
     }
     verify_mac(&cipher, &sealed.metadata, &mac.finish())?;
     let plaintext = store.emit_plain(sealed, &mut values);
+    let warnings = match clear_comments {
+        0 => Vec::new(),
+        1 => vec!["a comment in the encrypted file is not encrypted".to_owned()],
+        count => vec![format!(
+            "{count} comments in the encrypted file are not encrypted"
+        )],
+    };
     Ok(Opened {
         plaintext,
         values,

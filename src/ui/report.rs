@@ -1,8 +1,10 @@
 //! What a writing command did, or with `--dry-run` would do.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
-use crate::error::Problem;
+use crate::error::{Problem, Severity};
 use crate::project::plan::{Action, Plan};
 
 use super::style::harmless;
@@ -148,7 +150,8 @@ impl Ui {
 
 fn summary(report: &Report<'_>) -> String {
     let plan = report.plan;
-    let total = plan.steps.len() + failed_entries(report);
+    let (refused, failed) = entries_without_step(report);
+    let total = plan.steps.len() + refused + failed;
     let entries = if total == 1 { "entry" } else { "entries" };
     let mut parts = Vec::new();
     let mut part = |actions: &[Action], word: &str| {
@@ -175,9 +178,11 @@ fn summary(report: &Report<'_>) -> String {
     }
     part(&[Action::Keep], "unchanged");
     part(&[Action::Skip], "left out");
-    part(&[Action::Refuse], "refused");
-    if failed_entries(report) > 0 {
-        parts.push(format!("{} failed", failed_entries(report)));
+    let refused = refused + plan.count(&[Action::Refuse]);
+    for (count, word) in [(refused, "refused"), (failed, "failed")] {
+        if count > 0 {
+            parts.push(format!("{count} {word}"));
+        }
     }
     let list = if parts.is_empty() {
         String::new()
@@ -191,15 +196,19 @@ fn summary(report: &Report<'_>) -> String {
     }
 }
 
-/// Counts the entries that have problems but no step.
-fn failed_entries(report: &Report<'_>) -> usize {
+/// Counts the entries that have problems but no step: refused ones, and those that failed.
+fn entries_without_step(report: &Report<'_>) -> (usize, usize) {
     let has_step = |name: &str| report.plan.steps.iter().any(|step| step.name == name);
-    let mut names: Vec<_> = report
-        .problems
-        .iter()
-        .filter_map(|problem| problem.entry.as_deref())
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    names.into_iter().filter(|name| !has_step(name)).count()
+    let mut refused = BTreeSet::new();
+    let mut failed = BTreeSet::new();
+    for problem in report.problems {
+        let Some(name) = problem.entry.as_deref().filter(|name| !has_step(name)) else {
+            continue;
+        };
+        match problem.kind.severity() {
+            Severity::Refused => refused.insert(name),
+            Severity::Trouble => failed.insert(name),
+        };
+    }
+    (refused.difference(&failed).count(), failed.len())
 }

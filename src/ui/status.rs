@@ -136,7 +136,7 @@ fn status_text(status: &Status, color: bool) -> String {
     let unpushed = status.entries.iter().filter(|row| row.unpushed).count();
     if uncommitted > 0 {
         out.push_str(&format!(
-            "{uncommitted} encrypted {} not committed: `git commit`\n",
+            "{uncommitted} encrypted {} not committed: `git add` and `git commit` them\n",
             files(uncommitted)
         ));
     }
