@@ -456,7 +456,11 @@ fn check_rule(
         });
     }
     let has_selection = encrypted.format.store().has_selection();
-    if has_selection && !metadata.selection.is_same(&governing.rule.selection, true) {
+    if has_selection
+        && !metadata
+            .selection
+            .is_same_in_dotenv(&governing.rule.selection)
+    {
         found.push(Refusal::SelectionDiffers {
             file: metadata.selection.describe(),
             rule: governing.rule.selection.describe(),
@@ -612,9 +616,9 @@ impl Request<'_> {
                 } else {
                     Metadata::new(selection)
                 };
-                if let Some(selection) = selection
-                    .filter(|selection| same_form && !metadata.selection.is_same(selection, true))
-                {
+                if let Some(selection) = selection.filter(|selection| {
+                    same_form && !metadata.selection.is_same_in_dotenv(selection)
+                }) {
                     next.set_selection(selection);
                 }
                 let mut keys = kept_keys(metadata);

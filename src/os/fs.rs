@@ -268,15 +268,6 @@ impl Base {
         &self.path
     }
 
-    /// Returns the owner and group of the folder.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn owner(&self) -> Result<(u32, u32), FsError> {
-        let stat = fstat(&*self.directory).map_err(failed(&self.path, "look at the folder"))?;
-        Ok((stat.st_uid, stat.st_gid))
-    }
-
     /// Finds the place of a file. Links to folders inside the base are followed, others refused.
     ///
     /// # Errors

@@ -212,8 +212,6 @@ pub enum MasterKey {
     Other {
         /// The list it stands in: `pgp`, `kms`, ….
         kind: &'static str,
-        /// What identifies it: fingerprint, ARN, resource, ….
-        label: String,
     },
 }
 
@@ -379,7 +377,7 @@ impl Metadata {
             .iter()
             .flatten()
             .filter_map(|key| match key {
-                MasterKey::Other { kind, .. } => Some(*kind),
+                MasterKey::Other { kind } => Some(*kind),
                 MasterKey::Age { .. } => None,
             })
             .collect();
@@ -489,20 +487,7 @@ fn read_group(node: &Node) -> Result<KeyGroup, MetadataError> {
                     reason: "holds a key without a `created_at` time",
                 });
             }
-            let names = [
-                "fp",
-                "arn",
-                "resource_id",
-                "key_id",
-                "vault_url",
-                "vault_address",
-            ];
-            let label = names
-                .iter()
-                .map(|name| field(name))
-                .find(|text| !text.is_empty());
-            let label = label.unwrap_or_default();
-            group.push(MasterKey::Other { kind, label });
+            group.push(MasterKey::Other { kind });
         }
     }
     Ok(group)

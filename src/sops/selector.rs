@@ -99,16 +99,11 @@ impl Selection {
 
 impl Selection {
     /// Returns whether both are the same once written into a file whose form keeps the two
-    /// characters `\n` and a line feed alike (`merges_breaks`).
-    pub fn is_same(&self, other: &Self, merges_breaks: bool) -> bool {
+    /// characters `\n` and a line feed alike, as dotenv does.
+    pub fn is_same_in_dotenv(&self, other: &Self) -> bool {
         let as_kept = |selection: &Self| {
             let (name, value) = selection.rule.option();
-            let value = if merges_breaks {
-                value.replace("\\n", "\n")
-            } else {
-                value.to_owned()
-            };
-            (name, value, selection.scope)
+            (name, value.replace("\\n", "\n"), selection.scope)
         };
         as_kept(self) == as_kept(other)
     }
