@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::process::Command;
 
-use super::support::{SERVER_KEY, TestProject, has_staging_files, key_file};
+use super::support::{SERVER_KEY, TestProject, assert_hidden, has_staging_files, key_file};
 
 fn encrypted(server_path: &str) -> TestProject {
     let project = TestProject::with_files(&[("a.enc", server_path)], "");
@@ -161,10 +161,13 @@ fn as_user(project: &TestProject, uid: u32, args: &[&str]) -> (i32, String) {
         .gid(uid)
         .output()
         .unwrap();
-    (
-        output.status.code().unwrap(),
-        String::from_utf8_lossy(&output.stderr).into_owned(),
-    )
+    let talk = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_hidden(&talk, &format!("{args:?}"));
+    assert_hidden(
+        &String::from_utf8_lossy(&output.stdout),
+        &format!("{args:?}"),
+    );
+    (output.status.code().unwrap(), talk)
 }
 
 fn is_root() -> bool {
