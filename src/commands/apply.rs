@@ -8,8 +8,9 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
 use crate::error::{ErrorKind, Problem};
-use crate::os::fs::{self, FileState, FsError, Ownership, Place};
+use crate::os::fs::{self, FsError};
 use crate::os::lock::{self, DirectoryLock};
+use crate::os::place::{FileState, Ownership, Place};
 use crate::os::signal::Watch;
 use crate::os::staging::{self, Attributes, InPlace, Staged};
 use crate::os::state::{Journal, StateDir};

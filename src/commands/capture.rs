@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{ErrorKind, Problem};
 use crate::keys::{KeyError, age};
 use crate::os::RandomPool;
-use crate::os::fs::{Base, FileState, Found, Place};
+use crate::os::place::{Base, FileState, Found, Place};
 use crate::project::diff;
 use crate::project::error::Refusal;
 use crate::project::guard;

@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::error::{Error, ErrorKind, Problem};
 use crate::keys::age;
-use crate::os::fs::{Base, FileState, Found, Ownership, Place};
+use crate::os::place::{Base, FileState, Found, Ownership, Place};
 use crate::os::staging::Attributes;
 use crate::os::{RandomPool, fs};
 use crate::project::diff;

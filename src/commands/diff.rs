@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::error::{Error, Problem};
-use crate::os::fs::{Base, FileState, Ownership};
+use crate::os::place::{Base, FileState, Ownership};
 use crate::os::process;
 use crate::project::manifest::{Entry, Kind};
 use crate::project::mask::Mask;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::error::{Error, ErrorKind, Problem};
-use crate::os::fs::Ownership;
+use crate::os::place::Ownership;
 use crate::os::staging::Attributes;
 use crate::os::{process, users};
 use crate::project::error::Refusal;

@@ -2,7 +2,8 @@
 
 use crate::error::{ErrorKind, Problem};
 use crate::keys::KeyError;
-use crate::os::fs::{FileState, Found, FsError, Place};
+use crate::os::fs::FsError;
+use crate::os::place::{FileState, Found, Place};
 use crate::project::manifest::Entry;
 use crate::sops::data_key::DataKey;
 use crate::sops::document::SealedDocument;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::error::{ErrorKind, Problem};
-use crate::os::fs::{FileState, Ownership};
+use crate::os::place::{FileState, Ownership};
 use crate::os::users::{self, Database};
 use crate::project::manifest::Entry;
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use crate::error::{ErrorKind, Problem};
-use crate::os::fs::{Base, FileState, Found, Ownership, Place};
+use crate::os::place::{Base, FileState, Found, Ownership, Place};
 use crate::project::diff;
 use crate::project::manifest::{Entry, Kind};
 use crate::secret::SecretBytes;

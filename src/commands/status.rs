@@ -3,8 +3,9 @@
 use clap::Args;
 
 use crate::error::{Error, ErrorKind, Problem};
-use crate::os::fs::{self, Base, FileState, Ownership};
+use crate::os::fs;
 use crate::os::git::{Branch, GitError};
+use crate::os::place::{Base, FileState, Ownership};
 use crate::project::manifest::{Entry, Kind};
 use crate::secret::SecretBytes;
 use crate::ui::diff::Comparison;

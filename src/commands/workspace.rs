@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::error::{Error, ErrorKind, Problem};
 use crate::keys::age::{Keyring, Sources};
-use crate::os::fs::{self, Base, FolderState, Place};
+use crate::os::fs::{self, FolderState};
 use crate::os::git::{self, Checkout};
+use crate::os::place::{Base, Place};
 use crate::os::state::StateDir;
 use crate::project::error::Refusal;
 use crate::project::manifest::{Entry, Kind, Located, MANIFEST_FILE, Manifest};

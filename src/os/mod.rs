@@ -7,6 +7,7 @@
 pub mod fs;
 pub mod git;
 pub mod lock;
+pub mod place;
 pub mod process;
 pub mod signal;
 pub mod staging;

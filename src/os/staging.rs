@@ -20,7 +20,9 @@ use rustix::io::Errno;
 
 use crate::secret::SecretBytes;
 
-use super::fs::{FileState, Found, FsError, Ownership, Place, failed, kind_in_words};
+use super::fs::kind_in_words;
+use super::fs::{FsError, failed};
+use super::place::{FileState, Found, Ownership, Place};
 
 /// What the names of staging files start with; sixteen hexadecimal digits follow.
 pub const STAGING_PREFIX: &str = ".secrets-staging-";

@@ -9,6 +9,7 @@ pub mod manifest;
 pub mod mask;
 pub mod placement;
 pub mod plan;
+pub mod reader;
 
 /// Returns the candidate that is spelled most like `word`, if one is close enough to be meant.
 pub fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {

@@ -1,0 +1,505 @@
+//! Reading `secret-files.toml`.
+//!
+//! Everything wrong is collected and reported with line and column; an unknown key is an error
+//! that names the closest known one, since a field that is silently ignored is a promise broken.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::sops::store::Format;
+
+use super::closest;
+use super::error::{ManifestError, ManifestProblem};
+use super::manifest::{ENCRYPTED_SUFFIX, Entry, Kind, Manifest, NamedRecipient, WriteMode};
+use super::placement::{check_repository_path, check_server_path, parse_mode};
+
+const TOP_KEYS: [&str; 6] = [
+    "version",
+    "requires",
+    "defaults",
+    "files",
+    "plain",
+    "recipients",
+];
+const DEFAULT_KEYS: [&str; 5] = ["root", "identity", "owner", "group", "mode"];
+const FILE_KEYS: [&str; 7] = [
+    "path", "format", "owner", "group", "mode", "write", "optional",
+];
+const PLAIN_KEYS: [&str; 4] = ["path", "owner", "group", "mode"];
+const RECIPIENT_KEYS: [&str; 2] = ["key", "break_glass"];
+
+type Value<'a> = Spanned<DeValue<'a>>;
+
+/// Reads the parsed TOML and collects problems.
+struct Reader<'t> {
+    text: &'t str,
+    problems: Vec<ManifestProblem>,
+}
+
+/// The defaults every row starts from.
+#[derive(Default)]
+struct Defaults {
+    root: Option<String>,
+    identity: Option<String>,
+    owner: Option<String>,
+    group: Option<String>,
+    mode: Option<u32>,
+}
+
+/// Reads a manifest. `path` is what error messages call it.
+///
+/// # Errors
+/// Everything that is wrong with it, in file order.
+pub fn read(text: &str, path: &str) -> Result<Manifest, ManifestError> {
+    let mut reader = Reader {
+        text,
+        problems: Vec::new(),
+    };
+    let manifest = reader.read();
+    let mut problems = reader.problems;
+    problems.sort_by_key(|problem| (problem.line, problem.column));
+    match manifest {
+        Some(manifest) if problems.is_empty() => Ok(manifest),
+        _ => Err(ManifestError {
+            path: path.to_owned(),
+            problems,
+        }),
+    }
+}
+
+impl Reader<'_> {
+    fn problem(&mut self, span: Range<usize>, message: impl Into<String>) {
+        let before = &self.text[..span.start.min(self.text.len())];
+        let line = before.matches('\n').count() + 1;
+        let column = before
+            .rsplit('\n')
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .count()
+            + 1;
+        self.problems.push(ManifestProblem {
+            line,
+            column,
+            message: message.into(),
+        });
+    }
+
+    fn read(&mut self) -> Option<Manifest> {
+        let parsed = match DeTable::parse(self.text) {
+            Ok(parsed) => parsed,
+            Err(error) => {
+                self.problem(
+                    error.span().unwrap_or(0..0),
+                    error.message().replace('\n', "; "),
+                );
+                return None;
+            }
+        };
+        let top = parsed.get_ref();
+        self.check_keys(top, &TOP_KEYS, "");
+        self.read_version(top);
+        let defaults = self
+            .table(top, "defaults")
+            .map(|table| self.read_defaults(table))
+            .unwrap_or_default();
+        let mut entries = Vec::new();
+        if let Some(table) = self.table(top, "files") {
+            entries.extend(self.read_rows(table, Kind::Secret, &defaults));
+        }
+        if let Some(table) = self.table(top, "plain") {
+            entries.extend(self.read_rows(table, Kind::Plain, &defaults));
+        }
+        self.check_unique(&entries);
+        let recipients = self
+            .table(top, "recipients")
+            .map(|table| self.read_recipients(table))
+            .unwrap_or_default();
+        let Defaults { root, identity, .. } = defaults;
+        let entries = entries.into_iter().map(|(entry, _)| entry).collect();
+        Some(Manifest {
+            root,
+            identity,
+            entries,
+            recipients,
+        })
+    }
+
+    fn read_version(&mut self, top: &DeTable<'_>) {
+        match top.get("version") {
+            None => self.problem(0..0, "`version = 1` is missing"),
+            Some(value)
+                if value
+                    .get_ref()
+                    .as_integer()
+                    .is_some_and(|number| number.as_str() == "1") => {}
+            Some(value) => self.problem(
+                value.span(),
+                "`version` is not 1, the only version there is",
+            ),
+        }
+        let Some(value) = top.get("requires") else {
+            return;
+        };
+        let Some(wanted) = value.get_ref().as_str() else {
+            return self.problem(value.span(), "`requires` is not a string such as \"0.1\"");
+        };
+        let numbers = |text: &str| {
+            text.split('.')
+                .map(|part| part.parse::<u64>().ok())
+                .collect::<Option<Vec<_>>>()
+        };
+        match (numbers(wanted), numbers(env!("CARGO_PKG_VERSION"))) {
+            (Some(wanted_numbers), Some(own)) if wanted_numbers <= own => {}
+            (Some(_), Some(_)) => self.problem(
+                value.span(),
+                format!(
+                    "needs `secrets` {wanted} or later, this is {}: upgrade it",
+                    env!("CARGO_PKG_VERSION")
+                ),
+            ),
+            _ => self.problem(value.span(), "`requires` is not a version such as \"0.1\""),
+        }
+    }
+
+    fn read_defaults(&mut self, table: &DeTable<'_>) -> Defaults {
+        self.check_keys(table, &DEFAULT_KEYS, "[defaults]");
+        Defaults {
+            root: self.path_text(table, "root"),
+            identity: self.path_text(table, "identity"),
+            owner: self.account(table, "owner"),
+            group: self.account(table, "group"),
+            mode: self.mode(table),
+        }
+    }
+
+    fn read_rows(
+        &mut self,
+        table: &DeTable<'_>,
+        kind: Kind,
+        defaults: &Defaults,
+    ) -> Vec<(Entry, Range<usize>)> {
+        let mut rows: Vec<_> = table.iter().collect();
+        rows.sort_by_key(|(key, _)| key.span().start);
+        rows.into_iter()
+            .filter_map(|(key, value)| {
+                let entry = self.read_row(key.get_ref(), key.span(), value, kind, defaults)?;
+                Some((entry, key.span()))
+            })
+            .collect()
+    }
+
+    fn read_row(
+        &mut self,
+        key: &str,
+        key_span: Range<usize>,
+        value: &Value<'_>,
+        kind: Kind,
+        defaults: &Defaults,
+    ) -> Option<Entry> {
+        let before = self.problems.len();
+        if let Err(reason) = check_repository_path(key) {
+            self.problem(
+                key_span.clone(),
+                format!("`{}`: {reason}", key.escape_debug()),
+            );
+        } else if kind == Kind::Secret
+            && key
+                .strip_suffix(ENCRYPTED_SUFFIX)
+                .is_none_or(|stem| stem.is_empty() || stem.ends_with('/'))
+        {
+            self.problem(
+                key_span.clone(),
+                format!("`{key}`: the name of an encrypted file ends in `.enc`"),
+            );
+        }
+        let empty = DeTable::new();
+        let (table, path) = match value.get_ref() {
+            DeValue::String(path) => (&empty, Some((path.to_string(), value.span()))),
+            DeValue::Table(table) => {
+                let (keys, name): (&[&str], _) = match kind {
+                    Kind::Secret => (&FILE_KEYS, "a row of [files]"),
+                    Kind::Plain => (&PLAIN_KEYS, "a row of [plain]"),
+                };
+                self.check_keys(table, keys, name);
+                let path = table
+                    .get("path")
+                    .map(|path| (self.text_of(path, "path").unwrap_or_default(), path.span()));
+                if path.is_none() {
+                    self.problem(
+                        key_span.clone(),
+                        format!("`{key}`: `path`, the file on the server, is missing"),
+                    );
+                }
+                (table, path)
+            }
+            _ => {
+                self.problem(
+                    value.span(),
+                    format!("`{key}`: is neither a server path nor a table with `path`"),
+                );
+                return None;
+            }
+        };
+        let (server_path, path_span) = path?;
+        if let Err(reason) = check_server_path(&server_path) {
+            self.problem(
+                path_span,
+                format!("`{}`: {reason}", server_path.escape_debug()),
+            );
+        }
+        let entry = Entry {
+            repository_path: key.to_owned(),
+            server_path,
+            kind,
+            format: table.get("format").and_then(|value| self.format(value)),
+            owner: self
+                .account(table, "owner")
+                .or_else(|| defaults.owner.clone()),
+            group: self
+                .account(table, "group")
+                .or_else(|| defaults.group.clone()),
+            mode: self.mode(table).or(if kind == Kind::Secret {
+                defaults.mode
+            } else {
+                None
+            }),
+            write: table
+                .get("write")
+                .map_or(WriteMode::Rename, |value| self.write_mode(value)),
+            optional: table
+                .get("optional")
+                .is_some_and(|value| self.flag(value, "optional")),
+            line: self.text[..key_span.start].matches('\n').count() + 1,
+        };
+        (self.problems.len() == before).then_some(entry)
+    }
+
+    fn check_unique(&mut self, entries: &[(Entry, Range<usize>)]) {
+        let mut by_target: BTreeMap<&str, &Entry> = BTreeMap::new();
+        let mut by_source: BTreeMap<&str, &Entry> = BTreeMap::new();
+        for (entry, span) in entries {
+            if let Some(first) = by_target.insert(&entry.server_path, entry) {
+                let message = format!(
+                    "`{}` and `{}` (line {}) have the same file on the server, `{}`",
+                    entry.repository_path, first.repository_path, first.line, entry.server_path
+                );
+                self.problem(span.clone(), message);
+            }
+            if let Some(first) = by_source.insert(&entry.repository_path, entry) {
+                let message = format!(
+                    "`{}` stands here and on line {}",
+                    entry.repository_path, first.line
+                );
+                self.problem(span.clone(), message);
+            }
+        }
+        // A file cannot be the folder of another.
+        for (entry, span) in entries {
+            let mut folder = entry.server_path.as_str();
+            while let Some((parent, _)) = folder.rsplit_once('/') {
+                folder = parent;
+                if let Some(first) = by_target.get(folder) {
+                    let message = format!(
+                        "`{}` lies below `{}`, which is a file (line {})",
+                        entry.server_path, folder, first.line
+                    );
+                    self.problem(span.clone(), message);
+                }
+            }
+        }
+    }
+
+    fn read_recipients(&mut self, table: &DeTable<'_>) -> Vec<NamedRecipient> {
+        let mut rows: Vec<_> = table.iter().collect();
+        rows.sort_by_key(|(key, _)| key.span().start);
+        let mut recipients = Vec::new();
+        for (name, value) in rows {
+            let (key, break_glass) = match value.get_ref() {
+                DeValue::String(key) => (Some(key.to_string()), false),
+                DeValue::Table(table) => {
+                    self.check_keys(table, &RECIPIENT_KEYS, "a row of [recipients]");
+                    let break_glass = table
+                        .get("break_glass")
+                        .is_some_and(|flag| self.flag(flag, "break_glass"));
+                    if table.get("key").is_none() {
+                        self.problem(
+                            name.span(),
+                            format!("`{}`: `key` is missing", name.get_ref()),
+                        );
+                    }
+                    (self.text(table, "key"), break_glass)
+                }
+                _ => {
+                    self.problem(
+                        value.span(),
+                        format!(
+                            "`{}`: is neither a recipient nor a table with `key`",
+                            name.get_ref()
+                        ),
+                    );
+                    (None, false)
+                }
+            };
+            if let Some(key) = &key {
+                // Never repeat the text: it may be the secret half.
+                if !key.starts_with("age1") && !key.starts_with("ssh-") {
+                    let name = name.get_ref();
+                    self.problem(
+                        value.span(),
+                        format!("`{name}`: is not a recipient (the public half, `age1…`)"),
+                    );
+                }
+            }
+            if let Some(key) = key {
+                recipients.push(NamedRecipient {
+                    name: name.get_ref().to_string(),
+                    key,
+                    break_glass,
+                });
+            }
+        }
+        recipients
+    }
+
+    fn check_keys(&mut self, table: &DeTable<'_>, known: &[&str], place: &str) {
+        for (key, _) in table {
+            let name = key.get_ref().as_ref();
+            if known.contains(&name) {
+                continue;
+            }
+            let place = if place.is_empty() {
+                String::new()
+            } else {
+                format!(" in {place}")
+            };
+            let hint = match closest(name, known.iter().copied()) {
+                Some(close) => format!("did you mean `{close}`?"),
+                None => format!("known are {}", known.join(", ")),
+            };
+            self.problem(
+                key.span(),
+                format!("unknown key `{}`{place}; {hint}", name.escape_debug()),
+            );
+        }
+    }
+
+    fn table<'a>(&mut self, top: &'a DeTable<'_>, name: &str) -> Option<&'a DeTable<'a>> {
+        let value = top.get(name)?;
+        let table = value.get_ref().as_table();
+        if table.is_none() {
+            self.problem(value.span(), format!("`{name}` is not a table"));
+        }
+        table
+    }
+
+    fn text_of(&mut self, value: &Value<'_>, name: &str) -> Option<String> {
+        let text = value.get_ref().as_str().map(str::to_owned);
+        if text.is_none() {
+            self.problem(value.span(), format!("`{name}` is not a string"));
+        }
+        text
+    }
+
+    fn text(&mut self, table: &DeTable<'_>, name: &str) -> Option<String> {
+        table.get(name).and_then(|value| self.text_of(value, name))
+    }
+
+    fn path_text(&mut self, table: &DeTable<'_>, name: &str) -> Option<String> {
+        let text = self.text(table, name)?;
+        let span = table.get(name).map_or(0..0, Spanned::span);
+        if text.is_empty() || text.chars().any(char::is_control) {
+            self.problem(
+                span,
+                format!("`{name}` is empty or holds control characters"),
+            );
+        }
+        Some(text)
+    }
+
+    /// Reads a user or group: a name, or a number.
+    fn account(&mut self, table: &DeTable<'_>, name: &str) -> Option<String> {
+        let value = table.get(name)?;
+        let text = match value.get_ref() {
+            DeValue::Integer(number) => number.as_str().to_owned(),
+            _ => self.text_of(value, name)?,
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-@$".contains(c);
+        // The largest number means "leave it as it is" to the system.
+        let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+        let too_large = is_number
+            && text.parse::<u32>().is_ok_and(|id| id == u32::MAX) | text.parse::<u32>().is_err();
+        if text.is_empty()
+            || text.starts_with('-')
+            || !text.chars().all(plain)
+            || (is_number && too_large)
+        {
+            self.problem(
+                value.span(),
+                format!("`{name}` is not the name or number of an account"),
+            );
+        }
+        Some(text)
+    }
+
+    fn mode(&mut self, table: &DeTable<'_>) -> Option<u32> {
+        let value = table.get("mode")?;
+        match value.get_ref().as_str().map(parse_mode) {
+            Some(Ok(mode)) => Some(mode),
+            Some(Err(reason)) => {
+                self.problem(value.span(), format!("`mode` {reason}"));
+                None
+            }
+            None => {
+                self.problem(
+                    value.span(),
+                    "`mode` is not a string: write the octal digits in quotes, such as \"0640\"",
+                );
+                None
+            }
+        }
+    }
+
+    fn format(&mut self, value: &Value<'_>) -> Option<Format> {
+        match value.get_ref().as_str() {
+            Some("dotenv") => Some(Format::Dotenv),
+            Some("binary") => Some(Format::Binary),
+            Some(name @ ("yaml" | "json" | "ini" | "age")) => {
+                self.problem(value.span(), format!("`format = \"{name}\"` is not supported yet; `format = \"binary\"` stores any file"));
+                None
+            }
+            _ => {
+                self.problem(
+                    value.span(),
+                    "`format` is neither \"dotenv\" nor \"binary\"",
+                );
+                None
+            }
+        }
+    }
+
+    fn write_mode(&mut self, value: &Value<'_>) -> WriteMode {
+        match value.get_ref().as_str() {
+            Some("rename") => WriteMode::Rename,
+            Some("in-place") => WriteMode::InPlace,
+            _ => {
+                self.problem(
+                    value.span(),
+                    "`write` is neither \"rename\" nor \"in-place\"",
+                );
+                WriteMode::Rename
+            }
+        }
+    }
+
+    fn flag(&mut self, value: &Value<'_>, name: &str) -> bool {
+        let flag = value.get_ref().as_bool();
+        if flag.is_none() {
+            self.problem(value.span(), format!("`{name}` is neither true nor false"));
+        }
+        flag.unwrap_or(false)
+    }
+}
