@@ -2,33 +2,31 @@
 //!
 //! Separate from the command because everything here is about one entry and writes nothing.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::error::{ErrorKind, Problem};
+use crate::error::Problem;
 use crate::keys::{KeyError, age};
 use crate::os::RandomPool;
 use crate::os::place::{Base, FileState, Found, Place};
 use crate::project::diff;
 use crate::project::error::Refusal;
 use crate::project::guard;
-use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry};
+use crate::project::manifest::Entry;
 use crate::project::plan::{self, Action, Step, Stored};
-use crate::rules::{Rule, Rules};
 use crate::secret::SecretBytes;
 use crate::sops::data_key::DataKey;
 use crate::sops::document::Leaf;
 use crate::sops::error::DocumentError;
 use crate::sops::metadata::{MasterKey, Metadata};
-use crate::sops::pattern::Pattern;
 use crate::sops::selector::SelectionRule;
 use crate::sops::store::Format;
 use crate::sops::{self, Opened, Reuse};
 
+use super::govern::{Governing, govern};
 use super::open::{
     Encrypted, Lookup, check_format, damaged, key_problem, leads_out, read_encrypted, unwrap_key,
 };
-use super::workspace::{FoundRules, Workspace};
+use super::workspace::Workspace;
 
 /// How far a capture may go.
 #[derive(Clone, Copy, Debug)]
@@ -61,12 +59,6 @@ pub struct Captured<'w> {
     pub recipients: Vec<String>,
     /// Remarks for the user.
     pub warnings: Vec<String>,
-}
-
-/// The rule that governs an entry, ready for writing.
-struct Governing {
-    recipients: Vec<String>,
-    rule: Rule,
 }
 
 /// What has been found out about an entry so far.
@@ -263,132 +255,6 @@ fn read_source(
     (None, vec![refusal])
 }
 
-/// Finds the rule of an entry and checks that it can be honoured.
-fn govern(
-    workspace: &Workspace,
-    entry: &Entry,
-    refusals: &mut Vec<Refusal>,
-) -> Result<Option<Governing>, Problem> {
-    let name = &entry.repository_path;
-    let Some(found) = workspace.rules_for(entry) else {
-        refusals.push(Refusal::NoRulesFile);
-        return Ok(None);
-    };
-    let FoundRules {
-        path,
-        folder,
-        rules,
-    } = &*found;
-    let rules = rules.as_ref().map_err(|error| {
-        Problem::of(
-            name,
-            ErrorKind::Rules {
-                path: path.clone(),
-                source: error.clone(),
-            },
-        )
-        .with_help(format!("mend {}", path.display()))
-    })?;
-    let file = workspace.repository_file(entry);
-    let subject = file
-        .strip_prefix(folder)
-        .unwrap_or(&file)
-        .to_string_lossy()
-        .into_owned();
-    let Some(rule) = find_rule(rules, &subject, path, refusals) else {
-        return Ok(None);
-    };
-    if !rule.unsupported.is_empty() {
-        let names: Vec<_> = rule
-            .unsupported
-            .iter()
-            .map(|key| format!("`{key}`"))
-            .collect();
-        let kind = ErrorKind::RuleUnsupported {
-            path: path.clone(),
-            rule: rule.number,
-            names: names.join(", "),
-        };
-        return Err(Problem::of(name, kind)
-            .with_help("encrypt this file with `sops`, or take them out of the rule"));
-    }
-    if rule.age.is_empty() {
-        let kind = ErrorKind::RuleWithoutKeys {
-            path: path.clone(),
-            rule: rule.number,
-        };
-        return Err(Problem::of(name, kind).with_help(format!(
-            "add `age: RECIPIENT` to the rule in {}",
-            path.display()
-        )));
-    }
-    for recipient in &rule.age {
-        age::check_recipient(recipient).map_err(|error| {
-            Problem::of(name, error).with_help(format!(
-                "mend creation rule {} in {}",
-                rule.number,
-                path.display()
-            ))
-        })?;
-    }
-    let missing: Vec<_> = workspace
-        .manifest
-        .recipients
-        .iter()
-        .filter(|named| named.break_glass && !rule.age.contains(&named.key))
-        .map(|named| named.name.clone())
-        .collect();
-    if !missing.is_empty() {
-        refusals.push(Refusal::BreakGlassMissing {
-            names: missing.join(", "),
-        });
-    }
-    Ok(Some(Governing {
-        recipients: rule.age.clone(),
-        rule: rule.clone(),
-    }))
-}
-
-/// Finds the rule for a path relative to the rules file. That none matches, or that an earlier one
-/// says something else of the plaintext's name, is a refusal.
-fn find_rule<'r>(
-    rules: &'r Rules,
-    subject: &str,
-    path: &Path,
-    refusals: &mut Vec<Refusal>,
-) -> Option<&'r Rule> {
-    // Rules written for the plaintext paths of a shell loop end before `.enc`.
-    let shorter = subject
-        .strip_suffix(ENCRYPTED_SUFFIX)
-        .and_then(|path| rules.find(path));
-    let suggestion = shorter
-        .and_then(|rule| rule.path_regex.as_ref())
-        .and_then(|pattern| pattern.as_str().strip_suffix('$'))
-        .map(|pattern| format!("{pattern}(\\.enc)?$"))
-        .filter(|pattern| {
-            Pattern::new(pattern).is_ok_and(|pattern| pattern.is_match(subject.as_bytes()))
-        });
-    let Some(rule) = rules.find(subject) else {
-        refusals.push(Refusal::NoRule {
-            rules: path.display().to_string(),
-            path: subject.to_owned(),
-            suggestion,
-        });
-        return None;
-    };
-    if let Some(shorter) = shorter.filter(|shorter| shorter.number < rule.number)
-        && (&shorter.age, &shorter.selection) != (&rule.age, &rule.selection)
-    {
-        refusals.push(Refusal::TwoRules {
-            rules: path.display().to_string(),
-            with_suffix: rule.number,
-            without: shorter.number,
-            suggestion,
-        });
-    }
-    Some(rule)
-}
-
 /// Files longer than this are not opened as a whole only to name keys or count lines.
 const NAMED_BYTES: usize = 1 << 20;
 
@@ -447,25 +313,7 @@ fn check_rule(
     options: CaptureOptions,
     judgement: &mut Judgement,
 ) {
-    let metadata = &encrypted.sealed.metadata;
-    let mut found = Vec::new();
-    let recipients = recipient_changes(workspace, metadata, governing);
-    if !recipients.is_empty() {
-        found.push(Refusal::RecipientsDiffer {
-            changes: recipients,
-        });
-    }
-    let has_selection = encrypted.format.store().has_selection();
-    if has_selection
-        && !metadata
-            .selection
-            .is_same_in_dotenv(&governing.rule.selection)
-    {
-        found.push(Refusal::SelectionDiffers {
-            file: metadata.selection.describe(),
-            rule: governing.rule.selection.describe(),
-        });
-    }
+    let found = governing.differences(workspace, encrypted);
     let is_same = judgement.stored == Stored::Same;
     match (found.is_empty(), options.update_recipients, is_same) {
         (true, _, _) | (_, true, false) => {}
@@ -484,25 +332,6 @@ fn check_rule(
         }
         (_, false, false) => judgement.refusals.extend(found),
     }
-}
-
-/// Says who would be added and removed, by name; empty when nobody.
-fn recipient_changes(workspace: &Workspace, metadata: &Metadata, governing: &Governing) -> String {
-    let have: BTreeSet<&str> = metadata.age_recipients().into_iter().collect();
-    let want: BTreeSet<&str> = governing.recipients.iter().map(String::as_str).collect();
-    let name = |key: &&str| workspace.manifest.name_recipient(key);
-    let mut changes: Vec<String> = want
-        .difference(&have)
-        .map(|key| format!("+ {}", name(key)))
-        .collect();
-    changes.extend(have.difference(&want).map(|key| format!("- {}", name(key))));
-    changes.extend(
-        metadata
-            .other_kinds()
-            .iter()
-            .map(|kind| format!("- keys of kind {kind}")),
-    );
-    changes.join(", ")
 }
 
 /// What is needed to encrypt one source.

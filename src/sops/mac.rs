@@ -5,6 +5,8 @@
 
 use sha2::{Digest, Sha512};
 
+use super::value::Value;
+
 /// SHA-256 of `sops`, put in front when only encrypted values are covered.
 const ONLY_ENCRYPTED_START: [u8; 32] = [
     0x8a, 0x3f, 0xd2, 0xad, 0x54, 0xce, 0x66, 0x52, 0x7b, 0x10, 0x34, 0xf3, 0xd1, 0x47, 0xbe, 0x0b,
@@ -36,9 +38,12 @@ impl Mac {
         Self { hasher, scope }
     }
 
-    /// Returns whether a value that is encrypted (or not) is covered.
-    pub fn covers(&self, encrypted: bool) -> bool {
-        encrypted || self.scope == MacScope::AllValues
+    /// Adds the next value, encrypted or in clear, where it is covered.
+    pub fn add(&mut self, value: &Value<'_>, encrypted: bool) {
+        let covered = encrypted || self.scope == MacScope::AllValues;
+        if covered && !value.is_comment() {
+            self.update(value.plaintext().expose());
+        }
     }
 
     /// Adds the plaintext bytes of the next covered value, or a part of them.

@@ -1,0 +1,194 @@
+//! The creation rule that governs an entry: finding it, honouring it, comparing a file with it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::error::{ErrorKind, Problem};
+use crate::keys::age;
+use crate::project::error::Refusal;
+use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry};
+use crate::rules::{Rule, Rules};
+use crate::sops::metadata::Metadata;
+use crate::sops::pattern::Pattern;
+
+use super::open::Encrypted;
+use super::workspace::{FoundRules, Workspace};
+
+/// The rule that governs an entry, ready for writing.
+pub struct Governing {
+    /// Who can open what is written.
+    pub recipients: Vec<String>,
+    /// The rule.
+    pub rule: Rule,
+}
+
+impl Governing {
+    /// Says in what recipients and options an existing file differs from the rule.
+    pub fn differences(&self, workspace: &Workspace, encrypted: &Encrypted) -> Vec<Refusal> {
+        let metadata = &encrypted.sealed.metadata;
+        let mut found = Vec::new();
+        let recipients = recipient_changes(workspace, metadata, self);
+        if !recipients.is_empty() {
+            found.push(Refusal::RecipientsDiffer {
+                changes: recipients,
+            });
+        }
+        let has_selection = encrypted.format.store().has_selection();
+        if has_selection && !metadata.selection.is_same_in_dotenv(&self.rule.selection) {
+            found.push(Refusal::SelectionDiffers {
+                file: metadata.selection.describe(),
+                rule: self.rule.selection.describe(),
+            });
+        }
+        found
+    }
+}
+
+/// Finds the rule of an entry and checks that it can be honoured. What speaks against writing under
+/// it is added to `refusals`; `None` where there is no rule.
+///
+/// # Errors
+/// Rules that cannot be read, or ask for what is not supported.
+pub fn govern(
+    workspace: &Workspace,
+    entry: &Entry,
+    refusals: &mut Vec<Refusal>,
+) -> Result<Option<Governing>, Problem> {
+    let name = &entry.repository_path;
+    let Some(found) = workspace.rules_for(entry) else {
+        refusals.push(Refusal::NoRulesFile);
+        return Ok(None);
+    };
+    let FoundRules {
+        path,
+        folder,
+        rules,
+    } = &*found;
+    let rules = rules.as_ref().map_err(|error| {
+        Problem::of(
+            name,
+            ErrorKind::Rules {
+                path: path.clone(),
+                source: error.clone(),
+            },
+        )
+        .with_help(format!("mend {}", path.display()))
+    })?;
+    let file = workspace.repository_file(entry);
+    let subject = file
+        .strip_prefix(folder)
+        .unwrap_or(&file)
+        .to_string_lossy()
+        .into_owned();
+    let Some(rule) = find_rule(rules, &subject, path, refusals) else {
+        return Ok(None);
+    };
+    if !rule.unsupported.is_empty() {
+        let names: Vec<_> = rule
+            .unsupported
+            .iter()
+            .map(|key| format!("`{key}`"))
+            .collect();
+        let kind = ErrorKind::RuleUnsupported {
+            path: path.clone(),
+            rule: rule.number,
+            names: names.join(", "),
+        };
+        return Err(Problem::of(name, kind)
+            .with_help("encrypt this file with `sops`, or take them out of the rule"));
+    }
+    if rule.age.is_empty() {
+        let kind = ErrorKind::RuleWithoutKeys {
+            path: path.clone(),
+            rule: rule.number,
+        };
+        return Err(Problem::of(name, kind).with_help(format!(
+            "add `age: RECIPIENT` to the rule in {}",
+            path.display()
+        )));
+    }
+    for recipient in &rule.age {
+        age::check_recipient(recipient).map_err(|error| {
+            Problem::of(name, error).with_help(format!(
+                "mend creation rule {} in {}",
+                rule.number,
+                path.display()
+            ))
+        })?;
+    }
+    let missing: Vec<_> = workspace
+        .manifest
+        .recipients
+        .iter()
+        .filter(|named| named.break_glass && !rule.age.contains(&named.key))
+        .map(|named| named.name.clone())
+        .collect();
+    if !missing.is_empty() {
+        refusals.push(Refusal::BreakGlassMissing {
+            names: missing.join(", "),
+        });
+    }
+    Ok(Some(Governing {
+        recipients: rule.age.clone(),
+        rule: rule.clone(),
+    }))
+}
+
+/// Finds the rule for a path relative to the rules file. That none matches, or that an earlier one
+/// says something else of the plaintext's name, is a refusal.
+fn find_rule<'r>(
+    rules: &'r Rules,
+    subject: &str,
+    path: &Path,
+    refusals: &mut Vec<Refusal>,
+) -> Option<&'r Rule> {
+    // Rules written for the plaintext paths of a shell loop end before `.enc`.
+    let shorter = subject
+        .strip_suffix(ENCRYPTED_SUFFIX)
+        .and_then(|path| rules.find(path));
+    let suggestion = shorter
+        .and_then(|rule| rule.path_regex.as_ref())
+        .and_then(|pattern| pattern.as_str().strip_suffix('$'))
+        .map(|pattern| format!("{pattern}(\\.enc)?$"))
+        .filter(|pattern| {
+            Pattern::new(pattern).is_ok_and(|pattern| pattern.is_match(subject.as_bytes()))
+        });
+    let Some(rule) = rules.find(subject) else {
+        refusals.push(Refusal::NoRule {
+            rules: path.display().to_string(),
+            path: subject.to_owned(),
+            suggestion,
+        });
+        return None;
+    };
+    if let Some(shorter) = shorter.filter(|shorter| shorter.number < rule.number)
+        && (&shorter.age, &shorter.selection) != (&rule.age, &rule.selection)
+    {
+        refusals.push(Refusal::TwoRules {
+            rules: path.display().to_string(),
+            with_suffix: rule.number,
+            without: shorter.number,
+            suggestion,
+        });
+    }
+    Some(rule)
+}
+
+/// Says who would be added and removed, by name; empty when nobody.
+fn recipient_changes(workspace: &Workspace, metadata: &Metadata, governing: &Governing) -> String {
+    let have: BTreeSet<&str> = metadata.age_recipients().into_iter().collect();
+    let want: BTreeSet<&str> = governing.recipients.iter().map(String::as_str).collect();
+    let name = |key: &&str| workspace.manifest.name_recipient(key);
+    let mut changes: Vec<String> = want
+        .difference(&have)
+        .map(|key| format!("+ {}", name(key)))
+        .collect();
+    changes.extend(have.difference(&want).map(|key| format!("- {}", name(key))));
+    changes.extend(
+        metadata
+            .other_kinds()
+            .iter()
+            .map(|kind| format!("- keys of kind {kind}")),
+    );
+    changes.join(", ")
+}

@@ -1,0 +1,316 @@
+//! Sealed document to plaintext: every token opened, the MAC verified before anything is returned.
+
+use std::sync::mpsc;
+use std::thread;
+
+use crate::secret::SecretBytes;
+
+use super::cipher::{self, Cipher, PIECE_BYTES, Token};
+use super::data_key::DataKey;
+use super::document::{SealedDocument, SealedLeaf};
+use super::error::DocumentError;
+use super::mac::{Mac, MacScope};
+use super::metadata::Metadata;
+use super::selector::Selector;
+use super::store::{Format, Store};
+use super::value::{self, Value};
+
+/// An opened file.
+#[derive(Debug)]
+pub struct Opened {
+    /// The plaintext, byte for byte what was encrypted.
+    pub plaintext: SecretBytes,
+    /// The values of the tokens, one place a leaf, `None` for what stands in clear; empty for the
+    /// binary form, whose one value is the plaintext.
+    pub(super) values: Vec<Option<Value<'static>>>,
+    /// Line-free remarks for the user, such as a comment that was never encrypted.
+    pub warnings: Vec<String>,
+}
+
+/// Reads an encrypted file of any supported stored form.
+///
+/// # Errors
+/// As [`Format::parse_sealed`].
+pub fn parse_sealed(source: Vec<u8>) -> Result<(Format, SealedDocument), DocumentError> {
+    Format::parse_sealed(source)
+}
+
+/// Opens a sealed document: decrypts every selected leaf and verifies the MAC.
+///
+/// # Errors
+/// `Token`, `Value` or `NotEncrypted` for a leaf that cannot be opened, `MacMismatch`. No plaintext
+/// is returned then.
+pub fn open(
+    format: Format,
+    sealed: &SealedDocument,
+    key: &DataKey,
+) -> Result<Opened, DocumentError> {
+    let store = format.store();
+    let cipher = Cipher::new(key);
+    let mut mac = Mac::new(sealed.metadata.selection.scope);
+    let mut selector = Selector::new(&sealed.metadata.selection);
+    let mut values = Vec::with_capacity(sealed.leaves.len());
+    let mut clear_comments = 0;
+    for leaf in &sealed.leaves {
+        let text = sealed.text(leaf);
+        let comment = leaf.is_comment.then_some(text);
+        let selected = selector.select(&leaf.path, leaf.frame, comment, &sealed.frames);
+        let value = if !selected || text.is_empty() {
+            mac.add(&store.clear_value(leaf, text), selected);
+            None
+        } else if let Ok(token) = Token::parse(text) {
+            check_place(store, leaf, &token)?;
+            let (value, rest) = open_leaf(&cipher, leaf, &token, mac)?;
+            mac = rest;
+            Some(value)
+        } else if leaf.is_comment && !Token::is_likely(text) {
+            // The reference keeps such a comment too: added by hand, it was never encrypted.
+            clear_comments += 1;
+            None
+        } else {
+            return Err(not_a_token(leaf, text));
+        };
+        values.push(value);
+    }
+    verify_mac(&cipher, &sealed.metadata, &mac.finish())?;
+    let plaintext = store.emit_plain(sealed, &mut values);
+    let warnings = match clear_comments {
+        0 => Vec::new(),
+        1 => vec!["a comment in the encrypted file is not encrypted".to_owned()],
+        count => vec![format!(
+            "{count} comments in the encrypted file are not encrypted"
+        )],
+    };
+    Ok(Opened {
+        plaintext,
+        values,
+        warnings,
+    })
+}
+
+/// Refuses a comment in the place of a value and the reverse: under an empty key both have the same
+/// associated data, and comments are not part of the MAC.
+fn check_place(
+    store: &dyn Store,
+    leaf: &SealedLeaf,
+    token: &Token<'_>,
+) -> Result<(), DocumentError> {
+    let is_comment = token.kind == "comment";
+    let is_allowed = is_comment == leaf.is_comment || (is_comment && store.has_comment_items());
+    if is_allowed {
+        Ok(())
+    } else {
+        let source = value::ValueError::NotOfType;
+        Err(DocumentError::Value {
+            key: name(leaf),
+            source,
+        })
+    }
+}
+
+/// Opens one token and checks its type. A large value is added to the MAC while it is decrypted.
+fn open_leaf(
+    cipher: &Cipher,
+    leaf: &SealedLeaf,
+    token: &Token<'_>,
+    mac: Mac,
+) -> Result<(Value<'static>, Mac), DocumentError> {
+    let token_error = |source| DocumentError::Token {
+        key: name(leaf),
+        source,
+    };
+    let aad = leaf.path.associated_data();
+    let typed = |bytes| {
+        Value::from_plaintext(token.kind, bytes).map_err(|source| DocumentError::Value {
+            key: name(leaf),
+            source,
+        })
+    };
+    if token.is_large() {
+        let (bytes, mac) = open_large(cipher, token, &aad, mac).map_err(token_error)?;
+        return Ok((typed(bytes)?, mac));
+    }
+    let value = typed(cipher.open(token, &aad).map_err(token_error)?)?;
+    let mut mac = mac;
+    mac.add(&value, true);
+    Ok((value, mac))
+}
+
+/// Decrypts a large value piece by piece while a second thread digests the pieces.
+fn open_large(
+    cipher: &Cipher,
+    token: &Token<'_>,
+    aad: &[u8],
+    mut mac: Mac,
+) -> Result<(SecretBytes, Mac), cipher::TokenError> {
+    let mut pieces = cipher.pieces(token, aad)?;
+    let mut plaintext = SecretBytes::new(vec![0; pieces.plaintext_len()]);
+    thread::scope(|scope| {
+        let (send, receive) = mpsc::channel::<&[u8]>();
+        let digest = &mut mac;
+        let hasher = thread::Builder::new().spawn_scoped(scope, move || {
+            receive.iter().for_each(|piece| digest.update(piece));
+        });
+        for piece in plaintext.expose_mut().chunks_mut(PIECE_BYTES) {
+            pieces.read(piece)?;
+            // Without a second thread nobody receives: digested below.
+            let _ = send.send(piece);
+        }
+        drop(send);
+        Ok(hasher.is_ok())
+    })
+    .map(|is_digested| {
+        if !is_digested {
+            mac.update(plaintext.expose());
+        }
+    })?;
+    pieces.finish()?;
+    Ok((plaintext, mac))
+}
+
+fn not_a_token(leaf: &SealedLeaf, text: &[u8]) -> DocumentError {
+    match Token::parse(text) {
+        Err(source) if Token::is_likely(text) => DocumentError::Token {
+            key: name(leaf),
+            source,
+        },
+        _ => DocumentError::NotEncrypted { key: name(leaf) },
+    }
+}
+
+fn name(leaf: &SealedLeaf) -> String {
+    if leaf.is_comment {
+        "comment".to_owned()
+    } else {
+        leaf.path.display()
+    }
+}
+
+/// Returns the digest stored in the `mac` field.
+fn stored_mac(cipher: &Cipher, metadata: &Metadata) -> Result<SecretBytes, DocumentError> {
+    if metadata.mac.is_empty() {
+        return Err(DocumentError::MacMismatch);
+    }
+    let open = || {
+        let token = Token::parse(metadata.mac.as_bytes())?;
+        if token.kind != "str" {
+            return Err(cipher::TokenError::NotToken);
+        }
+        let aad = value::without_fraction(&metadata.last_modified);
+        cipher.open(&token, aad.as_bytes())
+    };
+    open().map_err(|source| DocumentError::Token {
+        key: "mac".to_owned(),
+        source,
+    })
+}
+
+fn verify_mac(cipher: &Cipher, metadata: &Metadata, computed: &str) -> Result<(), DocumentError> {
+    let stored = stored_mac(cipher, metadata)?;
+    let pairs = stored.expose().iter().zip(computed.as_bytes());
+    let difference = pairs.fold(0, |sum, (a, b)| sum | (a ^ b));
+    if stored.len() == computed.len() && std::hint::black_box(difference) == 0 {
+        Ok(())
+    } else {
+        Err(DocumentError::MacMismatch)
+    }
+}
+
+/// Returns whether `sealed` decrypts to exactly `expected`, its MAC verified either way. A large
+/// value is compared piece by piece. `digest` is the MAC of `expected` where it is known already,
+/// as it is for what was just sealed.
+///
+/// # Errors
+/// As [`open`].
+pub fn matches(
+    format: Format,
+    sealed: &SealedDocument,
+    key: &DataKey,
+    expected: &[u8],
+    digest: Option<&str>,
+) -> Result<bool, DocumentError> {
+    let (Format::Binary, [leaf]) = (format, &sealed.leaves[..]) else {
+        return Ok(open(format, sealed, key)?.plaintext.expose() == expected);
+    };
+    let mut selector = Selector::new(&sealed.metadata.selection);
+    let is_selected = selector.select(&leaf.path, leaf.frame, None, &sealed.frames);
+    let token = match Token::parse(sealed.text(leaf)) {
+        Ok(token) if token.is_large() && is_selected => token,
+        _ => return Ok(open(format, sealed, key)?.plaintext.expose() == expected),
+    };
+    let cipher = Cipher::new(key);
+    let aad = leaf.path.associated_data();
+    let token_error = |source| DocumentError::Token {
+        key: name(leaf),
+        source,
+    };
+    let scope = sealed.metadata.selection.scope;
+    let pieces = cipher.pieces(&token, &aad).map_err(token_error)?;
+    let is_equal = thread::scope(|threads| {
+        // Where both are equal, the digest of the expected bytes is that of the file.
+        let same_length = pieces.plaintext_len() == expected.len();
+        let hasher = same_length.then(|| {
+            spawn(threads, move || {
+                digest.map_or_else(|| digest_of(expected, scope), str::to_owned)
+            })
+        });
+        let equal = is_equal_to(pieces, expected).map_err(token_error)?;
+        let mac = hasher.filter(|_| equal).map(|hasher| {
+            hasher
+                .and_then(|thread| thread.join().ok())
+                .unwrap_or_else(|| digest_of(expected, scope))
+        });
+        match mac {
+            Some(mac) => verify_mac(&cipher, &sealed.metadata, &mac).map(|()| true),
+            None => Ok(false),
+        }
+    })?;
+    if !is_equal {
+        let mut mac = Mac::new(scope);
+        let mut pieces = cipher.pieces(&token, &aad).map_err(token_error)?;
+        let mut piece = SecretBytes::new(vec![0; PIECE_BYTES]);
+        loop {
+            let length = pieces.read(piece.expose_mut()).map_err(token_error)?;
+            if length == 0 {
+                break;
+            }
+            mac.update(&piece.expose()[..length]);
+        }
+        verify_mac(&cipher, &sealed.metadata, &mac.finish())?;
+    }
+    Ok(is_equal)
+}
+
+/// Starts a second thread; `None` where the system has none to give, and the caller does the work.
+pub(super) fn spawn<'scope, T: Send + 'scope>(
+    threads: &'scope thread::Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Option<thread::ScopedJoinHandle<'scope, T>> {
+    thread::Builder::new().spawn_scoped(threads, work).ok()
+}
+
+fn digest_of(value: &[u8], scope: MacScope) -> String {
+    let mut mac = Mac::new(scope);
+    mac.update(value);
+    mac.finish()
+}
+
+fn is_equal_to(
+    mut pieces: cipher::Pieces<'_>,
+    expected: &[u8],
+) -> Result<bool, cipher::TokenError> {
+    let mut is_equal = pieces.plaintext_len() == expected.len();
+    let mut piece = SecretBytes::new(vec![0; PIECE_BYTES]);
+    let mut at = 0;
+    loop {
+        let length = pieces.read(piece.expose_mut())?;
+        if length == 0 {
+            break;
+        }
+        let end = at + length;
+        is_equal = is_equal && expected.get(at..end) == Some(&piece.expose()[..length]);
+        at = end;
+    }
+    pieces.finish()?;
+    Ok(is_equal)
+}
