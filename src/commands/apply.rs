@@ -4,6 +4,7 @@
 //! signal in between brings back what was there. What a killed run leaves behind are staging files
 //! named in its journal; the next writing run removes them and says so.
 
+use std::collections::BTreeSet;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
@@ -13,12 +14,13 @@ use crate::os::lock::{self, DirectoryLock};
 use crate::os::place::{FileState, Ownership, Place};
 use crate::os::signal::Watch;
 use crate::os::staging::{self, Attributes, InPlace, Staged};
-use crate::os::state::{Journal, StateDir};
+use crate::os::state::{CleanedUp, Journal, StateDir};
 use crate::os::{self};
 
 use crate::project::plan::{Action, Plan};
 use crate::ui::report::Applied;
 
+use super::hints;
 use super::workspace::Workspace;
 use super::{Context, Jobs, WriteArgs, in_parallel};
 
@@ -104,6 +106,7 @@ pub fn begin(
     }
     let locks = lock(cx, workspace, !args.no_wait)?;
     clean_up(cx, workspace);
+    warn_of_leftovers(cx, workspace);
     Ok(locks)
 }
 
@@ -152,19 +155,54 @@ pub fn carry_out<T>(
     }
 }
 
+/// Warns of staging files beside the targets that are not ours to remove: runs of another user, or
+/// with another state directory, left them, or are writing them now.
+pub fn warn_of_leftovers(cx: &mut Context, workspace: &Workspace) {
+    let Some(root) = &workspace.root else {
+        return;
+    };
+    let entries = workspace.manifest.entries.iter();
+    let folders: BTreeSet<PathBuf> = entries
+        .filter_map(|entry| {
+            let file = root.path().join(&entry.server_path);
+            file.parent().map(Path::to_owned)
+        })
+        .collect();
+    for folder in folders {
+        let count = fs::count_names(&folder, staging::is_staging_name);
+        if count > 0 {
+            let files = if count == 1 { "file" } else { "files" };
+            let pattern = folder.join(staging::STAGING_PREFIX);
+            cx.ui.warning(&format!(
+                "{count} staging {files} in {}, plaintext of a run that was interrupted or is still writing; `rm {}*` when none is",
+                folder.display(),
+                hints::quoted(&pattern.to_string_lossy())
+            ));
+        }
+    }
+}
+
 /// Removes what killed runs left behind and says so.
 fn clean_up(cx: &mut Context, workspace: &Workspace) {
     let Some(state) = &workspace.state else {
         return;
     };
     match state.clean_up() {
-        Ok(removed) if removed.is_empty() => {}
-        Ok(removed) => {
-            let files = if removed.len() == 1 { "file" } else { "files" };
-            cx.ui.status(&format!(
-                "removed {} staging {files} that an interrupted run left behind",
-                removed.len()
-            ));
+        Ok(CleanedUp {
+            removed,
+            out_of_reach,
+        }) => {
+            if !removed.is_empty() {
+                let files = if removed.len() == 1 { "file" } else { "files" };
+                cx.ui.status(&format!(
+                    "removed {} staging {files} that an interrupted run left behind",
+                    removed.len()
+                ));
+            }
+            for (base, journal) in out_of_reach {
+                let (base, journal) = (base.display(), journal.display());
+                cx.ui.warning(&format!("an interrupted run left files in {base}, which is not there now; they are removed when it is back, or remove {journal} when it is gone for good"));
+            }
         }
         Err(error) => cx.ui.warning(&format!(
             "cannot clean up after an interrupted run: {error}"
@@ -265,7 +303,17 @@ fn open_journal(
     if staging.is_empty() {
         return Ok(None);
     }
-    let opened = state_of(workspace).and_then(|state| state.begin_journal(staging));
+    let opened = state_of(workspace).and_then(|state| {
+        let bases = [
+            workspace.repository.path(),
+            workspace.root_path.as_path(),
+            workspace
+                .root
+                .as_ref()
+                .map_or(&*workspace.root_path, |root| root.path()),
+        ];
+        state.begin_journal(&bases, staging)
+    });
     match opened {
         Ok(journal) => Ok(Some(journal)),
         Err(source) if work.jobs.iter().all(|job| job.seen.is_none()) => {

@@ -130,6 +130,14 @@ pub fn capture<'w>(
         ));
     }
     let governing = govern(workspace, entry, &mut judgement.refusals)?;
+    if let Some(governing) = &governing {
+        // A file that follows its rule already shows which of the two is meant.
+        let follows = existing
+            .as_ref()
+            .is_some_and(|found| governing.differences(workspace, found).is_empty());
+        let hidden = governing.hidden.clone().filter(|_| !follows);
+        judgement.refusals.extend(hidden);
+    }
     let both = existing
         .as_deref()
         .zip(source.as_ref().map(|(_, content)| content));

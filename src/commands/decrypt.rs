@@ -174,10 +174,15 @@ fn transform<'w>(
         Lookup::Found(encrypted) => encrypted,
         Lookup::Missing(_) if entry.optional => return Ok(prepared),
         Lookup::Missing(_) => {
-            let restore = workspace.hints.restore(name);
+            let file = workspace.repository_file(entry);
+            let restore = if workspace.is_tracked(entry, &file)? {
+                format!("{}; ", workspace.hints.restore(name))
+            } else {
+                String::new()
+            };
             let make = workspace.hints.ours("encrypt", name);
             return Err(Problem::of(name, ErrorKind::EncryptedMissing)
-                .with_help(format!("{restore}; {make} makes it from the server's")));
+                .with_help(format!("{restore}{make} makes it from the server's file")));
         }
     };
     let opened = open(workspace, entry, &encrypted)?;

@@ -292,7 +292,9 @@ fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> Prob
             ..
         } => format!("a rule matches the name without `.enc`; write it as `path_regex: {pattern}`"),
         Refusal::NoRule { path, .. } => {
-            format!("add a rule whose `path_regex` matches `{path}`, such as `path_regex: \\.enc$`")
+            format!(
+                "add a rule whose `path_regex` matches `{path}`, such as `path_regex: '\\.enc$'`"
+            )
         }
         Refusal::RecipientsDiffer { .. } | Refusal::SelectionDiffers { .. } => {
             format!(
@@ -307,9 +309,13 @@ fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> Prob
             suggestion: Some(pattern),
             without,
             ..
-        } => format!("write creation rule {without} as `path_regex: {pattern}`"),
+        } => format!(
+            "write creation rule {without} as `path_regex: {pattern}`, or take it out if the other one is meant"
+        ),
         Refusal::TwoRules { without, .. } => {
-            format!("let creation rule {without} match the name with `.enc` too")
+            format!(
+                "let creation rule {without} match the name with `.enc` too, or take it out if the other one is meant"
+            )
         }
         Refusal::BreakGlassMissing { .. } => {
             "add the recipient to the rule in `.sops.yaml`".to_owned()

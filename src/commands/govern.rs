@@ -20,6 +20,8 @@ pub struct Governing {
     pub recipients: Vec<String>,
     /// The rule.
     pub rule: Rule,
+    /// An earlier rule that says something else of the plaintext's name.
+    pub hidden: Option<Refusal>,
 }
 
 impl Governing {
@@ -80,7 +82,7 @@ pub fn govern(
         .unwrap_or(&file)
         .to_string_lossy()
         .into_owned();
-    let Some(rule) = find_rule(rules, &subject, path, refusals) else {
+    let Some((rule, hidden)) = find_rule(rules, &subject, path, refusals) else {
         return Ok(None);
     };
     if !rule.unsupported.is_empty() {
@@ -131,28 +133,29 @@ pub fn govern(
     Ok(Some(Governing {
         recipients: rule.age.clone(),
         rule: rule.clone(),
+        hidden,
     }))
 }
 
-/// Finds the rule for a path relative to the rules file. That none matches, or that an earlier one
-/// says something else of the plaintext's name, is a refusal.
+/// Finds the rule for a path relative to the rules file, and what speaks against it: an earlier one
+/// that says something else of the plaintext's name. That none matches is a refusal.
 fn find_rule<'r>(
     rules: &'r Rules,
     subject: &str,
     path: &Path,
     refusals: &mut Vec<Refusal>,
-) -> Option<&'r Rule> {
+) -> Option<(&'r Rule, Option<Refusal>)> {
     // Rules written for the plaintext paths of a shell loop end before `.enc`.
     let shorter = subject
         .strip_suffix(ENCRYPTED_SUFFIX)
         .and_then(|path| rules.find(path));
     let suggestion = shorter
         .and_then(|rule| rule.path_regex.as_ref())
-        .and_then(|pattern| pattern.as_str().strip_suffix('$'))
-        .map(|pattern| format!("{pattern}(\\.enc)?$"))
+        .map(|pattern| with_suffix(pattern.as_str()))
         .filter(|pattern| {
             Pattern::new(pattern).is_ok_and(|pattern| pattern.is_match(subject.as_bytes()))
-        });
+        })
+        .map(|pattern| format!("'{}'", pattern.replace('\'', "''")));
     let Some(rule) = rules.find(subject) else {
         refusals.push(Refusal::NoRule {
             rules: path.display().to_string(),
@@ -161,17 +164,50 @@ fn find_rule<'r>(
         });
         return None;
     };
-    if let Some(shorter) = shorter.filter(|shorter| shorter.number < rule.number)
-        && (&shorter.age, &shorter.selection) != (&rule.age, &rule.selection)
-    {
-        refusals.push(Refusal::TwoRules {
+    let hidden = shorter
+        .filter(|shorter| shorter.number < rule.number && !says_the_same(shorter, rule))
+        .map(|shorter| Refusal::TwoRules {
             rules: path.display().to_string(),
             with_suffix: rule.number,
             without: shorter.number,
             suggestion,
         });
+    Some((rule, hidden))
+}
+
+fn says_the_same(one: &Rule, other: &Rule) -> bool {
+    let keys = |rule: &Rule| -> BTreeSet<String> {
+        let unsupported = rule.unsupported.iter().map(|name| format!("{name}:"));
+        rule.age.iter().cloned().chain(unsupported).collect()
+    };
+    keys(one) == keys(other) && one.selection == other.selection
+}
+
+/// Lets every end mark of a pattern stand behind an optional `.enc`.
+fn with_suffix(pattern: &str) -> String {
+    const SUFFIX: &str = "(\\.enc)?";
+    let mut out = String::new();
+    let mut characters = pattern.chars();
+    let mut in_class = false;
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => {
+                let escaped = characters.next();
+                if escaped == Some('z') && !in_class {
+                    out.push_str(SUFFIX);
+                }
+                out.push('\\');
+                out.extend(escaped);
+                continue;
+            }
+            '[' => in_class = true,
+            ']' => in_class = false,
+            '$' if !in_class => out.push_str(SUFFIX),
+            _ => {}
+        }
+        out.push(character);
     }
-    Some(rule)
+    out
 }
 
 /// Says who would be added and removed, by name; empty when nobody.

@@ -129,7 +129,9 @@ impl Hints {
 
     /// Returns a file of the repository as a command in the working directory names it, quoted.
     pub fn file(&self, file: &str) -> String {
-        if self.is_here {
+        if self.is_here && file.starts_with('-') {
+            quoted(&format!("./{file}"))
+        } else if self.is_here {
             quoted(file)
         } else {
             quoted(&self.repository.join(file).to_string_lossy())

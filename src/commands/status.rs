@@ -11,6 +11,7 @@ use crate::secret::SecretBytes;
 use crate::ui::diff::Comparison;
 use crate::ui::status::{Status, StatusRow};
 
+use super::apply;
 use super::open::{leads_out, read_encrypted};
 use super::ownership;
 use super::sides::{compare, declared_owners, read_file, read_sides};
@@ -65,6 +66,7 @@ pub fn run(args: &StatusArgs, cx: &mut Context) -> Result<Outcome, Error> {
             unpushed: false,
         });
     }
+    warn_of_plaintext(&workspace, &entries, cx);
     if let Err(problem) = add_git(&workspace, &entries, &mut status) {
         problems.push(problem);
     }
@@ -127,6 +129,28 @@ fn state_of(
         Comparison::NeitherSide => "on-neither-side",
     };
     Ok((state, detail.join(", ")))
+}
+
+/// Warns of plaintext where it should not be: tracked by git, or left in staging files.
+fn warn_of_plaintext(workspace: &Workspace, entries: &[&Entry], cx: &mut Context) {
+    let Some(root) = &workspace.root else {
+        return;
+    };
+    for entry in entries.iter().filter(|entry| entry.kind == Kind::Secret) {
+        let Ok(place) = root.place(entry.server_path.as_ref()) else {
+            continue;
+        };
+        let path = place.path();
+        // A checkout that cannot be read is told of by the commands that write there.
+        if workspace.is_tracked(entry, &path).unwrap_or(false) {
+            cx.ui.warning(&format!(
+                "{}: git tracks its plaintext, {}",
+                entry.repository_path,
+                path.display()
+            ));
+        }
+    }
+    apply::warn_of_leftovers(cx, workspace);
 }
 
 fn read_plain(

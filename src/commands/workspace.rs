@@ -353,7 +353,7 @@ impl Workspace {
             return Err(Problem::of(
                 name,
                 Refusal::TrackedTarget {
-                    path: shown.clone(),
+                    path: path.display().to_string(),
                 },
             )
             .with_help(format!("{another}, or stop tracking it: {remove}")));

@@ -1,6 +1,7 @@
 //! Files and folders by their full path: the few that are no place below a base, such as the
 //! manifest and what stands in the state directory. Entries go through [`super::place`].
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Component, Path, PathBuf};
@@ -164,6 +165,15 @@ pub(super) fn kind_in_words(stat: &Stat) -> Option<&'static str> {
         FileType::CharacterDevice | FileType::BlockDevice => "a device",
         FileType::Unknown => "not a regular file",
     })
+}
+
+/// Counts the names in a folder that pass a test; 0 where it cannot be read.
+pub fn count_names(folder: &Path, test: fn(&OsStr) -> bool) -> usize {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return 0;
+    };
+    let names = entries.flatten().map(|entry| entry.file_name());
+    names.filter(|name| test(name)).count()
 }
 
 /// Creates a folder and its parents: `0700` each, or `0755` where `open` to others.

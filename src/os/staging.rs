@@ -66,7 +66,8 @@ pub fn staging_name(fill: &mut dyn FnMut(&mut [u8])) -> OsString {
     format!("{STAGING_PREFIX}{:016x}", u64::from_be_bytes(bytes)).into()
 }
 
-fn is_staging_name(name: &OsStr) -> bool {
+/// Returns whether a name is one of ours for a file that is being written.
+pub fn is_staging_name(name: &OsStr) -> bool {
     let digits = name
         .to_str()
         .and_then(|name| name.strip_prefix(STAGING_PREFIX));

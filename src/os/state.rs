@@ -5,6 +5,7 @@
 //! encrypted backups. A journal lists staging files and is locked while its writer lives, so that
 //! the next run can tell leftovers of a killed one from files in use.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -23,6 +24,15 @@ const PARTIAL: &str = ".partial";
 #[derive(Clone, Debug)]
 pub struct StateDir {
     path: PathBuf,
+}
+
+/// What was found of killed runs.
+#[derive(Debug, Default)]
+pub struct CleanedUp {
+    /// What was removed.
+    pub removed: Vec<PathBuf>,
+    /// Repositories or roots that are not there now, with the journal that lists what lies in them.
+    pub out_of_reach: Vec<(PathBuf, PathBuf)>,
 }
 
 /// The journal of a running writer; removed when it ends in good order.
@@ -51,15 +61,31 @@ impl StateDir {
         Some(Self { path })
     }
 
-    /// Opens a journal for staging files that are about to be written.
+    /// Makes a folder of our own in the directory. One that existed before keeps its mode.
+    fn own_folder(&self, name: &str) -> Result<PathBuf, FsError> {
+        fs::create_folder(&self.path, 0o700)?;
+        let folder = self.path.join(name);
+        fs::own_folder(&folder)?;
+        Ok(folder)
+    }
+
+    /// Opens a journal for staging files that are about to be written below `bases`.
     ///
     /// # Errors
     /// `Io` when the directory cannot be written.
-    pub fn begin_journal(&self, staging_files: &[PathBuf]) -> Result<Journal, FsError> {
-        fs::own_folder(&self.path)?;
-        let folder = self.path.join("journal");
-        fs::own_folder(&folder)?;
+    pub fn begin_journal(
+        &self,
+        bases: &[&Path],
+        staging_files: &[PathBuf],
+    ) -> Result<Journal, FsError> {
+        let folder = self.own_folder("journal")?;
         let mut list = Vec::new();
+        for base in bases {
+            if staging_files.iter().any(|path| path.starts_with(base)) {
+                list.extend_from_slice(base.as_os_str().as_bytes());
+                list.extend_from_slice(b"/\0");
+            }
+        }
         for path in staging_files {
             list.extend_from_slice(path.as_os_str().as_bytes());
             list.push(0);
@@ -78,19 +104,16 @@ impl StateDir {
         let nearest = self.path.ancestors().find(|folder| fs::is_there(folder));
         let folder = nearest.unwrap_or(&self.path);
         let access = Access::WRITE_OK | Access::EXEC_OK;
-        accessat(CWD, folder, access, AtFlags::EACCESS)
-            .and_then(|()| {
-                if folder.is_dir() {
-                    Ok(())
-                } else {
-                    Err(Errno::NOTDIR)
-                }
-            })
-            .map_err(|error| FsError::Io {
-                path: folder.to_owned(),
-                action: "write into the folder",
-                source: error.into(),
-            })
+        let usable = if folder.is_dir() {
+            accessat(CWD, folder, access, AtFlags::EACCESS)
+        } else {
+            Err(Errno::NOTDIR)
+        };
+        usable.map_err(|error| FsError::Io {
+            path: folder.to_owned(),
+            action: "write into the folder",
+            source: error.into(),
+        })
     }
 
     /// Removes the staging files of runs that were killed, and their journals. Returns what was
@@ -98,8 +121,9 @@ impl StateDir {
     ///
     /// # Errors
     /// `Io` when a leftover cannot be removed.
-    pub fn clean_up(&self) -> Result<Vec<PathBuf>, FsError> {
-        let mut removed = Vec::new();
+    pub fn clean_up(&self) -> Result<CleanedUp, FsError> {
+        let mut cleaned = CleanedUp::default();
+        let removed = &mut cleaned.removed;
         for (path, _file) in abandoned(&self.path.join("backups"), is_partial) {
             fs::remove(&path)?;
             removed.push(path);
@@ -109,12 +133,18 @@ impl StateDir {
             if file.read_to_end(&mut list).is_err() {
                 continue;
             }
-            for staged in list
-                .split(|&byte| byte == 0)
-                .filter(|path| !path.is_empty())
-            {
-                let staged = PathBuf::from(std::ffi::OsStr::from_bytes(staged));
-                for leftover in [staged.clone(), with_suffix(&staged, "-old")] {
+            let paths = || {
+                list.split(|&byte| byte == 0)
+                    .filter(|path| !path.is_empty())
+                    .map(|path| Path::new(OsStr::from_bytes(path)))
+            };
+            let mut bases = paths().filter(|path| path.as_os_str().as_bytes().ends_with(b"/"));
+            if let Some(base) = bases.find(|base| !base.is_dir()) {
+                cleaned.out_of_reach.push((base.to_owned(), path));
+                continue;
+            }
+            for staged in paths() {
+                for leftover in [staged.to_owned(), with_suffix(staged, "-old")] {
                     if staging::remove_staging_file(&leftover)? {
                         removed.push(leftover);
                     }
@@ -123,7 +153,7 @@ impl StateDir {
             fs::remove(&path)?;
         }
         removed.sort();
-        Ok(removed)
+        Ok(cleaned)
     }
 
     /// Keeps an encrypted backup under a name made of the time and `label`, and returns its path.
@@ -160,9 +190,7 @@ impl StateDir {
     }
 
     fn keep(&self, label: &str, now: &str, content: &mut dyn Read) -> Result<PathBuf, FsError> {
-        fs::own_folder(&self.path)?;
-        let folder = self.path.join("backups");
-        fs::own_folder(&folder)?;
+        let folder = self.own_folder("backups")?;
         let plain = |c: char| {
             if c.is_ascii_alphanumeric() || ".-_".contains(c) {
                 c

@@ -51,39 +51,93 @@ pub fn unrepresentable(error: &DocumentError) -> Refusal {
     }
 }
 
-/// Returns whether a key sounds like that of a secret and its value could be one.
+/// Returns whether a key sounds like that of a secret and its value could be one: no path, no
+/// plain address, and no setting of something that has to do with secrets.
 pub fn looks_secret(key: &[u8], value: &[u8]) -> bool {
-    const SHORTEST: usize = 8;
-    const WORDS: [&str; 7] = [
+    const SHORTEST: usize = 6;
+    const WORDS: [&str; 9] = [
+        "auth",
         "credential",
         "key",
         "pass",
         "passphrase",
+        "pin",
+        "pwd",
+        "secret",
+        "token",
+    ];
+    const ENDS: [&str; 6] = [
+        "apikey",
+        "credential",
+        "passwd",
         "password",
         "secret",
         "token",
     ];
+    /// What stands behind the name of a secret in the name of something else.
+    const SETTINGS: [&str; 20] = [
+        "algorithm",
+        "dir",
+        "enabled",
+        "endpoint",
+        "expiry",
+        "file",
+        "hashers",
+        "header",
+        "id",
+        "issuer",
+        "length",
+        "method",
+        "name",
+        "path",
+        "required",
+        "timeout",
+        "ttl",
+        "type",
+        "uri",
+        "url",
+    ];
+    if has_password_in_url(value) {
+        return true;
+    }
+    let is_elsewhere = value.starts_with(b"/") || memchr::memmem::find(value, b"://").is_some();
+    if value.len() < SHORTEST || is_elsewhere {
+        return false;
+    }
     let key = String::from_utf8_lossy(key).to_ascii_lowercase();
-    let mut words = key.split(|c: char| !c.is_ascii_alphanumeric());
-    let is_public = words.clone().any(|word| matches!(word, "public" | "pub"));
-    let is_secret = words.any(|word| {
+    let words: Vec<&str> = key
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .map(|word| word.trim_end_matches(|c: char| c.is_ascii_digit()))
+        .filter(|word| !word.is_empty())
+        .collect();
+    let is_setting = words.last().is_some_and(|last| SETTINGS.contains(last));
+    let is_public = words.iter().any(|word| matches!(*word, "public" | "pub"));
+    let is_secret = words.iter().any(|word| {
         let word = word
-            .strip_suffix('s')
+            .strip_suffix("s")
             .filter(|one| *one != "pas")
             .unwrap_or(word);
-        WORDS.contains(&word)
-            || [
-                "apikey",
-                "credential",
-                "passwd",
-                "password",
-                "secret",
-                "token",
-            ]
-            .iter()
-            .any(|end| word.ends_with(end))
+        WORDS.contains(&word) || ENDS.iter().any(|end| word.ends_with(end))
     });
-    value.len() >= SHORTEST && is_secret && !is_public
+    is_secret && !is_public && !is_setting
+}
+
+fn has_password_in_url(value: &[u8]) -> bool {
+    let Some(scheme) = memchr::memmem::find(value, b"://") else {
+        return false;
+    };
+    let authority = value[scheme + 3..]
+        .split(|byte| b"/?#".contains(byte))
+        .next();
+    let user = authority.and_then(|authority| {
+        let at = authority.iter().rposition(|&byte| byte == b'@')?;
+        Some(&authority[..at])
+    });
+    user.is_some_and(|user| {
+        user.iter()
+            .position(|&byte| byte == b':')
+            .is_some_and(|at| at + 1 < user.len())
+    })
 }
 
 fn holds_only_comments(source: &[u8], is_env: bool) -> bool {
@@ -131,22 +185,40 @@ mod tests {
 
     #[test]
     fn names_of_secrets_are_told_from_others() {
-        for key in [
-            "DB_PASSWORD",
-            "dbPassword",
-            "API_KEY",
-            "apikey",
-            "JWT_SECRETS",
-            "db.pass",
-            "AUTH_TOKEN",
-            "deploy-credentials",
+        for (key, value) in [
+            ("DB_PASSWORD", "12345678"),
+            ("dbPassword", "12345678"),
+            ("API_KEY", "12345678"),
+            ("apikey", "abcdef"),
+            ("JWT_SECRETS", "12345678"),
+            ("db.pass", "12345678"),
+            ("AUTH_TOKEN", "12345678"),
+            ("deploy-credentials", "12345678"),
+            ("DB_PASSWORD2", "123456"),
+            ("MYSQL_PWD", "123456"),
+            ("REDIS_AUTH", "123456"),
+            ("DATABASE_URL", "postgres://u:p@h/d"),
         ] {
-            assert!(looks_secret(key.as_bytes(), b"12345678"), "{key}");
+            assert!(looks_secret(key.as_bytes(), value.as_bytes()), "{key}");
         }
-        for key in ["COMPASS", "PUBLIC_KEY", "KEYBOARD", "HOST", "TOKENIZER_URL"] {
-            assert!(!looks_secret(key.as_bytes(), b"12345678"), "{key}");
+        for (key, value) in [
+            ("COMPASS", "12345678"),
+            ("PUBLIC_KEY", "12345678"),
+            ("KEYBOARD", "12345678"),
+            ("TOKENIZER", "12345678"),
+            ("DB_PASSWORD", "off"),
+            ("SECRETS_DIR", "run/secrets"),
+            ("POSTGRES_PASSWORD_FILE", "/run/secrets/pg"),
+            ("SSH_KEYS", "/root/.ssh/authorized_keys"),
+            ("TOKEN_ISSUER", "https://auth.example.org"),
+            ("CSRF_TOKEN_HEADER", "X-CSRF-Token"),
+            ("PASSWORD_HASHERS", "argon2,bcrypt"),
+            ("KEY_ID", "2024-key-01"),
+            ("REQUIRE_TOKEN_URL", "example.org"),
+            ("BASE_URL", "https://example.org/a@b:c"),
+        ] {
+            assert!(!looks_secret(key.as_bytes(), value.as_bytes()), "{key}");
         }
-        assert!(!looks_secret(b"DB_PASSWORD", b"off"));
     }
 
     #[test]

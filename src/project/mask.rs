@@ -152,6 +152,8 @@ fn parts_of_urls(value: &[u8]) -> Vec<Vec<u8>> {
         let values = pairs.filter_map(|pair| pair.splitn(2, |&byte| byte == b'=').nth(1));
         parts.extend(values.map(<[u8]>::to_vec));
     }
+    let decoded: Vec<_> = parts.iter().map(|part| percent_decoded(part)).collect();
+    parts.extend(decoded);
     parts.retain(|part| part.len() >= WORD_ONLY_BELOW);
     parts
 }
@@ -193,17 +195,79 @@ fn collect_env(text: &[u8], found: &mut BTreeSet<Vec<u8>>) {
                 found.insert(value.to_vec());
                 let bare = unquoted(value);
                 found.insert(bare.to_vec());
-                // A value over several lines may be shown line by line.
-                found.extend(
-                    bare.split(|&byte| byte == b'\n')
-                        .map(|line| line.trim_ascii().to_vec()),
-                );
+                // A value over several lines may be shown line by line, also one with escapes.
+                let escaped = replace(bare, b"\\n", b"\n");
+                for line in bare
+                    .split(|&byte| byte == b'\n')
+                    .chain(escaped.split(|&byte| byte == b'\n'))
+                {
+                    found.insert(line.trim_ascii().to_vec());
+                }
+                collect_parts(bare, found);
             }
             Item::Comment(text) | Item::Other(text) => {
                 found.insert(text.trim_ascii().to_vec());
             }
         }
     }
+}
+
+/// Collects the strings of a value that is JSON, and the values of one that is a connection string.
+fn collect_parts(value: &[u8], found: &mut BTreeSet<Vec<u8>>) {
+    fn strings(json: &serde_json::Value, found: &mut BTreeSet<Vec<u8>>) {
+        match json {
+            serde_json::Value::String(text) if text.len() >= WORD_ONLY_BELOW => {
+                found.insert(text.clone().into_bytes());
+            }
+            serde_json::Value::Array(items) => items.iter().for_each(|item| strings(item, found)),
+            serde_json::Value::Object(map) => map.values().for_each(|item| strings(item, found)),
+            _ => {}
+        }
+    }
+    if value.first().is_some_and(|first| b"[{".contains(first)) {
+        if let Ok(json) = serde_json::from_slice(value) {
+            strings(&json, found);
+        }
+    } else if value.contains(&b';') {
+        let parts = value.split(|&byte| byte == b';');
+        let values = parts.filter_map(|part| part.splitn(2, |&byte| byte == b'=').nth(1));
+        let long = values
+            .map(<[u8]>::trim_ascii)
+            .filter(|part| part.len() >= WORD_ONLY_BELOW);
+        found.extend(long.map(<[u8]>::to_vec));
+    }
+}
+
+fn replace(text: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = memchr::memmem::find(rest, from) {
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(to);
+        rest = &rest[at + from.len()..];
+    }
+    out.extend_from_slice(rest);
+    out
+}
+
+/// Undoes the percent encoding of URLs.
+fn percent_decoded(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [first, tail @ ..] = rest {
+        let digits = tail
+            .get(..2)
+            .and_then(|digits| std::str::from_utf8(digits).ok());
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        if let (b'%', Some(byte)) = (first, byte) {
+            out.push(byte);
+            rest = &tail[2..];
+        } else {
+            out.push(*first);
+            rest = tail;
+        }
+    }
+    out
 }
 
 fn unquoted(value: &[u8]) -> &[u8] {
@@ -259,6 +323,29 @@ mod tests {
         );
         let long = vec![b'a'; MOST_PLAINTEXT + 1];
         assert!(Mask::from_plaintexts([(&long[..], false)]).is_none());
+    }
+
+    #[test]
+    fn parts_of_compound_values_are_hidden_too() {
+        let env = br#"U=https://tok:p%40ssw%2Frd@example.org/
+M=line1secret\nline2secret
+C=Server=db;Password=adoPass99;User=sa
+J={"k":"jsonsecret1"}
+"#;
+        let mask = Mask::from_plaintexts([(&env[..], true)]).unwrap();
+        for part in [
+            "p@ssw/rd",
+            "line1secret",
+            "line2secret",
+            "adoPass99",
+            "jsonsecret1",
+        ] {
+            assert_eq!(mask.apply(&format!("x {part};")), format!("x {MASKED};"));
+        }
+        assert_eq!(
+            mask.apply("Server Password db k 100%2"),
+            "Server Password db k 100%2"
+        );
     }
 
     #[test]

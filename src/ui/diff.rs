@@ -73,8 +73,7 @@ struct ChangeJson<'a> {
 impl DiffRow {
     /// Returns whether there is anything to show.
     pub fn differs(&self) -> bool {
-        !self.attributes.is_empty()
-            || !matches!(self.comparison, Comparison::Same | Comparison::NeitherSide)
+        !self.attributes.is_empty() || !matches!(self.comparison, Comparison::Same)
     }
 
     fn changes(&self) -> &[(Change, String)] {

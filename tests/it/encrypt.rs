@@ -561,17 +561,41 @@ fn a_rule_for_the_plaintext_name_that_another_rule_hides_is_refused() {
     project.write_repo(".sops.yaml", rules(r"\.env$"));
     let output = project.run(&["encrypt", "a.env"]);
     assert_eq!(output.code, 3, "{output:#?}");
-    let help = r"write creation rule 1 as `path_regex: \.env(\.enc)?$`";
-    assert!(output.stderr.contains(help), "{output:#?}");
-    project.write_repo(".sops.yaml", rules(r"\.env\z"));
-    let output = project.run(&["encrypt", "a.env"]);
-    assert!(
-        output.stderr.contains("let creation rule 1 match"),
-        "{output:#?}"
-    );
+    for (pattern, proposed) in [
+        (r"\.env$", r"'\.env(\.enc)?$'"),
+        (r"\.env\z", r"'\.env(\.enc)?\z'"),
+        (r"'[.]sql$|[.]env$'", r"'[.]sql(\.enc)?$|[.]env(\.enc)?$'"),
+    ] {
+        project.write_repo(".sops.yaml", rules(pattern));
+        let output = project.run(&["encrypt", "a.env"]);
+        assert_eq!(output.code, 3, "{output:#?}");
+        let help = format!("write creation rule 1 as `path_regex: {proposed}`");
+        assert!(output.stderr.contains(&help), "{output:#?}");
+        project.write_repo(".sops.yaml", rules(proposed));
+        project.ok(&["encrypt", "-n", "a.env"]);
+    }
     project.write_repo(".sops.yaml", rules(r"\.env(\.enc)?$"));
     project.ok(&["encrypt", "a.env"]);
     assert!(project.read_repo("a.env.enc").contains(&laptop));
+    // A file that follows its rule shows which of the two is meant; order of recipients says nothing.
+    let same = format!(
+        "creation_rules:\n  - path_regex: \\.env$\n    age: {server}\n  - path_regex: \\.enc$\n    age: {laptop},{server}\n"
+    );
+    project.write_repo(".sops.yaml", same);
+    project.write_server("a.env", "A=2\n");
+    project.ok(&["encrypt", "a.env"]);
+    fs::remove_file(project.repo_file("a.env.enc")).unwrap();
+    assert_eq!(project.run(&["encrypt", "a.env"]).code, 3);
+    let rules = format!(
+        "creation_rules:\n  - path_regex: \\.env$\n    age: {server},{laptop}\n  - path_regex: \\.enc$\n    age: {laptop},{server}\n"
+    );
+    project.write_repo(".sops.yaml", rules.clone());
+    project.ok(&["encrypt", "-n", "a.env"]);
+    project.write_repo(
+        ".sops.yaml",
+        rules.replacen("    age", "    kms: x\n    age", 1),
+    );
+    assert_eq!(project.run(&["encrypt", "-n", "a.env"]).code, 3);
 }
 
 #[test]

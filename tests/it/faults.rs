@@ -159,3 +159,56 @@ fn a_folder_open_to_everybody_is_a_warning() {
         "{output:#?}"
     );
 }
+
+#[test]
+fn a_state_directory_that_exists_keeps_its_mode() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut project = encrypted();
+    let folder = project.path("shared-state");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o1777)).unwrap();
+    project.set("SECRETS_STATE_DIR", &folder);
+    project.write_server("x/a", "other\n");
+    project.ok(&["decrypt", "--force"]);
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(&folder), 0o1777);
+    assert_eq!(mode(&folder.join("backups")), 0o700);
+}
+
+#[test]
+fn leftovers_in_a_root_that_is_away_are_not_forgotten() {
+    let project = encrypted();
+    let away = project.path("away");
+    let staged = away.join("x/.secrets-staging-0123456789abcdef");
+    fs::create_dir_all(project.path("state/journal")).unwrap();
+    let journal = project.path("state/journal/0000000000000001");
+    let list = format!("{}/\0{}\0", away.display(), staged.display());
+    fs::write(&journal, list).unwrap();
+    let output = project.ok(&["decrypt"]);
+    assert!(
+        output.stderr.contains("which is not there now"),
+        "{output:#?}"
+    );
+    fs::create_dir_all(away.join("x")).unwrap();
+    fs::write(&staged, "plaintext").unwrap();
+    let output = project.ok(&["decrypt"]);
+    assert!(output.stderr.contains("removed 1 "), "{output:#?}");
+    assert!(!staged.exists() && !journal.exists());
+}
+
+#[test]
+fn staging_files_of_others_are_told_of() {
+    let project = encrypted();
+    let staged = project.server_file("x/.secrets-staging-0123456789abcdef");
+    fs::write(&staged, "plaintext").unwrap();
+    for command in ["status", "decrypt", "encrypt"] {
+        let output = project.ok(&[command]);
+        assert!(
+            output.stderr.contains("warning: 1 staging file in "),
+            "{output:#?}"
+        );
+    }
+    assert!(staged.exists());
+    fs::remove_file(&staged).unwrap();
+    assert!(!project.ok(&["status"]).stderr.contains("staging"));
+}

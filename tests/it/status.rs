@@ -36,6 +36,11 @@ not encrypted yet  e.env.enc
     );
     assert_eq!(project.run(&["status", "--check"]).code, 1);
     assert_eq!(project.run(&["status", "--check", "a.env"]).code, 0);
+    let output = project.run(&["diff", "d.env"]);
+    assert_eq!(output.code, 1, "both say so: {output:#?}");
+    assert!(output.stdout.contains("  ! on neither side"), "{output:#?}");
+    let output = project.run(&["decrypt", "d.env"]);
+    assert!(!output.stderr.contains("git checkout"), "{output:#?}");
     project.write_repo("a.env.enc", "garbage");
     let output = project.run(&["status"]);
     assert_eq!(output.code, 2);
