@@ -153,6 +153,13 @@ fn usage(error: &clap::Error, env: &Env, ui: &mut Ui) -> Exit {
         rendered.to_string()
     };
     if error.use_stderr() {
+        let mut options = env.args.iter().take_while(|arg| *arg != "--");
+        if options.any(|arg| arg == "--json") {
+            let plain = rendered.to_string();
+            let message = plain.lines().next().unwrap_or_default();
+            let message = message.trim_start_matches("error: ").to_owned();
+            json_problems(&[Problem::new(ErrorKind::Option(message))], ui);
+        }
         ui.raw_error(&text);
         Exit::Trouble
     } else {
@@ -161,10 +168,16 @@ fn usage(error: &clap::Error, env: &Env, ui: &mut Ui) -> Exit {
     }
 }
 
+fn json_problems(problems: &[Problem], ui: &mut Ui) {
+    let problems: Vec<_> = problems.iter().map(ProblemJson::of).collect();
+    ui.json(
+        &serde_json::json!({ "schema_version": crate::ui::SCHEMA_VERSION, "problems": problems }),
+    );
+}
+
 fn report_error(error: &Error, ui: &mut Ui) -> Outcome {
     if ui.json {
-        let problems: Vec<_> = error.problems.iter().map(ProblemJson::of).collect();
-        ui.json(&serde_json::json!({ "schema_version": crate::ui::SCHEMA_VERSION, "problems": problems }));
+        json_problems(&error.problems, ui);
     }
     ui.problems(&error.problems);
     let outcome = Outcome::default().with_problems(&error.problems);

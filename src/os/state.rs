@@ -1,7 +1,7 @@
 //! The state directory: what one user's runs on one host keep for themselves.
 //!
 //! `SECRETS_STATE_DIR`, else `/var/lib/secrets` for root, else `$XDG_STATE_HOME/secrets`
-//! (`~/.local/state/secrets`), always `0700`. It holds the journals of running writers and
+//! (`~/.local/state/secrets`), made `0700`. It holds the journals of running writers and
 //! encrypted backups. A journal lists staging files and is locked while its writer lives, so that
 //! the next run can tell leftovers of a killed one from files in use.
 

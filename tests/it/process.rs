@@ -56,6 +56,12 @@ fn help_version_and_usage_errors_end_as_documented() {
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert!(output.stdout.is_empty(), "{args:?}");
     }
+    for args in [&["--json", "diff", "--bogus"][..], &["--json"]] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(json["problems"][0]["code"], "usage");
+    }
     for command in ["status", "diff", "encrypt", "decrypt", "list"] {
         let output = run(&[command, "--help"]);
         let text = String::from_utf8(output.stdout).unwrap();
