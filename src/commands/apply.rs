@@ -20,6 +20,7 @@ use crate::os::{self};
 use crate::project::plan::{Action, Plan};
 use crate::ui::report::Applied;
 
+use super::gather::Prospect;
 use super::hints;
 use super::workspace::Workspace;
 use super::{Context, Jobs, WriteArgs, in_parallel};
@@ -114,10 +115,9 @@ pub fn begin(
 /// stands against everything. With `--keep-going` an entry that fails while it is written is left
 /// out, and the others are tried again. A dry run also tells that the state directory cannot be used
 /// where the run would need it.
-pub fn carry_out<T>(
+pub fn carry_out<T: Prospect>(
     workspace: &Workspace,
     entries: &[T],
-    name: impl Fn(&T) -> &str,
     args: WriteArgs,
     plan: &mut Plan,
     problems: &mut Vec<Problem>,
@@ -137,7 +137,7 @@ pub fn carry_out<T>(
         let mut bad = problems
             .iter()
             .filter_map(|problem| problem.entry.as_deref());
-        bad.any(|bad| bad == name(one))
+        bad.any(|bad| bad == one.entry().repository_path)
     };
     let mut good: Vec<&T> = entries.iter().filter(|one| !is_bad(one)).collect();
     loop {
@@ -147,7 +147,7 @@ pub fn carry_out<T>(
         let failed = failure.problem.entry.clone();
         problems.push(failure.problem);
         let before = good.len();
-        good.retain(|one| failed.as_deref() != Some(name(one)));
+        good.retain(|one| failed.as_ref() != Some(&one.entry().repository_path));
         if !args.keep_going || good.len() == before {
             return Applied::Nothing;
         }

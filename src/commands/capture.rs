@@ -22,6 +22,7 @@ use crate::sops::selector::SelectionRule;
 use crate::sops::store::Format;
 use crate::sops::{self, Opened, Reuse};
 
+use super::gather::Prospect;
 use super::govern::{Governing, govern};
 use super::open::{
     Encrypted, Lookup, check_format, damaged, key_problem, leads_out, read_encrypted, unwrap_key,
@@ -59,6 +60,24 @@ pub struct Captured<'w> {
     pub recipients: Vec<String>,
     /// Remarks for the user.
     pub warnings: Vec<String>,
+}
+
+impl Prospect for Captured<'_> {
+    fn entry(&self) -> &Entry {
+        self.entry
+    }
+
+    fn step(&self) -> &Step {
+        &self.step
+    }
+
+    fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    fn sealed_as(&self) -> (Format, &[String]) {
+        (self.format, &self.recipients)
+    }
 }
 
 /// What has been found out about an entry so far.

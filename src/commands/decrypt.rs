@@ -14,7 +14,7 @@ use crate::os::{RandomPool, fs};
 use crate::project::diff;
 use crate::project::error::Refusal;
 use crate::project::manifest::{Entry, WriteMode};
-use crate::project::plan::{self, Action, DecryptOptions, Plan, Step, Target};
+use crate::project::plan::{self, Action, DecryptOptions, Step, Target};
 use crate::secret::SecretBytes;
 use crate::sops;
 use crate::sops::data_key::DataKey;
@@ -23,6 +23,7 @@ use crate::sops::store::Format;
 use crate::ui::report::{Backup, Report};
 
 use super::apply::{self, Failure, Job, Mending, Work};
+use super::gather::{Prospect, gather};
 use super::hints;
 use super::open::{Lookup, check_format, leads_out, open, read_encrypted, stock_command};
 use super::ownership::{self, Purpose};
@@ -71,6 +72,24 @@ struct Prepared<'w> {
     warnings: Vec<String>,
 }
 
+impl Prospect for Prepared<'_> {
+    fn entry(&self) -> &Entry {
+        self.entry
+    }
+
+    fn step(&self) -> &Step {
+        &self.step
+    }
+
+    fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    fn sealed_as(&self) -> (Format, &[String]) {
+        (self.format, &self.recipients)
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -90,50 +109,18 @@ pub fn run(args: &DecryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
         ownership::resolve(&entries, Purpose::Give, &mut problems)
     };
     workspace.check_distinct(&entries, &mut problems);
-    let mut plan = Plan::default();
-    let mut prepared = Vec::new();
-    for result in in_parallel(&entries, workspace.jobs, |entry| {
+    let results = in_parallel(&entries, workspace.jobs, |entry| {
         let owner = owners.get(&entry.repository_path).copied();
         transform(&workspace, entry, owner.unwrap_or_default(), args)
-    }) {
-        match result {
-            Err(problem) => problems.push(problem),
-            Ok(one) => {
-                plan.steps.push(one.step.clone());
-                prepared.push(one);
-            }
-        }
-    }
-    for problem in &problems {
-        plan.forget(problem.entry.as_deref());
-    }
-    for one in &prepared {
-        one.warnings
-            .iter()
-            .for_each(|warning| cx.ui.warning(warning));
-        problems.extend(
-            one.step
-                .refusals
-                .iter()
-                .map(|refusal| explain(&workspace, one.entry, refusal)),
-        );
-        if one.step.writes() {
-            let recipients: Vec<_> = one.recipients.iter().map(String::as_str).collect();
-            let command = stock_command(
-                &workspace,
-                one.format,
-                &recipients,
-                &workspace.hints.file(&one.entry.repository_path),
-            );
-            cx.ui.detail(&format!("the stock way: {command}"));
-        }
-    }
+    });
+    let (mut plan, prepared) = gather(cx, &workspace, results, &mut problems, |one, refusal| {
+        explain(&workspace, one.entry, refusal)
+    });
 
     let mut backups = Vec::new();
     let outcome = apply::carry_out(
         &workspace,
         &prepared,
-        |one| one.entry.repository_path.as_str(),
         args.write,
         &mut plan,
         &mut problems,
@@ -419,11 +406,10 @@ fn keep_backup(cx: &Context, workspace: &Workspace, one: &Prepared<'_>) -> Resul
         .keep_backup(&one.entry.server_path, &now, &sealed)
         .map_err(apply::state_problem)?;
     let path = path.display().to_string();
-    let recipients: Vec<_> = one.recipients.iter().map(String::as_str).collect();
     let command = stock_command(
         workspace,
         Format::Binary,
-        &recipients,
+        &one.recipients,
         &hints::quoted(&path),
     );
     Ok(Backup {

@@ -11,12 +11,12 @@ use crate::os::staging::Attributes;
 use crate::os::{process, users};
 use crate::project::error::Refusal;
 use crate::project::manifest::Entry;
-use crate::project::plan::{Action, Plan};
+use crate::project::plan::Action;
 use crate::ui::report::Report;
 
 use super::apply::{self, Failure, Job, Watched, Work};
 use super::capture::{self, CaptureOptions, Captured};
-use super::open::stock_command;
+use super::gather::gather;
 use super::workspace::Workspace;
 use super::{Context, Outcome, WriteArgs, in_parallel};
 
@@ -62,50 +62,18 @@ pub fn run(args: &EncryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
         allow_unreadable: args.allow_unreadable,
         max_size: args.max_size,
     };
-    let mut plan = Plan::default();
     let mut problems = Vec::new();
-    let mut captured = Vec::new();
     workspace.check_distinct(&entries, &mut problems);
-    for result in in_parallel(&entries, workspace.jobs, |entry| {
+    let results = in_parallel(&entries, workspace.jobs, |entry| {
         capture::capture(&workspace, root, entry, options, &now)
-    }) {
-        match result {
-            Err(problem) => problems.push(problem),
-            Ok(one) => {
-                plan.steps.push(one.step.clone());
-                captured.push(one);
-            }
-        }
-    }
-    for problem in &problems {
-        plan.forget(problem.entry.as_deref());
-    }
-    for one in &captured {
-        one.warnings
-            .iter()
-            .for_each(|warning| cx.ui.warning(warning));
-        problems.extend(
-            one.step
-                .refusals
-                .iter()
-                .map(|refusal| explain(&workspace, one, refusal)),
-        );
-        if one.step.writes() {
-            let recipients: Vec<_> = one.recipients.iter().map(String::as_str).collect();
-            let command = stock_command(
-                &workspace,
-                one.format,
-                &recipients,
-                &workspace.hints.file(&one.entry.repository_path),
-            );
-            cx.ui.detail(&format!("opens with: {command}"));
-        }
-    }
+    });
+    let (mut plan, captured) = gather(cx, &workspace, results, &mut problems, |one, refusal| {
+        explain(&workspace, one, refusal)
+    });
 
     let outcome = apply::carry_out(
         &workspace,
         &captured,
-        |one| one.entry.repository_path.as_str(),
         args.write,
         &mut plan,
         &mut problems,

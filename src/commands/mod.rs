@@ -5,6 +5,7 @@ pub mod capture;
 pub mod decrypt;
 pub mod diff;
 pub mod encrypt;
+pub mod gather;
 pub mod govern;
 pub mod hints;
 pub mod list;

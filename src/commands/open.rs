@@ -187,7 +187,7 @@ pub fn check_format(entry: &Entry) -> Result<Format, Problem> {
 pub fn stock_command(
     workspace: &Workspace,
     format: Format,
-    recipients: &[&str],
+    recipients: &[String],
     path: &str,
 ) -> String {
     let identity = workspace

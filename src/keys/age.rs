@@ -129,8 +129,8 @@ impl Keyring {
 
     /// Returns the identity file that a stock program must be told of to open a file for
     /// `recipients`; `None` where it finds an identity by itself.
-    pub fn file_to_name(&self, recipients: &[&str]) -> Option<&Path> {
-        let fits = |identity: &&Identity| recipients.contains(&identity.recipient.as_str());
+    pub fn file_to_name(&self, recipients: &[String]) -> Option<&Path> {
+        let fits = |identity: &&Identity| recipients.contains(&identity.recipient);
         let mut fitting = self.identities.iter().filter(fits);
         let first = fitting.next()?.own_file.as_deref()?;
         fitting
