@@ -415,7 +415,9 @@ impl Request<'_> {
             self.now,
             &mut fill,
         )
-        .map_err(|error| Problem::of(name, error))?;
+        .map_err(|error| {
+            Problem::of(name, error).with_help("make the pattern in `.sops.yaml` narrower")
+        })?;
         let clear = sealed.clear.iter().map(|&index| &document.leaves[index]);
         warnings.extend(self.clear_secrets(clear));
         drop(document);
@@ -502,7 +504,10 @@ impl Request<'_> {
     }
 
     fn wrap(&self, key: &DataKey, recipient: &str) -> Result<String, Problem> {
-        age::wrap(key, recipient).map_err(|error| Problem::of(&self.entry.repository_path, error))
+        age::wrap(key, recipient).map_err(|error| {
+            Problem::of(&self.entry.repository_path, error)
+                .with_help("mend or take out this recipient in `.sops.yaml`")
+        })
     }
 
     /// Opens what is about to be written with an identity at hand and compares it with the source.
@@ -514,8 +519,10 @@ impl Request<'_> {
         source: &SecretBytes,
     ) -> Result<Result<Vec<u8>, Refusal>, Problem> {
         let name = &self.entry.repository_path;
-        let (format, document) =
-            sops::parse_sealed(sealed).map_err(|error| Problem::of(name, error))?;
+        let (format, document) = sops::parse_sealed(sealed).map_err(|error| {
+            Problem::of(name, error)
+                .with_help("add `format = \"binary\"` to its row, and please report this")
+        })?;
         let unwrapped = match self.workspace.keyring.unwrap(&document.metadata) {
             Ok(unwrapped) => unwrapped,
             Err(KeyError::NoIdentity { .. }) if self.options.allow_unreadable => key.clone(),

@@ -10,6 +10,7 @@ use crate::project::mask::Mask;
 use crate::secret::SecretBytes;
 use crate::ui::diff::{Comparison, DiffForm, DiffRow, render, unified};
 
+use super::open::leads_out_of_repository;
 use super::ownership;
 use super::sides::{Sides, compare, declared_owners, read_file, read_server, read_sides};
 use super::workspace::Workspace;
@@ -177,7 +178,7 @@ fn plain_row(
     let place = workspace
         .repository
         .place(name.as_ref())
-        .map_err(|error| Problem::of(name, error))?;
+        .map_err(|error| leads_out_of_repository(name, error))?;
     let shown = place.path();
     let repository = read_file(&place, entry, shown)?.map(|(_, content)| content);
     let server = read_server(workspace, root, entry)?;

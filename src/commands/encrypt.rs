@@ -17,6 +17,7 @@ use crate::ui::report::Report;
 use super::apply::{self, Failure, Job, Watched, Work};
 use super::capture::{self, CaptureOptions, Captured};
 use super::gather::gather;
+use super::open::leads_out_of_repository;
 use super::workspace::Workspace;
 use super::{Context, Outcome, WriteArgs, in_parallel};
 
@@ -127,7 +128,7 @@ fn write(
             None => one
                 .target
                 .folder_owner()
-                .map_err(|error| Problem::of(name, error))?,
+                .map_err(|error| leads_out_of_repository(name, error))?,
         };
         let owner = repository_owner(owner, args);
         let mode = seen.map_or(0o644 & !process::umask(), |(state, _)| state.mode & 0o777);

@@ -47,7 +47,7 @@ pub fn read_encrypted(workspace: &Workspace, entry: &Entry) -> Result<Lookup, Pr
     let place = workspace
         .repository
         .place(name.as_ref())
-        .map_err(|error| Problem::of(name, error))?;
+        .map_err(|error| leads_out_of_repository(name, error))?;
     let path = place.path();
     let (state, content) = match place.read(LARGEST_ENCRYPTED) {
         Found::Missing => return Ok(Lookup::Missing(place)),
@@ -62,7 +62,8 @@ pub fn read_encrypted(workspace: &Workspace, entry: &Entry) -> Result<Lookup, Pr
         }
         Found::TooLarge(_) => {
             let kind = "a file longer than can be";
-            return Err(Problem::of(name, ErrorKind::NotRegular { path, kind }));
+            return Err(Problem::of(name, ErrorKind::NotRegular { path, kind })
+                .with_help(workspace.hints.older_version(name)));
         }
     };
     match sops::parse_sealed(content) {
@@ -85,6 +86,17 @@ pub fn damaged(workspace: &Workspace, name: &str, error: DocumentError) -> Probl
             format!("`sops decrypt --input-type {kind} --output-type {kind} {file}` opens it")
         }
         _ => workspace.hints.older_version(name),
+    };
+    Problem::of(name, error).with_help(help)
+}
+
+/// Returns the problem of an entry's file that cannot be reached below the repository.
+pub fn leads_out_of_repository(name: &str, error: FsError) -> Problem {
+    let help = match error {
+        FsError::Outside { .. } => {
+            "put a folder in the place of the link that leaves the repository"
+        }
+        _ => "run as a user who may enter the folders of the repository",
     };
     Problem::of(name, error).with_help(help)
 }
@@ -149,7 +161,8 @@ pub fn key_problem(workspace: &Workspace, entry: &Entry, error: KeyError) -> Pro
             );
             Problem::of(name, error).with_help(help)
         }
-        other => Problem::of(name, other),
+        other => Problem::of(name, other)
+            .with_help("mend the recipients in `.sops.yaml`, or open it with `sops`"),
     }
 }
 

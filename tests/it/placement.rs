@@ -453,3 +453,21 @@ fn keep_going_leaves_out_entries_whose_owner_is_unknown() {
     assert_eq!(project.run(&["diff"]).code, 2);
     assert_eq!(project.run(&["diff", "--no-owner"]).code, 0);
 }
+
+#[test]
+fn an_encrypted_file_behind_a_link_out_of_the_repository_is_refused_with_a_way_out() {
+    let project = TestProject::with_files(&[("out/a.enc", "a")], "");
+    fs::create_dir_all(project.path("elsewhere")).unwrap();
+    symlink(project.path("elsewhere"), project.repo_file("out")).unwrap();
+    project.write_server("a", "x\n");
+    for command in ["decrypt", "encrypt", "diff"] {
+        let output = project.run(&[command]);
+        assert_eq!(output.code, 2, "{output:#?}");
+        assert!(
+            output.stderr.contains("error: out/a.enc: ")
+                && output.stderr.contains("help: put a folder in the place of the link"),
+            "{output:#?}"
+        );
+    }
+    assert_eq!(fs::read_dir(project.path("elsewhere")).unwrap().count(), 0);
+}
