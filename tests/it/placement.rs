@@ -465,7 +465,9 @@ fn an_encrypted_file_behind_a_link_out_of_the_repository_is_refused_with_a_way_o
         assert_eq!(output.code, 2, "{output:#?}");
         assert!(
             output.stderr.contains("error: out/a.enc: ")
-                && output.stderr.contains("help: put a folder in the place of the link"),
+                && output
+                    .stderr
+                    .contains("help: put a folder in the place of the link"),
             "{output:#?}"
         );
     }
