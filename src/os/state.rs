@@ -1,22 +1,27 @@
 //! The state directory: what one user's runs on one host keep for themselves.
 //!
 //! `SECRETS_STATE_DIR`, else `/var/lib/secrets` for root, else `$XDG_STATE_HOME/secrets`
-//! (`~/.local/state/secrets`), made `0700`. It holds the journals of running writers and
-//! encrypted backups. A journal lists staging files and is locked while its writer lives, so that
+//! (`~/.local/state/secrets`), made `0700`. It holds the journals of running writers,
+//! encrypted backups, and small files: records and their key, what can be undone, what is trusted. A journal lists staging files and is locked while its writer lives, so that
 //! the next run can tell leftovers of a killed one from files in use.
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, FlockOperation, accessat, flock};
 use rustix::io::Errno;
 
+use crate::secret::SecretBytes;
+
 use super::fs::{self, FsError};
 use super::{Env, fill_random, staging};
 
+/// The key of digests, and its length.
+const KEY_FILE: &str = "key";
+const KEY_BYTES: usize = 32;
 /// Ends the name of a backup that is being written.
 const PARTIAL: &str = ".partial";
 
@@ -116,6 +121,79 @@ impl StateDir {
         })
     }
 
+    /// Reads a file of the directory; `None` where there is none.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, FsError> {
+        let path = self.path.join(name);
+        match fs::read_regular(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(FsError::Io {
+                path,
+                action: "read",
+                source,
+            }),
+        }
+    }
+
+    /// Replaces a file of the directory by what `change` makes of it, whole or not at all; other runs
+    /// that update meanwhile wait.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn update(
+        &self,
+        name: &str,
+        change: impl FnOnce(Option<Vec<u8>>) -> Vec<u8>,
+    ) -> Result<(), FsError> {
+        fs::create_folder(&self.path, 0o700)?;
+        let _guard = lock_folder(&self.path);
+        let path = self.path.join(name);
+        let content = change(self.read(name)?);
+        let partial = self.path.join(format!("{name}{PARTIAL}"));
+        if fs::is_there(&partial) {
+            fs::remove(&partial)?;
+        }
+        let written = fs::write_new_private(&partial, &content)
+            .and_then(|_| fs::rename(&partial, &path).map_err(fs::failed(&path, "replace")));
+        if written.is_err() {
+            drop(fs::remove(&partial));
+        }
+        written
+    }
+
+    /// Returns the key of the directory's digests, 32 bytes; `None` where none was made yet.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn key(&self) -> Result<Option<SecretBytes>, FsError> {
+        Ok(self
+            .read(KEY_FILE)?
+            .filter(|key| key.len() == KEY_BYTES)
+            .map(SecretBytes::new))
+    }
+
+    /// Returns the key of the directory's digests, 32 bytes; makes it where there is none.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn make_key(&self) -> Result<SecretBytes, FsError> {
+        if let Some(key) = self.key()? {
+            return Ok(key);
+        }
+        self.update(KEY_FILE, |old| match old {
+            Some(key) if key.len() == KEY_BYTES => key,
+            _ => {
+                let mut key = vec![0; KEY_BYTES];
+                fill_random(&mut key);
+                key
+            }
+        })?;
+        Ok(self.key()?.unwrap_or_default())
+    }
+
     /// Removes the staging files of runs that were killed, and their journals. Returns what was
     /// removed.
     ///
@@ -204,7 +282,7 @@ impl StateDir {
         // A run that is killed here leaves no half backup that looks like a whole one.
         let partial = with_suffix(&path, PARTIAL);
         let mut file = create_locked(&folder, &partial, b"")?;
-        let kept = std::io::copy(content, &mut file)
+        let kept = io::copy(content, &mut file)
             .and_then(|_| file.sync_all())
             .and_then(|()| fs::rename(&partial, &path));
         if let Err(source) = kept {

@@ -2,12 +2,16 @@
 //!
 //! What it declares and which entries a word on the command line names. [`super::reader`] reads it.
 
+use std::collections::BTreeMap;
+
 use globset::GlobBuilder;
 
 use crate::sops::store::Format;
 
 use super::closest;
-use super::error::{ManifestError, SelectionError};
+use super::error::{ManifestError, ManifestProblem, SelectionError};
+use super::family::{Captures, PathPattern};
+use super::placement::{check_repository_path, check_server_path};
 use super::reader::read;
 
 /// The manifest's file name.
@@ -54,14 +58,64 @@ pub struct Entry {
     pub write: WriteMode,
     /// A missing source is fine.
     pub optional: bool,
+    /// The hosts it is for; none means every host.
+    pub hosts: Vec<String>,
+    /// The pattern it is a member of.
+    pub family: Option<String>,
     /// Line in the manifest, from 1.
     pub line: usize,
+}
+
+/// A row that stands for many files: its entry's texts may hold captures.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Family {
+    /// Which files of the repository are its members.
+    pub pattern: PathPattern,
+    /// Where they are on the server.
+    pub server: PathPattern,
+    /// The row, captures not yet filled in.
+    pub row: Entry,
+}
+
+impl Family {
+    /// Returns the member for these captures.
+    pub fn member(&self, captures: &Captures) -> Entry {
+        let fill = |text: &String| {
+            PathPattern::parse(text).map_or_else(|_| text.clone(), |text| text.fill(captures))
+        };
+        Entry {
+            repository_path: self.pattern.fill(captures),
+            server_path: self.server.fill(captures),
+            hosts: self.row.hosts.iter().map(fill).collect(),
+            family: Some(self.pattern.as_str().to_owned()),
+            ..self.row.clone()
+        }
+    }
 }
 
 /// A plaintext format that is recognised by name but cannot be stored natively yet.
 pub type UnsupportedName = &'static str;
 
 impl Entry {
+    /// Returns whether the entry is for a host, known by its full name.
+    pub fn is_for(&self, host: &str) -> bool {
+        let short = host.split('.').next().unwrap_or(host);
+        self.hosts.is_empty() || self.hosts.iter().any(|name| name == host || name == short)
+    }
+
+    /// Returns whether there may be a host that has both entries.
+    fn shares_host_with(&self, other: &Self) -> bool {
+        let same = |one: &String| {
+            let short = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+            let alike = |two: &String| {
+                one == two
+                    || (!(one.contains('.') && two.contains('.')) && short(one) == short(two))
+            };
+            other.hosts.iter().any(alike)
+        };
+        self.hosts.is_empty() || other.hosts.is_empty() || self.hosts.iter().any(same)
+    }
+
     /// Returns the path in the repository without the `.enc` suffix.
     pub fn path_without_suffix(&self) -> &str {
         self.repository_path
@@ -117,8 +171,11 @@ pub struct Manifest {
     pub root: Option<String>,
     /// An identity file that is tried besides the usual sources, as written.
     pub identity: Option<String>,
-    /// All rows, in file order.
+    /// All entries, in file order; the members of patterns once [`Manifest::expand`] was told of
+    /// the files.
     pub entries: Vec<Entry>,
+    /// The rows that are patterns.
+    pub families: Vec<Family>,
     /// Names for recipients.
     pub recipients: Vec<NamedRecipient>,
 }
@@ -130,6 +187,61 @@ impl Manifest {
     /// Everything that is wrong with it.
     pub fn parse(text: &str, path: &str) -> Result<Self, ManifestError> {
         read(text, path)
+    }
+
+    /// Adds the members of the patterns: `found` is every file of the repository that may be one,
+    /// relative to the manifest, for each of [`Manifest::families`]. `path` is what error messages
+    /// call the manifest.
+    ///
+    /// # Errors
+    /// A file that can be read in two ways or belongs to two rows, two entries for one target.
+    pub fn expand(&mut self, found: &[Vec<String>], path: &str) -> Result<(), ManifestError> {
+        let mut problems = Vec::new();
+        for (family, files) in self.families.iter().zip(found) {
+            let mut members: Vec<Entry> = Vec::new();
+            for file in files {
+                match member_of(family, file) {
+                    Ok(Some(member)) => members.push(member),
+                    Ok(None) => {}
+                    Err(message) => problems.push(ManifestProblem {
+                        line: family.row.line,
+                        column: 1,
+                        message,
+                    }),
+                }
+            }
+            members.sort_by(|one, other| one.repository_path.cmp(&other.repository_path));
+            members.dedup_by(|one, other| one.repository_path == other.repository_path);
+            self.entries.extend(members);
+        }
+        self.entries
+            .sort_by_key(|entry| (entry.kind == Kind::Plain, entry.line));
+        let conflicts = conflicts(&self.entries).into_iter();
+        problems.extend(conflicts.map(|(index, message)| ManifestProblem {
+            line: self.entries[index].line,
+            column: 1,
+            message,
+        }));
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            problems.sort_by_key(|problem| problem.line);
+            Err(ManifestError {
+                path: path.to_owned(),
+                problems,
+            })
+        }
+    }
+
+    /// Returns the hosts that rows name, in order, each once.
+    pub fn hosts(&self) -> Vec<&str> {
+        let mut hosts: Vec<&str> = Vec::new();
+        for host in self.entries.iter().flat_map(|entry| &entry.hosts) {
+            if !hosts.contains(&host.as_str()) {
+                hosts.push(host);
+            }
+        }
+        hosts
     }
 
     /// Returns the name of a recipient, or the recipient itself where it has none.
@@ -229,6 +341,95 @@ impl Manifest {
             closest,
         }
     }
+}
+
+/// Returns the entry that a file of the repository is of a pattern; `None` where it is none.
+///
+/// # Errors
+/// Says in words that it can be read in two ways, or that its paths are not allowed.
+pub fn member_of(family: &Family, file: &str) -> Result<Option<Entry>, String> {
+    let readings = family.pattern.readings(file);
+    let member = match &readings[..] {
+        [] => return Ok(None),
+        [captures] => family.member(captures),
+        [one, other, ..] => {
+            let shown = |captures: &Captures| {
+                let pairs: Vec<_> = captures
+                    .iter()
+                    .map(|(name, value)| format!("{name}={value}"))
+                    .collect();
+                pairs.join(", ")
+            };
+            return Err(format!(
+                "`{file}` can be read in two ways as `{}`: {}, or {}",
+                family.pattern.as_str(),
+                shown(one),
+                shown(other)
+            ));
+        }
+    };
+    check_repository_path(&member.repository_path)
+        .map_err(|reason| format!("`{}`: {reason}", member.repository_path))?;
+    check_server_path(&member.server_path)
+        .map_err(|reason| format!("`{}`: {reason}", member.server_path))?;
+    Ok(Some(member))
+}
+
+/// Finds entries that stand in each other's way: one file of the repository in two rows, one target
+/// for two entries of a host, a file below a file. Returns the index of the later one, and words.
+pub fn conflicts(entries: &[Entry]) -> Vec<(usize, String)> {
+    let row = |entry: &Entry| match &entry.family {
+        Some(pattern) => format!("`{pattern}` (line {})", entry.line),
+        None => format!("line {}", entry.line),
+    };
+    let mut found = Vec::new();
+    let mut by_target: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
+    let mut by_source: BTreeMap<&str, &Entry> = BTreeMap::new();
+    for (index, entry) in entries.iter().enumerate() {
+        let others = by_target.entry(&entry.server_path).or_default();
+        if let Some(first) = others.iter().find(|first| first.shares_host_with(entry)) {
+            let message = format!(
+                "`{}` and `{}` ({}) have the same file on the server, `{}`",
+                entry.repository_path,
+                first.repository_path,
+                row(first),
+                entry.server_path
+            );
+            found.push((index, message));
+        }
+        others.push(entry);
+        if let Some(first) = by_source.insert(&entry.repository_path, entry) {
+            let here = match &entry.family {
+                Some(pattern) => format!("in `{pattern}`"),
+                None => "here".to_owned(),
+            };
+            let there = match &first.family {
+                Some(_) => format!("in {}", row(first)),
+                None => format!("on {}", row(first)),
+            };
+            found.push((
+                index,
+                format!("`{}` stands {here} and {there}", entry.repository_path),
+            ));
+        }
+    }
+    // A file cannot be the folder of another.
+    for (index, entry) in entries.iter().enumerate() {
+        let mut folder = entry.server_path.as_str();
+        while let Some((parent, _)) = folder.rsplit_once('/') {
+            folder = parent;
+            let files = by_target.get(folder).into_iter().flatten();
+            if let Some(first) = files.clone().find(|first| first.shares_host_with(entry)) {
+                let message = format!(
+                    "`{}` lies below `{folder}`, which is a file ({})",
+                    entry.server_path,
+                    row(first)
+                );
+                found.push((index, message));
+            }
+        }
+    }
+    found
 }
 
 /// What a word on the command line names from the working directory.

@@ -2,7 +2,9 @@
 //! out, nothing here touches anything outside memory.
 
 pub mod diff;
+pub mod drift;
 pub mod error;
+pub mod family;
 pub mod guard;
 pub mod lines;
 pub mod manifest;
@@ -10,6 +12,7 @@ pub mod mask;
 pub mod placement;
 pub mod plan;
 pub mod reader;
+pub mod record;
 
 /// Returns the candidate that is spelled most like `word`, if one is close enough to be meant.
 pub fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {

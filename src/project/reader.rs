@@ -3,7 +3,6 @@
 //! Everything wrong is collected and reported with line and column; an unknown key is an error
 //! that names the closest known one, since a field that is silently ignored is a promise broken.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use toml::Spanned;
@@ -13,7 +12,10 @@ use crate::sops::store::Format;
 
 use super::closest;
 use super::error::{ManifestError, ManifestProblem};
-use super::manifest::{ENCRYPTED_SUFFIX, Entry, Kind, Manifest, NamedRecipient, WriteMode};
+use super::family::{PathPattern, is_pattern};
+use super::manifest::{
+    ENCRYPTED_SUFFIX, Entry, Family, Kind, Manifest, NamedRecipient, WriteMode, conflicts,
+};
 use super::placement::{check_repository_path, check_server_path, parse_mode};
 
 const TOP_KEYS: [&str; 6] = [
@@ -25,10 +27,12 @@ const TOP_KEYS: [&str; 6] = [
     "recipients",
 ];
 const DEFAULT_KEYS: [&str; 5] = ["root", "identity", "owner", "group", "mode"];
-const FILE_KEYS: [&str; 7] = [
-    "path", "format", "owner", "group", "mode", "write", "optional",
+const FILE_KEYS: [&str; 8] = [
+    "path", "format", "owner", "group", "mode", "write", "optional", "hosts",
 ];
-const PLAIN_KEYS: [&str; 4] = ["path", "owner", "group", "mode"];
+const PLAIN_KEYS: [&str; 7] = [
+    "path", "owner", "group", "mode", "write", "optional", "hosts",
+];
 const RECIPIENT_KEYS: [&str; 2] = ["key", "break_glass"];
 
 type Value<'a> = Spanned<DeValue<'a>>;
@@ -106,24 +110,34 @@ impl Reader<'_> {
             .table(top, "defaults")
             .map(|table| self.read_defaults(table))
             .unwrap_or_default();
-        let mut entries = Vec::new();
+        let mut rows = Vec::new();
         if let Some(table) = self.table(top, "files") {
-            entries.extend(self.read_rows(table, Kind::Secret, &defaults));
+            rows.extend(self.read_rows(table, Kind::Secret, &defaults));
         }
         if let Some(table) = self.table(top, "plain") {
-            entries.extend(self.read_rows(table, Kind::Plain, &defaults));
+            rows.extend(self.read_rows(table, Kind::Plain, &defaults));
         }
-        self.check_unique(&entries);
+        let (families, rows): (Vec<_>, Vec<_>) = rows
+            .into_iter()
+            .partition(|(entry, _)| is_pattern(&entry.repository_path));
+        let (entries, spans): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+        for (index, message) in conflicts(&entries) {
+            self.problem(Range::clone(&spans[index]), message);
+        }
+        let families = families
+            .into_iter()
+            .filter_map(|(row, span)| self.family(row, &span))
+            .collect();
         let recipients = self
             .table(top, "recipients")
             .map(|table| self.read_recipients(table))
             .unwrap_or_default();
         let Defaults { root, identity, .. } = defaults;
-        let entries = entries.into_iter().map(|(entry, _)| entry).collect();
         Some(Manifest {
             root,
             identity,
             entries,
+            families,
             recipients,
         })
     }
@@ -251,6 +265,12 @@ impl Reader<'_> {
                 format!("`{}`: {reason}", server_path.escape_debug()),
             );
         }
+        if !is_pattern(key) && is_pattern(&server_path) {
+            self.problem(
+                key_span.clone(),
+                format!("`{key}`: has no captures, but its server path has"),
+            );
+        }
         let entry = Entry {
             repository_path: key.to_owned(),
             server_path,
@@ -273,44 +293,46 @@ impl Reader<'_> {
             optional: table
                 .get("optional")
                 .is_some_and(|value| self.flag(value, "optional")),
+            hosts: self.hosts(table),
+            family: None,
             line: self.text[..key_span.start].matches('\n').count() + 1,
         };
         (self.problems.len() == before).then_some(entry)
     }
 
-    fn check_unique(&mut self, entries: &[(Entry, Range<usize>)]) {
-        let mut by_target: BTreeMap<&str, &Entry> = BTreeMap::new();
-        let mut by_source: BTreeMap<&str, &Entry> = BTreeMap::new();
-        for (entry, span) in entries {
-            if let Some(first) = by_target.insert(&entry.server_path, entry) {
-                let message = format!(
-                    "`{}` and `{}` (line {}) have the same file on the server, `{}`",
-                    entry.repository_path, first.repository_path, first.line, entry.server_path
-                );
-                self.problem(span.clone(), message);
-            }
-            if let Some(first) = by_source.insert(&entry.repository_path, entry) {
-                let message = format!(
-                    "`{}` stands here and on line {}",
-                    entry.repository_path, first.line
-                );
-                self.problem(span.clone(), message);
-            }
+    /// Reads the captures of a row that stands for many files.
+    fn family(&mut self, row: Entry, span: &Range<usize>) -> Option<Family> {
+        let mut parse = |text: &str| {
+            PathPattern::parse(text)
+                .map_err(|reason| {
+                    self.problem(span.clone(), format!("`{}`: {reason}", text.escape_debug()));
+                })
+                .ok()
+        };
+        let pattern = parse(&row.repository_path)?;
+        let server = parse(&row.server_path)?;
+        let mut used = server.names();
+        let hosts: Vec<_> = row.hosts.iter().filter_map(|host| parse(host)).collect();
+        used.extend(hosts.iter().flat_map(PathPattern::names));
+        let known = pattern.names();
+        let unknown: Vec<_> = used
+            .into_iter()
+            .filter(|name| !known.contains(name))
+            .collect();
+        for name in &unknown {
+            self.problem(
+                span.clone(),
+                format!(
+                    "`{}`: `{{{name}}}` is no capture of it",
+                    row.repository_path
+                ),
+            );
         }
-        // A file cannot be the folder of another.
-        for (entry, span) in entries {
-            let mut folder = entry.server_path.as_str();
-            while let Some((parent, _)) = folder.rsplit_once('/') {
-                folder = parent;
-                if let Some(first) = by_target.get(folder) {
-                    let message = format!(
-                        "`{}` lies below `{}`, which is a file (line {})",
-                        entry.server_path, folder, first.line
-                    );
-                    self.problem(span.clone(), message);
-                }
-            }
-        }
+        unknown.is_empty().then_some(Family {
+            pattern,
+            server,
+            row,
+        })
     }
 
     fn read_recipients(&mut self, table: &DeTable<'_>) -> Vec<NamedRecipient> {
@@ -443,6 +465,37 @@ impl Reader<'_> {
             );
         }
         Some(text)
+    }
+
+    /// Reads `hosts`: a list of host names, or one.
+    fn hosts(&mut self, table: &DeTable<'_>) -> Vec<String> {
+        let Some(value) = table.get("hosts") else {
+            return Vec::new();
+        };
+        let names: Option<Vec<String>> = match value.get_ref() {
+            DeValue::String(name) => Some(vec![name.to_string()]),
+            DeValue::Array(items) => items
+                .iter()
+                .map(|item| item.get_ref().as_str().map(str::to_owned))
+                .collect(),
+            _ => None,
+        };
+        let is_name = |name: &String| {
+            !name.is_empty()
+                && name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b".-_{}".contains(&byte))
+        };
+        match names {
+            Some(names) if !names.is_empty() && names.iter().all(is_name) => names,
+            _ => {
+                self.problem(
+                    value.span(),
+                    "`hosts` is not a list of host names such as [\"web1\"]",
+                );
+                Vec::new()
+            }
+        }
     }
 
     fn mode(&mut self, table: &DeTable<'_>) -> Option<u32> {

@@ -1,0 +1,247 @@
+//! Records of the last sync: what a server file held when it last agreed with the repository.
+//!
+//! Keyed digests, never contents; one for each file on the server, by its canonical path. Records
+//! describe the server, not a clone. A record that is missing, stale or another user's leads to a
+//! refusal, never to a loss.
+
+use std::collections::{BTreeMap, HashMap};
+
+use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+
+use crate::secret::SecretBytes;
+
+use super::lines::{Item, items};
+
+/// The version of the stored form.
+const VERSION: u32 = 1;
+
+/// What is known of a file on the server from the last time both sides agreed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The entry's name in the repository.
+    pub entry: String,
+    /// Keyed digest of the content: 64 hexadecimal digits.
+    pub content: String,
+    /// Keyed digest of what the content means, layout left out: 64 hexadecimal digits.
+    pub meaning: String,
+    /// The `mac` token of the encrypted file; the same token means the same content. Empty for a row
+    /// of `[plain]`.
+    pub mac: String,
+    /// The commit `HEAD` was at, where there was one: 40 or 64 hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// When, RFC 3339, UTC.
+    pub time: String,
+    /// Owner of the file on the server.
+    pub uid: u32,
+    /// Group of the file on the server.
+    pub gid: u32,
+    /// Permission bits of the file on the server.
+    pub mode: u32,
+}
+
+impl Record {
+    /// Returns whether both say the same, whenever it was noted.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let Self { time, .. } = self;
+        *self
+            == Self {
+                time: time.clone(),
+                ..other.clone()
+            }
+    }
+}
+
+/// All records of a user on a host, by canonical path of the file on the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Records {
+    version: u32,
+    files: BTreeMap<String, Record>,
+}
+
+impl Records {
+    /// Reads the stored form; `None` when it is damaged or of a later version.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let records: Self = serde_json::from_slice(text).ok()?;
+        (records.version == VERSION).then_some(records)
+    }
+
+    /// Returns the stored form.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let records = Self {
+            version: VERSION,
+            ..self.clone()
+        };
+        serde_json::to_vec(&records).unwrap_or_default()
+    }
+
+    /// Returns the record of a file on the server.
+    pub fn get(&self, target: &str) -> Option<&Record> {
+        self.files.get(target)
+    }
+
+    /// Replaces the record of a file on the server; `None` forgets it.
+    pub fn set(&mut self, target: &str, record: Option<Record>) {
+        match record {
+            Some(record) => drop(self.files.insert(target.to_owned(), record)),
+            None => drop(self.files.remove(target)),
+        }
+    }
+
+    /// Returns the names of entries whose files lie below `root`, a canonical path.
+    pub fn entries_below<'r>(&'r self, root: &str) -> impl Iterator<Item = &'r str> {
+        let folder = format!("{}/", root.trim_end_matches('/'));
+        self.files
+            .iter()
+            .filter(move |(path, _)| path.starts_with(&folder))
+            .map(|(_, record)| record.entry.as_str())
+    }
+}
+
+/// Makes keyed digests, so that a record tells nothing to somebody without the key.
+pub struct Digester {
+    key: SecretBytes,
+}
+
+impl Digester {
+    /// Returns one for a key of any length; 32 bytes are usual.
+    pub fn new(key: SecretBytes) -> Self {
+        Self { key }
+    }
+
+    #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+    fn start(&self, purpose: u8) -> Hmac<Sha256> {
+        let mut mac =
+            Hmac::new_from_slice(self.key.expose()).expect("HMAC takes a key of any length");
+        mac.update(&[purpose]);
+        mac
+    }
+
+    /// Returns the digest of a content: HMAC-SHA-256, 64 hexadecimal digits.
+    pub fn content(&self, content: &[u8]) -> String {
+        let mut mac = self.start(0);
+        mac.update(content);
+        hexadecimal(mac)
+    }
+
+    /// Returns the digest of what a content means: for environment files keys with their values,
+    /// comments and other lines, whatever their order and the blank lines between them, which is what
+    /// [`super::diff::between`] calls layout; for others the content.
+    pub fn meaning(&self, content: &[u8], is_env: bool) -> String {
+        if !is_env {
+            return self.content(content);
+        }
+        let items = items(content);
+        let mut values: HashMap<&str, Vec<&[u8]>> = HashMap::new();
+        let (mut comments, mut others) = (Vec::new(), Vec::new());
+        for item in &items {
+            match item {
+                Item::Assignment { key, value, .. } => values.entry(key).or_default().push(value),
+                Item::Comment(text) => comments.push(*text),
+                Item::Other(text) => others.push(*text),
+            }
+        }
+        let mut keys: Vec<_> = values.into_iter().collect();
+        keys.sort_unstable();
+        comments.sort_unstable();
+        others.sort_unstable();
+        let mut mac = self.start(1);
+        let mut list = |texts: &[&[u8]]| {
+            mac.update(&(texts.len() as u64).to_be_bytes());
+            for text in texts {
+                mac.update(&(text.len() as u64).to_be_bytes());
+                mac.update(text);
+            }
+        };
+        for (key, values) in &keys {
+            list(&[key.as_bytes()]);
+            list(values);
+        }
+        list(&comments);
+        list(&others);
+        hexadecimal(mac)
+    }
+}
+
+fn hexadecimal(mac: Hmac<Sha256>) -> String {
+    mac.finalize()
+        .into_bytes()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::diff;
+    use super::*;
+
+    fn digester() -> Digester {
+        Digester::new(SecretBytes::copy_of(&[7; 32]))
+    }
+
+    #[test]
+    fn the_meaning_agrees_with_the_diff() {
+        let texts = [
+            "A=1\nB=2\n",
+            "B=2\n\nA=1\n",
+            "A=1\nB=3\n",
+            "A=1\nB=2",
+            "# c\nA=1\nB=2\n",
+            "A=1\nB=2\n# c\n",
+            "A=1\nA=2\nB=2\n",
+            "A=2\nA=1\nB=2\n",
+            "stray\nA=1\nB=2\n",
+            "",
+        ];
+        let digester = digester();
+        for one in texts {
+            for other in texts {
+                let differences = diff::between(one.as_bytes(), other.as_bytes(), true);
+                let is_same = differences.is_empty() || differences.is_layout_only;
+                assert_eq!(
+                    digester.meaning(one.as_bytes(), true)
+                        == digester.meaning(other.as_bytes(), true),
+                    is_same,
+                    "{one:?} {other:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn digests_depend_on_the_key() {
+        let other = Digester::new(SecretBytes::copy_of(&[8; 32]));
+        assert_ne!(digester().content(b"x"), other.content(b"x"));
+        assert_eq!(digester().content(b"x").len(), 64);
+    }
+
+    #[test]
+    fn damaged_records_are_none() {
+        let mut records = Records::default();
+        let record = Record {
+            entry: "a.enc".to_owned(),
+            content: String::new(),
+            meaning: String::new(),
+            mac: String::new(),
+            commit: None,
+            time: String::new(),
+            uid: 0,
+            gid: 0,
+            mode: 0o600,
+        };
+        records.set("/srv/a", Some(record));
+        let bytes = records.to_bytes();
+        let read = Records::parse(&bytes).unwrap();
+        assert_eq!(read.get("/srv/a").unwrap().entry, "a.enc");
+        assert_eq!(
+            read.entries_below("/srv/").collect::<Vec<_>>(),
+            ["a.enc"]
+        );
+        assert_eq!(read.entries_below("/sr").count(), 0);
+        assert_eq!(Records::parse(&bytes[..bytes.len() - 1]), None);
+        assert_eq!(Records::parse(b"{\"version\":2,\"files\":{}}"), None);
+    }
+}
