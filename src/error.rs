@@ -114,6 +114,9 @@ pub enum ErrorKind {
     /// An option's value makes no sense.
     #[error("{0}")]
     Option(String),
+    /// The file of a plain row is missing.
+    #[error("the file does not exist in the repository")]
+    PlainMissing,
     /// A plain row where only encrypted ones are handled.
     #[error("is a row of [plain]: there is nothing to encrypt or decrypt in it")]
     PlainRow,
@@ -193,6 +196,7 @@ impl ErrorKind {
                 _ => "damaged",
             },
             Self::EncryptedMissing => "encrypted-missing",
+            Self::PlainMissing => "plain-missing",
             Self::Fs(_) | Self::Unreadable { .. } => "io",
             Self::Git(_) => "git",
             Self::IdentityTarget { .. } => "identity-target",
@@ -213,7 +217,13 @@ impl ErrorKind {
                 Refusal::Blank | Refusal::CommentsOnly | Refusal::Empty => "source-empty",
                 Refusal::BreakGlassMissing { .. } => "break-glass-missing",
                 Refusal::ConflictMarker { .. } => "conflict-marker",
-                Refusal::Differs { .. } => "differs",
+                Refusal::ChangedSince { .. } => "changed-since",
+                Refusal::RootChanged { .. } => "root-changed",
+                Refusal::BothMoved { .. } => "both-moved",
+                Refusal::DeletedInRepository => "deleted-in-repo",
+                Refusal::RepositoryAhead { .. } => "repo-ahead",
+                Refusal::ServerAhead { .. } => "server-ahead",
+                Refusal::UnknownDirection { .. } => "unknown-direction",
                 Refusal::MultiLineValue { .. } => "multi-line-value",
                 Refusal::NoRule { .. } | Refusal::NoRulesFile => "no-rule",
                 Refusal::TwoRules { .. } => "two-rules",

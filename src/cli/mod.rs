@@ -5,7 +5,8 @@ pub mod exit;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    ColorChoice, Context, GlobalArgs, Outcome, decrypt, diff, encrypt, list, status,
+    ColorChoice, Context, GlobalArgs, Outcome, decrypt, deploy, diff, encrypt, list, status, trust,
+    undo,
 };
 use crate::error::{Error, ErrorKind, Problem};
 use crate::os::{Env, fs};
@@ -49,17 +50,25 @@ const GROUPS: &str = "Daily:
   diff     Show how repository and server differ: key names, never values
   encrypt  Capture the plaintext files of the server into the repository
   decrypt  Put the plaintext files in place on the server
+  deploy   Put plain and secret files in place on the server, in one plan
+
+When sides differ:
+  undo     Bring back what the last forced run replaced
 
 Set-up:
-  list     List the entries of the manifest";
+  list     List the entries of the manifest
+  trust    Agree to the root that the manifest names now";
 
 #[derive(Subcommand, Debug)]
 enum Command {
     Decrypt(decrypt::DecryptArgs),
+    Deploy(deploy::DeployArgs),
     Diff(diff::DiffArgs),
     Encrypt(encrypt::EncryptArgs),
     List(list::ListArgs),
     Status(status::StatusArgs),
+    Trust(trust::TrustArgs),
+    Undo(undo::UndoArgs),
 }
 
 /// Runs the program in the given surroundings.
@@ -94,10 +103,13 @@ pub fn run(mut env: Env) -> Exit {
 fn dispatch(command: &Command, cx: &mut Context) -> Result<Outcome, Error> {
     match command {
         Command::Decrypt(args) => decrypt::run(args, cx),
+        Command::Deploy(args) => deploy::run(args, cx),
         Command::Diff(args) => diff::run(args, cx),
         Command::Encrypt(args) => encrypt::run(args, cx),
         Command::List(args) => list::run(args, cx),
         Command::Status(args) => status::run(args, cx),
+        Command::Trust(args) => trust::run(args, cx),
+        Command::Undo(args) => undo::run(args, cx),
     }
 }
 

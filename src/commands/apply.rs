@@ -22,6 +22,7 @@ use crate::ui::report::Applied;
 
 use super::gather::Prospect;
 use super::hints;
+use super::trust;
 use super::workspace::Workspace;
 use super::{Context, Jobs, WriteArgs, in_parallel};
 
@@ -96,12 +97,13 @@ struct Done<'a> {
 /// neither.
 ///
 /// # Errors
-/// Who holds a lock.
+/// Who holds a lock, or that the manifest's root is another one than was trusted.
 pub fn begin(
     cx: &mut Context,
     workspace: &Workspace,
     args: WriteArgs,
 ) -> Result<Vec<DirectoryLock>, Problem> {
+    trust::check(workspace, args.dry_run)?;
     if args.dry_run {
         return Ok(Vec::new());
     }

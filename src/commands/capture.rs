@@ -2,13 +2,14 @@
 //!
 //! Separate from the command because everything here is about one entry and writes nothing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::error::Problem;
 use crate::keys::{KeyError, age};
 use crate::os::RandomPool;
 use crate::os::place::{Base, FileState, Found, Place};
 use crate::project::diff;
+use crate::project::drift::Verdict;
 use crate::project::error::Refusal;
 use crate::project::guard;
 use crate::project::manifest::Entry;
@@ -22,6 +23,7 @@ use crate::sops::selector::SelectionRule;
 use crate::sops::store::Format;
 use crate::sops::{self, Opened, Reuse};
 
+use super::drift;
 use super::gather::Prospect;
 use super::govern::{Governing, govern};
 use super::open::{
@@ -36,6 +38,8 @@ pub struct CaptureOptions {
     pub update_recipients: bool,
     /// Write files that no identity here opens.
     pub allow_unreadable: bool,
+    /// Capture the server's file also where the repository moved.
+    pub force: bool,
     /// The longest source, in bytes.
     pub max_size: u64,
 }
@@ -56,8 +60,12 @@ pub struct Captured<'w> {
     pub sealed: Vec<u8>,
     /// Its stored form.
     pub format: Format,
+    /// The form of the file that is there.
+    pub stored_format: Format,
     /// Who can open it.
     pub recipients: Vec<String>,
+    /// The `mac` token of the encrypted file as it will be.
+    pub mac: String,
     /// Remarks for the user.
     pub warnings: Vec<String>,
 }
@@ -126,7 +134,9 @@ pub fn capture<'w>(
         source: None,
         sealed: Vec::new(),
         format,
+        stored_format: stored_format.unwrap_or(format),
         recipients: Vec::new(),
+        mac: String::new(),
         warnings: Vec::new(),
     };
     if entry.optional && matches!(refusals[..], [Refusal::SourceMissing { .. }]) {
@@ -166,9 +176,22 @@ pub fn capture<'w>(
                 entry,
                 encrypted,
                 content,
+                target: &source_place.path(),
                 format,
             };
             judge(workspace, &sides, governing, options, &mut judgement)?
+        }
+        (None, _) if existing.is_none() => {
+            let sides = drift::Sides {
+                entry,
+                target: &source_place.path(),
+                server: source.as_ref().map(|(_, content)| content.expose()),
+                repository: None,
+            };
+            if drift::of(workspace, &sides).verdict == Verdict::DeletedInRepository {
+                judgement.stored = Stored::Deleted;
+            }
+            None
         }
         _ => None,
     };
@@ -181,9 +204,9 @@ pub fn capture<'w>(
     if let Some(governing) = &governing {
         captured.recipients.clone_from(&governing.recipients);
     }
-    captured.step = plan::encrypt(name, PathBuf::from(name), &stored, refusals);
+    captured.step = plan::encrypt(name, PathBuf::from(name), &stored, refusals, options.force);
 
-    if let (Some(encrypted), Stored::Differs(_) | Stored::Unopened, Some(Format::Binary)) =
+    if let (Some(encrypted), Stored::Differs(..) | Stored::Unopened, Some(Format::Binary)) =
         (&mut existing, &stored, stored_format)
     {
         // No token of it is used again: a large one need not stay in memory.
@@ -206,12 +229,15 @@ pub fn capture<'w>(
             now,
         };
         match request.seal(content, &mut captured.warnings)? {
-            Ok(bytes) => captured.sealed = bytes,
+            Ok((bytes, mac)) => (captured.sealed, captured.mac) = (bytes, mac),
             Err(refusal) => {
                 captured.step.action = Action::Refuse;
                 captured.step.refusals.push(refusal);
             }
         }
+    }
+    if let Some(existing) = existing.as_ref().filter(|_| captured.mac.is_empty()) {
+        captured.mac.clone_from(&existing.sealed.metadata.mac);
     }
     captured.target_seen = existing.map(|found| (found.state, found.sealed.source));
     if let Some((_, content)) = &mut captured.target_seen {
@@ -226,6 +252,8 @@ struct Sides<'s> {
     entry: &'s Entry,
     encrypted: &'s Encrypted,
     content: &'s SecretBytes,
+    /// The file on the server, links resolved.
+    target: &'s Path,
     /// The form it is to be stored in.
     format: Format,
 }
@@ -241,10 +269,10 @@ fn judge(
     let Sides {
         entry,
         encrypted,
-        content,
         format,
+        ..
     } = sides;
-    let (stored, opened) = compare(workspace, entry, encrypted, content, options)?;
+    let (stored, opened) = compare(workspace, sides, options)?;
     judgement.stored = stored;
     if *format != encrypted.format && judgement.stored == Stored::Same {
         let why = format!("stored as {} from now on", format.name());
@@ -285,20 +313,48 @@ fn read_source(
 /// Files longer than this are not opened as a whole only to name keys or count lines.
 const NAMED_BYTES: usize = 1 << 20;
 
-/// Compares the source with what is stored. The binary form is compared without a second copy.
+/// Compares the source with what is stored, and says which side moved. The binary form is compared
+/// without a second copy.
 fn compare(
     workspace: &Workspace,
-    entry: &Entry,
-    encrypted: &Encrypted,
-    source: &SecretBytes,
+    sides: &Sides<'_>,
     options: CaptureOptions,
 ) -> Result<(Stored, Option<Opened>), Problem> {
+    let Sides {
+        entry,
+        encrypted,
+        content: source,
+        ..
+    } = sides;
     let name = &entry.repository_path;
     let sealed = &encrypted.sealed;
+    let whole = || diff::Differences {
+        changes: vec![(diff::Change::Changed, "(content)".to_owned())],
+        is_layout_only: false,
+    };
+    let drift_of = |content: Option<&[u8]>| {
+        let sides = drift::Sides {
+            entry,
+            target: sides.target,
+            server: Some(source.expose()),
+            repository: Some(drift::Stored {
+                content,
+                mac: &sealed.metadata.mac,
+            }),
+        };
+        drift::of(workspace, &sides)
+    };
     let key = match workspace.keyring.unwrap(&sealed.metadata) {
         Ok(key) => key,
         Err(KeyError::NoIdentity { .. }) if options.allow_unreadable => {
-            return Ok((Stored::Unopened, None));
+            let drift = drift_of(None);
+            let is_moved = matches!(drift.verdict, Verdict::BothMoved | Verdict::RepositoryAhead);
+            let stored = if is_moved {
+                Stored::Differs(whole(), drift)
+            } else {
+                Stored::Unopened
+            };
+            return Ok((stored, None));
         }
         Err(error) => return Err(key_problem(workspace, entry, error)),
     };
@@ -309,14 +365,7 @@ fn compare(
             return Ok((Stored::Same, None));
         }
         if sealed.source.len() > NAMED_BYTES {
-            let whole = (diff::Change::Changed, "(content)".to_owned());
-            return Ok((
-                Stored::Differs(diff::Differences {
-                    changes: vec![whole],
-                    is_layout_only: false,
-                }),
-                None,
-            ));
+            return Ok((Stored::Differs(whole(), drift_of(None)), None));
         }
     }
     let opened = sops::open(encrypted.format, sealed, &key)
@@ -325,7 +374,7 @@ fn compare(
     let stored = if differences.is_empty() {
         Stored::Same
     } else {
-        Stored::Differs(differences)
+        Stored::Differs(differences, drift_of(Some(opened.plaintext.expose())))
     };
     Ok((stored, Some(opened)))
 }
@@ -380,7 +429,7 @@ impl Request<'_> {
         &self,
         source: &SecretBytes,
         warnings: &mut Vec<String>,
-    ) -> Result<Result<Vec<u8>, Refusal>, Problem> {
+    ) -> Result<Result<(Vec<u8>, String), Refusal>, Problem> {
         let name = &self.entry.repository_path;
         let mut pool = RandomPool::new();
         let mut fill = |buffer: &mut [u8]| pool.fill(buffer);
@@ -397,7 +446,7 @@ impl Request<'_> {
             (Some(encrypted), _)
                 if keeps_tokens
                     && self.format == Format::Binary
-                    && !matches!(self.stored, Stored::Differs(_)) =>
+                    && !matches!(self.stored, Stored::Differs(..)) =>
             {
                 Reuse::All(&encrypted.sealed)
             }
@@ -517,7 +566,7 @@ impl Request<'_> {
         digest: &str,
         key: &DataKey,
         source: &SecretBytes,
-    ) -> Result<Result<Vec<u8>, Refusal>, Problem> {
+    ) -> Result<Result<(Vec<u8>, String), Refusal>, Problem> {
         let name = &self.entry.repository_path;
         let (format, document) = sops::parse_sealed(sealed).map_err(|error| {
             Problem::of(name, error)
@@ -536,7 +585,7 @@ impl Request<'_> {
             return Err(Problem::of(name, DocumentError::NotReproduced)
                 .with_help("add `format = \"binary\"` to its row, and please report this"));
         }
-        Ok(Ok(document.source))
+        Ok(Ok((document.source, document.metadata.mac)))
     }
 }
 

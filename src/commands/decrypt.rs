@@ -1,42 +1,19 @@
 //! `decrypt`: puts the plaintext files in place on the server.
 
-use std::collections::HashMap;
-use std::io::Read;
-use std::path::PathBuf;
-
 use clap::Args;
 
-use crate::error::{Error, ErrorKind, Problem};
-use crate::keys::age;
-use crate::os::place::{Base, FileState, Found, Ownership, Place};
-use crate::os::staging::Attributes;
-use crate::os::{RandomPool, fs};
-use crate::project::diff;
-use crate::project::error::Refusal;
-use crate::project::manifest::{Entry, WriteMode};
-use crate::project::plan::{self, Action, DecryptOptions, Step, Target};
-use crate::secret::SecretBytes;
-use crate::sops;
-use crate::sops::data_key::DataKey;
-use crate::sops::metadata::Metadata;
-use crate::sops::store::Format;
-use crate::ui::report::{Backup, Report};
+use crate::error::Error;
+use crate::project::plan::DecryptOptions;
 
-use super::apply::{self, Failure, Job, Mending, Work};
-use super::gather::{Prospect, gather};
-use super::hints;
-use super::open::{Lookup, check_format, leads_out, open, read_encrypted, stock_command};
-use super::ownership::{self, Purpose};
+use super::placing::{self, PlacingOptions};
 use super::workspace::Workspace;
-use super::{Context, Outcome, WriteArgs, in_parallel};
-
-/// Server files longer than this are not kept in memory once they are compared.
-const KEPT_BYTES: usize = 1 << 20;
+use super::{Context, Outcome, WriteArgs};
 
 /// Put the plaintext files in place on the server
 ///
 /// Every entry is decrypted, verified and compared before the first file is written: all of them
-/// are placed, or none. A file on the server that differs from the repository is refused.
+/// are placed, or none. A file on the server that is merely behind is brought up to date; one that was
+/// changed there is refused.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  secrets decrypt                         place every file\n  secrets decrypt --dry-run 'envs/*'      say what would be placed for some of them"
@@ -46,7 +23,8 @@ pub struct DecryptArgs {
     pub entries: Vec<String>,
     #[command(flatten)]
     write: WriteArgs,
-    /// Replace files that differ; an encrypted backup of each is kept
+    /// Replace files that were changed on the server; an encrypted backup of each is kept, and `undo`
+    /// brings it back
     #[arg(short, long)]
     force: bool,
     /// Place only what is missing, leave every file that exists
@@ -57,39 +35,6 @@ pub struct DecryptArgs {
     create_root: bool,
 }
 
-/// One entry, decrypted and compared.
-struct Prepared<'w> {
-    entry: &'w Entry,
-    step: Step,
-    /// `None` where the root is yet to be made.
-    place: Option<Place>,
-    plaintext: SecretBytes,
-    /// What was seen at the target; the content is left out where it is long.
-    seen: Option<(FileState, SecretBytes)>,
-    owner: Ownership,
-    recipients: Vec<String>,
-    format: Format,
-    warnings: Vec<String>,
-}
-
-impl Prospect for Prepared<'_> {
-    fn entry(&self) -> &Entry {
-        self.entry
-    }
-
-    fn step(&self) -> &Step {
-        &self.step
-    }
-
-    fn warnings(&self) -> &[String] {
-        &self.warnings
-    }
-
-    fn sealed_as(&self) -> (Format, &[String]) {
-        (self.format, &self.recipients)
-    }
-}
-
 /// Runs the command.
 ///
 /// # Errors
@@ -97,345 +42,13 @@ impl Prospect for Prepared<'_> {
 pub fn run(args: &DecryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let workspace = Workspace::open(cx, args.write.owner)?;
     let entries = workspace.select_secret(&args.entries)?;
-    if workspace.root.is_none() && !(args.create_root && workspace.is_root_absent()) {
-        return Err(workspace.not_the_server().into());
-    }
-    let _locks = apply::begin(cx, &workspace, args.write)?;
-
-    let mut problems = Vec::new();
-    let owners = if args.write.owner.no_owner {
-        HashMap::new()
-    } else {
-        ownership::resolve(&entries, Purpose::Give, &mut problems)
+    let options = PlacingOptions {
+        write: args.write,
+        plan: DecryptOptions {
+            force: args.force,
+            missing_only: args.missing_only,
+        },
+        create_root: args.create_root,
     };
-    workspace.check_distinct(&entries, &mut problems);
-    let results = in_parallel(&entries, workspace.jobs, |entry| {
-        let owner = owners.get(&entry.repository_path).copied();
-        transform(&workspace, entry, owner.unwrap_or_default(), args)
-    });
-    let (mut plan, prepared) = gather(cx, &workspace, results, &mut problems, |one, refusal| {
-        explain(&workspace, one.entry, refusal)
-    });
-
-    let mut backups = Vec::new();
-    let outcome = apply::carry_out(
-        &workspace,
-        &prepared,
-        args.write,
-        &mut plan,
-        &mut problems,
-        |good| place(cx, &workspace, good, &mut backups),
-    );
-    cx.ui.report(&Report {
-        command: "decrypt",
-        plan: &plan,
-        problems: &problems,
-        outcome,
-        backups: &backups,
-    });
-    Ok(Outcome::default().with_problems(&problems))
-}
-
-/// Decrypts one entry and compares it with what is on the server.
-fn transform<'w>(
-    workspace: &Workspace,
-    entry: &'w Entry,
-    owner: Ownership,
-    args: &DecryptArgs,
-) -> Result<Prepared<'w>, Problem> {
-    let name = &entry.repository_path;
-    let path = workspace.server_file(entry);
-    let format = check_format(entry)?;
-    let mut prepared = Prepared {
-        entry,
-        step: plan::skip(name, path.clone(), "optional, and not in the repository"),
-        place: None,
-        plaintext: SecretBytes::default(),
-        seen: None,
-        owner,
-        recipients: Vec::new(),
-        format,
-        warnings: Vec::new(),
-    };
-    let encrypted = match read_encrypted(workspace, entry)? {
-        Lookup::Found(encrypted) => encrypted,
-        Lookup::Missing(_) if entry.optional => return Ok(prepared),
-        Lookup::Missing(_) => {
-            let file = workspace.repository_file(entry);
-            let restore = if workspace.is_tracked(entry, &file)? {
-                format!("{}; ", workspace.hints.restore(name))
-            } else {
-                String::new()
-            };
-            let make = workspace.hints.ours("encrypt", name);
-            return Err(Problem::of(name, ErrorKind::EncryptedMissing)
-                .with_help(format!("{restore}{make} makes it from the server's file")));
-        }
-    };
-    let opened = open(workspace, entry, &encrypted)?;
-    let recipients = encrypted.sealed.metadata.age_recipients();
-    prepared.recipients = recipients.into_iter().map(str::to_owned).collect();
-    prepared.format = encrypted.format;
-    drop(encrypted);
-    let warnings = opened
-        .warnings
-        .iter()
-        .map(|warning| format!("{name}: {warning}"));
-    prepared.warnings.extend(warnings);
-    prepared.plaintext = opened.plaintext;
-
-    let options = DecryptOptions {
-        force: args.force,
-        missing_only: args.missing_only,
-    };
-    // The root is to be made (`--create-root`): everything is missing in it.
-    let Some(root) = &workspace.root else {
-        prepared.step = plan::decrypt(name, path, &Target::Missing, options);
-        return Ok(prepared);
-    };
-    let place = root
-        .place(entry.server_path.as_ref())
-        .map_err(|error| leads_out(name, error))?;
-    workspace.check_target(entry, &place)?;
-    if place.is_folder_open_to_others() {
-        let folder = place.path();
-        prepared.warnings.push(format!(
-            "{name}: everybody may write the folder of {}",
-            folder.display()
-        ));
-    }
-    let (target, seen) = compare(workspace, &prepared, &place)?;
-    prepared.step = plan::decrypt(name, path, &target, options);
-    if let (Action::Replace, Some((state, _)), false) =
-        (prepared.step.action, &seen, args.write.owner.no_owner)
-        && let Some(what) = ownership::lost_owner(state, owner)
-    {
-        return Err(Problem::of(name, ErrorKind::NoRightToGive { what })
-            .with_help("run as root, or `--no-owner` to let the file become yours"));
-    }
-    prepared.place = Some(place);
-    prepared.seen = seen.map(|(state, content)| {
-        let is_kept = content.len() <= KEPT_BYTES || entry.write == WriteMode::InPlace;
-        (
-            state,
-            if is_kept {
-                content
-            } else {
-                SecretBytes::default()
-            },
-        )
-    });
-    Ok(prepared)
-}
-
-/// Compares the plaintext with what stands at the target.
-fn compare(
-    workspace: &Workspace,
-    prepared: &Prepared<'_>,
-    place: &Place,
-) -> Result<(Target, Option<(FileState, SecretBytes)>), Problem> {
-    let entry = prepared.entry;
-    Ok(match place.read(u64::MAX) {
-        Found::Missing => (Target::Missing, None),
-        Found::Other(kind) => (Target::NotRegular(kind), None),
-        Found::File(state, content) if content == prepared.plaintext => {
-            let drift = ownership::drift(&state, prepared.owner, entry.mode);
-            (Target::Same(drift), Some((state, content)))
-        }
-        Found::File(state, content) => {
-            let differences = diff::between(
-                prepared.plaintext.expose(),
-                content.expose(),
-                entry.is_env(),
-            );
-            (Target::Differs(differences), Some((state, content)))
-        }
-        Found::Unreadable(source) => {
-            let path = workspace.server_file(entry);
-            return Err(Problem::of(
-                &entry.repository_path,
-                ErrorKind::Unreadable { path, source },
-            )
-            .with_help("run as a user who may read it"));
-        }
-        Found::TooLarge(_) => (Target::NotRegular("a file longer than can be"), None),
-    })
-}
-
-/// Places the files, making the root first where it is to be made. When nothing was replaced, the
-/// backups of this attempt hold what is still there and are dropped.
-fn place(
-    cx: &mut Context,
-    workspace: &Workspace,
-    prepared: &[&Prepared<'_>],
-    backups: &mut Vec<Backup>,
-) -> Result<(), Failure> {
-    if !prepared.iter().any(|one| one.step.writes()) {
-        return Ok(());
-    }
-    let new_root = match &workspace.root {
-        Some(_) => None,
-        None => Some(create_root(workspace)?),
-    };
-    let done = place_below(cx, workspace, new_root.as_ref(), prepared, backups);
-    if done.as_ref().is_err_and(|failure| failure.is_undone) {
-        for backup in backups.drain(..) {
-            let path = backup.path.as_ref();
-            workspace
-                .state
-                .iter()
-                .for_each(|state| state.drop_backup(path));
-        }
-    }
-    if done.is_err() && new_root.is_some() {
-        fs::remove_empty_folder(&workspace.root_path);
-    }
-    done
-}
-
-fn create_root(workspace: &Workspace) -> Result<Base, Problem> {
-    fs::create_folder(&workspace.root_path, 0o755)
-        .and_then(|()| Base::open(&workspace.root_path))
-        .map_err(|error| Problem::new(error).with_help("create the root by hand, or run as root"))
-}
-
-fn place_below(
-    cx: &mut Context,
-    workspace: &Workspace,
-    new_root: Option<&Base>,
-    prepared: &[&Prepared<'_>],
-    backups: &mut Vec<Backup>,
-) -> Result<(), Failure> {
-    let mut work = Work::default();
-    for one in prepared.iter().filter(|one| one.step.writes()) {
-        let name = one.entry.repository_path.as_str();
-        let place = match (&one.place, new_root) {
-            (Some(place), _) => place.clone(),
-            (None, Some(root)) => {
-                let place = root
-                    .place(one.entry.server_path.as_ref())
-                    .map_err(|error| leads_out(name, error))?;
-                workspace.check_target(one.entry, &place)?;
-                place
-            }
-            (None, None) => continue,
-        };
-        let existing = one.seen.as_ref().map(|(state, _)| *state);
-        let kept_mode = existing.map(|state| state.mode & 0o777);
-        let mode = one.entry.mode.or(kept_mode).unwrap_or(0o600);
-        match (one.step.action, existing) {
-            (Action::Mend, Some(seen)) => work.mendings.push(Mending {
-                name,
-                place,
-                seen,
-                owner: one.owner,
-                mode,
-            }),
-            _ => work.jobs.push(Job {
-                name,
-                place,
-                content: one.plaintext.expose(),
-                attributes: Attributes {
-                    owner: Ownership {
-                        uid: one.owner.uid.or(existing.map(|state| state.uid)),
-                        gid: one.owner.gid.or(existing.map(|state| state.gid)),
-                    },
-                    mode,
-                    keep_access_list: one.entry.mode.is_none(),
-                },
-                folder_owner: one.owner,
-                seen: one
-                    .seen
-                    .as_ref()
-                    .map(|(state, content)| (*state, content.expose())),
-                in_place: one.entry.write == WriteMode::InPlace,
-            }),
-        }
-    }
-    for one in prepared.iter().filter(|one| one.step.needs_backup) {
-        backups.push(keep_backup(cx, workspace, one)?);
-    }
-    apply::run(cx, workspace, &work)
-}
-
-/// Keeps what is about to be replaced, encrypted to the entry's recipients in the binary form.
-fn keep_backup(cx: &Context, workspace: &Workspace, one: &Prepared<'_>) -> Result<Backup, Problem> {
-    let name = &one.entry.repository_path;
-    let no_backup = |reason: &str| {
-        Problem::of(
-            name,
-            ErrorKind::Option(format!("no backup can be kept: {reason}")),
-        )
-    };
-    let (Some(state), Some(place), Some((seen, _))) = (&workspace.state, &one.place, &one.seen)
-    else {
-        return Err(no_backup("there is no state directory")
-            .with_help("name a folder you may write with `SECRETS_STATE_DIR=DIR`"));
-    };
-    let mut pool = RandomPool::new();
-    let mut fill = |buffer: &mut [u8]| pool.fill(buffer);
-    let key = DataKey::generate(&mut fill);
-    let wrapped: Vec<(String, String)> = one
-        .recipients
-        .iter()
-        // A recipient of a kind not supported yet cannot open this backup; the others can.
-        .filter_map(|recipient| Some((recipient.clone(), age::wrap(&key, recipient).ok()?)))
-        .collect();
-    if wrapped.is_empty() {
-        return Err(
-            no_backup("none of the entry's recipients can be encrypted to")
-                .with_help("move the server's file away by hand, then decrypt again"),
-        );
-    }
-    let mut metadata = Metadata::new(None);
-    metadata.set_age_keys(&wrapped);
-    let now = cx.env.now();
-    let mut file = place.reopen(seen).map_err(|error| {
-        Problem::of(name, error)
-            .with_help("run the command again: it will look at the file as it is now")
-    })?;
-    let length = usize::try_from(seen.len).unwrap_or(usize::MAX);
-    let sealed = sops::seal_stream(length, &key, &metadata, &now, &mut fill, |piece| {
-        file.read_exact(piece)
-    });
-    let sealed = sealed.map_err(|source| {
-        let path = place.path();
-        Problem::of(name, ErrorKind::Unreadable { path, source }).with_help("run the command again")
-    })?;
-    let path: PathBuf = state
-        .keep_backup(&one.entry.server_path, &now, &sealed)
-        .map_err(apply::state_problem)?;
-    let path = path.display().to_string();
-    let command = stock_command(
-        workspace,
-        Format::Binary,
-        &one.recipients,
-        &hints::quoted(&path),
-    );
-    Ok(Backup {
-        entry: name.clone(),
-        path,
-        command,
-    })
-}
-
-fn explain(workspace: &Workspace, entry: &Entry, refusal: &Refusal) -> Problem {
-    let name = &entry.repository_path;
-    let hints = &workspace.hints;
-    let help = match refusal {
-        Refusal::NotRegular { .. } => {
-            let path = workspace.server_file(entry);
-            format!(
-                "put a regular file in the place of {}, or give the row another server path",
-                path.display()
-            )
-        }
-        _ => format!(
-            "{} shows it; {} captures the server's file, {} replaces it and keeps an encrypted backup",
-            hints.ours("diff", name),
-            hints.ours("encrypt", name),
-            hints.ours("decrypt --force", name)
-        ),
-    };
-    Problem::of(name, refusal.clone()).with_help(help)
+    placing::place(cx, &workspace, "decrypt", &entries, options)
 }

@@ -3,16 +3,14 @@
 use clap::Args;
 
 use crate::error::{Error, Problem};
-use crate::os::place::{Base, FileState, Ownership};
+use crate::os::place::{Base, Ownership};
 use crate::os::process;
 use crate::project::manifest::{Entry, Kind};
 use crate::project::mask::Mask;
 use crate::secret::SecretBytes;
 use crate::ui::diff::{Comparison, DiffForm, DiffRow, render, unified};
 
-use super::open::leads_out_of_repository;
-use super::ownership;
-use super::sides::{Sides, compare, declared_owners, read_file, read_server, read_sides};
+use super::sides::{Sides, compare, declared_owners, read_plain_sides, read_sides};
 use super::workspace::Workspace;
 use super::{Context, Outcome, OwnerArgs, in_parallel};
 
@@ -64,7 +62,7 @@ pub fn run(args: &DiffArgs, cx: &mut Context) -> Result<Outcome, Error> {
                 let owner = owners(entry);
                 rows.push((
                     entry.line,
-                    secret_row(&workspace, entry, &sides, owner, args),
+                    secret_row(&workspace, root, entry, &sides, owner, args),
                 ));
                 for warning in &sides.warnings {
                     cx.ui
@@ -95,6 +93,7 @@ pub fn run(args: &DiffArgs, cx: &mut Context) -> Result<Outcome, Error> {
 
 fn secret_row(
     workspace: &Workspace,
+    root: &Base,
     entry: &Entry,
     sides: &Sides,
     owner: Ownership,
@@ -109,30 +108,11 @@ fn secret_row(
         }
         _ => None,
     };
-    row(
-        workspace,
-        entry,
-        comparison,
-        sides.server.as_ref().map(|(state, _)| state),
-        owner,
-        unified,
-    )
-}
-
-fn row(
-    workspace: &Workspace,
-    entry: &Entry,
-    comparison: Comparison,
-    state: Option<&FileState>,
-    owner: Ownership,
-    unified: Option<String>,
-) -> DiffRow {
     DiffRow {
         name: entry.repository_path.clone(),
         target: workspace.server_file(entry).display().to_string(),
-        attributes: state
-            .map(|state| ownership::drift(state, owner, entry.mode))
-            .unwrap_or_default(),
+        attributes: sides.attributes(workspace, root, entry, owner),
+        drift: sides.drift(workspace, root, entry),
         comparison,
         unified,
     }
@@ -174,14 +154,8 @@ fn plain_row(
     mask: Option<&Mask>,
     args: &DiffArgs,
 ) -> Result<DiffRow, Problem> {
-    let name = &entry.repository_path;
-    let place = workspace
-        .repository
-        .place(name.as_ref())
-        .map_err(|error| leads_out_of_repository(name, error))?;
-    let shown = place.path();
-    let repository = read_file(&place, entry, shown)?.map(|(_, content)| content);
-    let server = read_server(workspace, root, entry)?;
+    let sides = read_plain_sides(workspace, root, entry)?;
+    let (repository, server) = (&sides.repository, &sides.server);
     let old = repository.as_ref().map(SecretBytes::expose);
     let new = server.as_ref().map(|(_, content)| content.expose());
     let comparison = compare(entry, old, new);
@@ -194,14 +168,14 @@ fn plain_row(
         (Some(text), Some(mask), false) => Some(mask.apply(&text)),
         _ => None,
     };
-    Ok(row(
-        workspace,
-        entry,
+    Ok(DiffRow {
+        name: entry.repository_path.clone(),
+        target: workspace.server_file(entry).display().to_string(),
+        attributes: sides.attributes(workspace, root, entry, owner),
+        drift: sides.drift(workspace, root, entry),
         comparison,
-        server.as_ref().map(|(state, _)| state),
-        owner,
-        shown,
-    ))
+        unified: shown,
+    })
 }
 
 fn show(cx: &mut Context, rows: &[DiffRow], problems: &[Problem], args: &DiffArgs) {

@@ -1,7 +1,6 @@
 //! `encrypt`: captures the plaintext files of the server into the repository.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use clap::Args;
 
@@ -12,12 +11,15 @@ use crate::os::{process, users};
 use crate::project::error::Refusal;
 use crate::project::manifest::Entry;
 use crate::project::plan::Action;
-use crate::ui::report::Report;
+use crate::ui::report::{Backup, Report};
 
 use super::apply::{self, Failure, Job, Watched, Work};
 use super::capture::{self, CaptureOptions, Captured};
+use super::drift::{self, Agreed};
 use super::gather::gather;
-use super::open::leads_out_of_repository;
+use super::hints;
+use super::open::{leads_out_of_repository, stock_command};
+use super::reversal::{self, Side, Undoable};
 use super::workspace::Workspace;
 use super::{Context, Outcome, WriteArgs, in_parallel};
 
@@ -41,6 +43,13 @@ pub struct EncryptArgs {
     /// Write files that no identity here can open, unchecked (for machines that may only write)
     #[arg(long)]
     allow_unreadable: bool,
+    /// Capture the server's file also where the repository moved; an encrypted backup of what is
+    /// replaced is kept, and `undo` brings it back
+    #[arg(short, long)]
+    force: bool,
+    /// Capture also files that match a pattern on the server and are not in the repository yet
+    #[arg(long)]
+    new: bool,
     /// Refuse sources longer than this (bytes, or with KiB, MiB, GiB)
     #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = parse_size)]
     max_size: u64,
@@ -52,8 +61,8 @@ pub struct EncryptArgs {
 /// What stands against the whole run; problems of entries are reported.
 pub fn run(args: &EncryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let workspace = Workspace::open(cx, args.write.owner)?;
-    let entries = workspace.select_secret(&args.entries)?;
     let root = workspace.require_root()?;
+    let entries = workspace.select_to_capture(&args.entries, args.new)?;
     let _locks = apply::begin(cx, &workspace, args.write)?;
     warn_of_other_rules(cx, &workspace, &entries);
 
@@ -61,6 +70,7 @@ pub fn run(args: &EncryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let options = CaptureOptions {
         update_recipients: args.update_recipients,
         allow_unreadable: args.allow_unreadable,
+        force: args.force,
         max_size: args.max_size,
     };
     let mut problems = Vec::new();
@@ -72,20 +82,21 @@ pub fn run(args: &EncryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
         explain(&workspace, one, refusal)
     });
 
+    let mut backups = Vec::new();
     let outcome = apply::carry_out(
         &workspace,
         &captured,
         args.write,
         &mut plan,
         &mut problems,
-        |good| write(cx, &workspace, good, args),
+        |good| write(cx, &workspace, good, args, &mut backups),
     );
     cx.ui.report(&Report {
         command: "encrypt",
         plan: &plan,
         problems: &problems,
         outcome,
-        backups: &[],
+        backups: &backups,
     });
     Ok(Outcome::default().with_problems(&problems))
 }
@@ -115,6 +126,7 @@ fn write(
     workspace: &Workspace,
     captured: &[&Captured<'_>],
     args: &EncryptArgs,
+    backups: &mut Vec<Backup>,
 ) -> Result<(), Failure> {
     let mut work = Work::default();
     for one in captured.iter().filter(|one| one.step.writes()) {
@@ -155,21 +167,71 @@ fn write(
         }
     }
     if work.jobs.is_empty() {
+        remember(cx, workspace, captured);
         return Ok(());
     }
-    let kept = keep_uncommitted(cx, workspace, captured)?;
+    let kept = keep_replaced(cx, workspace, captured)?;
     let done = apply::run(cx, workspace, &work);
-    for (name, path) in kept {
-        match (&done, &workspace.state) {
-            // Nothing was replaced: what was kept is still there.
-            (Err(failure), Some(state)) if failure.is_undone => state.drop_backup(&path),
-            _ => cx.ui.status(&format!(
-                "{name} was not committed: its old version is kept as {}",
-                path.display()
-            )),
+    match &done {
+        // Nothing was replaced: what was kept is still there.
+        Err(failure) if failure.is_undone => {
+            for (_, path) in &kept {
+                let state = workspace.state.iter();
+                state.for_each(|state| state.drop_backup(path.as_ref()));
+            }
+        }
+        Err(_) => {}
+        Ok(()) => {
+            let undoable = kept.iter().filter_map(|(one, path)| undoable(one, path));
+            reversal::note(cx, workspace, "encrypt", undoable.collect());
+            remember(cx, workspace, captured);
         }
     }
+    if !done.as_ref().is_err_and(|failure| failure.is_undone) {
+        backups.extend(kept.iter().map(|(one, path)| Backup {
+            entry: one.entry.repository_path.clone(),
+            path: path.clone(),
+            command: stock_command(
+                workspace,
+                one.stored_format,
+                &one.recipients,
+                &hints::quoted(path),
+            ),
+        }));
+    }
     done
+}
+
+/// Returns what brings back the encrypted file that an entry's capture replaced.
+fn undoable<'a>(one: &'a Captured<'_>, backup: &'a str) -> Option<Undoable<'a>> {
+    let (state, _) = one.target_seen.as_ref()?;
+    let (source, ..) = one.source.as_ref()?;
+    Some(Undoable {
+        entry: &one.entry.repository_path,
+        side: Side::Repository,
+        target: one.target.path(),
+        backup,
+        state: *state,
+        written: &one.sealed,
+        record_target: source.path(),
+    })
+}
+
+/// Notes what agrees now.
+fn remember(cx: &mut Context, workspace: &Workspace, captured: &[&Captured<'_>]) {
+    let agreed = captured.iter().filter_map(|one| {
+        let (place, state, content) = one.source.as_ref()?;
+        let agrees = one.step.writes() || one.step.action == Action::Keep;
+        agrees.then(|| Agreed {
+            entry: one.entry,
+            target: place.path(),
+            content: content.expose(),
+            mac: &one.mac,
+            state: *state,
+        })
+    });
+    let agreed: Vec<_> = agreed.collect();
+    drift::remember(cx, workspace, &agreed);
 }
 
 /// Files of the repository belong to whom they belonged, also when root runs; a plain user can
@@ -185,13 +247,13 @@ fn repository_owner((uid, gid): (u32, u32), args: &EncryptArgs) -> Ownership {
     }
 }
 
-/// Keeps a copy of each encrypted file that is about to be replaced and is not in `HEAD`: it may
-/// hold values that are nowhere else. Returns names and copies.
-fn keep_uncommitted(
+/// Keeps a copy of each encrypted file that is about to be replaced and is not in `HEAD`, as it may
+/// hold values that are nowhere else, or is replaced by force. Returns the copies.
+fn keep_replaced<'c, 'w>(
     cx: &Context,
     workspace: &Workspace,
-    captured: &[&Captured<'_>],
-) -> Result<Vec<(String, PathBuf)>, Problem> {
+    captured: &[&'c Captured<'w>],
+) -> Result<Vec<(&'c Captured<'w>, String)>, Problem> {
     let mut kept = Vec::new();
     for one in captured
         .iter()
@@ -200,7 +262,9 @@ fn keep_uncommitted(
         let file = workspace.repository_file(one.entry);
         // A history that cannot be read holds nothing that can be relied on.
         let checkout = workspace.checkout().unwrap_or(None);
-        if checkout.is_some_and(|checkout| checkout.is_committed(&file).unwrap_or(false)) {
+        let is_committed =
+            checkout.is_some_and(|checkout| checkout.is_committed(&file).unwrap_or(false));
+        if is_committed && !one.step.needs_backup {
             continue;
         }
         let state = workspace.state.as_ref().ok_or_else(|| {
@@ -213,7 +277,7 @@ fn keep_uncommitted(
         let path = state
             .keep_backup_of(label, &cx.env.now(), &file)
             .map_err(apply::state_problem)?;
-        kept.push((one.entry.repository_path.clone(), path));
+        kept.push((*one, path.display().to_string()));
     }
     Ok(kept)
 }
@@ -289,7 +353,31 @@ fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> Prob
         Refusal::BreakGlassMissing { .. } => {
             "add the recipient to the rule in `.sops.yaml`".to_owned()
         }
-        Refusal::Differs { .. } | Refusal::TrackedTarget { .. } => {
+        Refusal::RepositoryAhead { .. } => format!(
+            "{} brings the server up to date; {} writes the server's old values over the repository's and keeps a backup",
+            hints.ours("decrypt", name),
+            hints.ours("encrypt --force", name)
+        ),
+        Refusal::BothMoved { .. } => format!(
+            "{} shows it; {} takes the server's version, {restore} the repository's; both keep what they replace",
+            hints.ours("diff", name),
+            hints.ours("encrypt --force", name)
+        ),
+        Refusal::UnknownDirection { .. } => format!(
+            "{} asks which side to take; {} shows the difference; {} takes the server's and keeps a backup",
+            hints.ours("adopt", name),
+            hints.ours("diff", name),
+            hints.ours("encrypt --force", name)
+        ),
+        Refusal::DeletedInRepository => format!(
+            "{}; or take the entry out with {}",
+            hints.restore(name),
+            hints.ours("remove", name)
+        ),
+        Refusal::ServerAhead { .. }
+        | Refusal::ChangedSince { .. }
+        | Refusal::RootChanged { .. }
+        | Refusal::TrackedTarget { .. } => {
             format!(
                 "{} explains the guards",
                 hints.ours_for_all("encrypt --help")

@@ -3,7 +3,9 @@
 pub mod apply;
 pub mod capture;
 pub mod decrypt;
+pub mod deploy;
 pub mod diff;
+pub mod drift;
 pub mod encrypt;
 pub mod gather;
 pub mod govern;
@@ -11,8 +13,12 @@ pub mod hints;
 pub mod list;
 pub mod open;
 pub mod ownership;
+pub mod placing;
+pub mod reversal;
 pub mod sides;
 pub mod status;
+pub mod trust;
+pub mod undo;
 pub mod workspace;
 
 use std::path::PathBuf;
@@ -68,6 +74,14 @@ pub struct GlobalArgs {
         help_heading = "Global options"
     )]
     pub root: Option<PathBuf>,
+    /// Work as this host, for rows with `hosts` [default: the host name; env: `SECRETS_HOST`]
+    #[arg(
+        long,
+        value_name = "NAME",
+        global = true,
+        help_heading = "Global options"
+    )]
+    pub host: Option<String>,
     /// An age identity file; where given, only these are used (repeatable)
     #[arg(
         short = 'i',

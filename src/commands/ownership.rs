@@ -6,6 +6,7 @@ use crate::error::{ErrorKind, Problem};
 use crate::os::place::{FileState, Ownership};
 use crate::os::users::{self, Database};
 use crate::project::manifest::Entry;
+use crate::project::record::Record;
 
 /// What the declared accounts are needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +104,39 @@ pub fn drift(state: &FileState, owner: Ownership, mode: Option<u32>) -> Vec<Stri
     account("group", Database::Group, state.gid, owner.gid);
     if let Some(mode) = mode.filter(|&mode| mode != state.mode) {
         drift.push(format!("mode is {:04o}, should be {mode:04o}", state.mode));
+    }
+    drift
+}
+
+/// Says in words what of owner, group and mode is not as the last sync saw it, where nothing is
+/// declared.
+pub fn drift_since(
+    state: &FileState,
+    owner: Ownership,
+    mode: Option<u32>,
+    record: Option<&Record>,
+) -> Vec<String> {
+    let Some(record) = record else {
+        return Vec::new();
+    };
+    let mut drift = Vec::new();
+    let mut account = |word: &str, database, have: u32, had: u32, is_declared: bool| {
+        if have != had && !is_declared {
+            let (have, had) = (
+                users::name_of(database, have),
+                users::name_of(database, had),
+            );
+            drift.push(format!("{word} is {have}, was {had} at the last sync"));
+        }
+    };
+    let (uid, gid) = (owner.uid.is_some(), owner.gid.is_some());
+    account("owner", Database::Passwd, state.uid, record.uid, uid);
+    account("group", Database::Group, state.gid, record.gid, gid);
+    if mode.is_none() && state.mode != record.mode {
+        drift.push(format!(
+            "mode is {:04o}, was {:04o} at the last sync",
+            state.mode, record.mode
+        ));
     }
     drift
 }

@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use crate::error::{ErrorKind, Problem};
 use crate::os::place::{Base, FileState, Found, Ownership, Place};
 use crate::project::diff;
+use crate::project::drift::Drift;
 use crate::project::manifest::{Entry, Kind};
 use crate::secret::SecretBytes;
 use crate::ui::diff::Comparison;
 
 use super::OwnerArgs;
-use super::open::{Lookup, check_format, leads_out, open, read_encrypted};
+use super::drift;
+use super::open::{Lookup, check_format, leads_out, leads_out_of_repository, open, read_encrypted};
 use super::ownership::{self, Purpose};
 use super::workspace::Workspace;
 
@@ -19,6 +21,8 @@ use super::workspace::Workspace;
 pub struct Sides {
     /// The repository's plaintext.
     pub repository: Option<SecretBytes>,
+    /// The `mac` token of the encrypted file, empty for a row of `[plain]`.
+    pub mac: String,
     /// The server's file.
     pub server: Option<(FileState, SecretBytes)>,
     /// Remarks on opening it.
@@ -49,18 +53,89 @@ pub fn declared_owners(
 /// When one of them cannot be read or opened.
 pub fn read_sides(workspace: &Workspace, root: &Base, entry: &Entry) -> Result<Sides, Problem> {
     check_format(entry)?;
-    let (repository, warnings) = match read_encrypted(workspace, entry)? {
-        Lookup::Missing(_) => (None, Vec::new()),
+    let (repository, mac, warnings) = match read_encrypted(workspace, entry)? {
+        Lookup::Missing(_) => (None, String::new(), Vec::new()),
         Lookup::Found(encrypted) => {
             let opened = open(workspace, entry, &encrypted)?;
-            (Some(opened.plaintext), opened.warnings)
+            let mac = encrypted.sealed.metadata.mac;
+            (Some(opened.plaintext), mac, opened.warnings)
         }
     };
     Ok(Sides {
         repository,
+        mac,
         server: read_server(workspace, root, entry)?,
         warnings,
     })
+}
+
+/// Reads both sides of a row of `[plain]`.
+///
+/// # Errors
+/// When one of them cannot be read.
+pub fn read_plain_sides(
+    workspace: &Workspace,
+    root: &Base,
+    entry: &Entry,
+) -> Result<Sides, Problem> {
+    let name = &entry.repository_path;
+    let place = workspace
+        .repository
+        .place(name.as_ref())
+        .map_err(|error| leads_out_of_repository(name, error))?;
+    let shown = place.path();
+    Ok(Sides {
+        repository: read_file(&place, entry, shown)?.map(|(_, content)| content),
+        mac: String::new(),
+        server: read_server(workspace, root, entry)?,
+        warnings: Vec::new(),
+    })
+}
+
+impl Sides {
+    /// Says which side moved.
+    pub fn drift(&self, workspace: &Workspace, root: &Base, entry: &Entry) -> Drift {
+        let target = target_of(workspace, root, entry);
+        let repository = self.repository.as_ref();
+        drift::of(
+            workspace,
+            &drift::Sides {
+                entry,
+                target: &target,
+                server: self.server.as_ref().map(|(_, content)| content.expose()),
+                repository: repository.map(|content| drift::Stored {
+                    content: Some(content.expose()),
+                    mac: &self.mac,
+                }),
+            },
+        )
+    }
+
+    /// Says in words what of owner, group and mode differs: from what is declared, else from what the
+    /// last sync saw.
+    pub fn attributes(
+        &self,
+        workspace: &Workspace,
+        root: &Base,
+        entry: &Entry,
+        owner: Ownership,
+    ) -> Vec<String> {
+        let Some((state, _)) = &self.server else {
+            return Vec::new();
+        };
+        let record = workspace
+            .memory()
+            .record_of(&target_of(workspace, root, entry));
+        let mut drift = ownership::drift(state, owner, entry.mode);
+        drift.extend(ownership::drift_since(state, owner, entry.mode, record));
+        drift
+    }
+}
+
+/// Returns an entry's file on the server with links resolved, as far as that can be done.
+fn target_of(workspace: &Workspace, root: &Base, entry: &Entry) -> PathBuf {
+    root.place(entry.server_path.as_ref())
+        .map_or_else(|_| workspace.server_file(entry), |place| place.path())
 }
 
 /// Reads the server's file of an entry.

@@ -5,16 +5,16 @@ use clap::Args;
 use crate::error::{Error, ErrorKind, Problem};
 use crate::os::fs;
 use crate::os::git::{Branch, GitError};
-use crate::os::place::{Base, FileState, Ownership};
+use crate::os::place::{Base, Ownership};
+use crate::project::drift::Verdict;
 use crate::project::manifest::{Entry, Kind};
 use crate::secret::SecretBytes;
 use crate::ui::diff::Comparison;
 use crate::ui::status::{Status, StatusRow};
 
 use super::apply;
-use super::open::{leads_out, read_encrypted};
-use super::ownership;
-use super::sides::{compare, declared_owners, read_file, read_sides};
+use super::open::read_encrypted;
+use super::sides::{compare, declared_owners, read_plain_sides, read_sides};
 use super::workspace::Workspace;
 use super::{Context, Outcome, OwnerArgs, in_parallel};
 
@@ -53,19 +53,28 @@ pub fn run(args: &StatusArgs, cx: &mut Context) -> Result<Outcome, Error> {
         state_of(&workspace, root, entry, owners(entry))
     });
     for (entry, state) in entries.iter().zip(states) {
-        let (state, detail) = state.unwrap_or_else(|problem| {
+        let state = state.unwrap_or_else(|problem| {
             problems.push(problem);
-            ("unknown", String::new())
+            State::of("error")
         });
         status.entries.push(StatusRow {
             entry: entry.repository_path.clone(),
             target: workspace.server_file(entry).display().to_string(),
-            state,
-            detail,
+            state: state.word,
+            verdict: state.verdict.map(Verdict::word),
+            detail: state.detail,
             uncommitted: false,
             unpushed: false,
         });
     }
+    if args.entries.is_empty() {
+        let found = workspace.found_on_server.iter();
+        status.found_on_server = found
+            .filter(|entry| entry.is_for(&workspace.host))
+            .map(|entry| entry.server_path.clone())
+            .collect();
+    }
+    status.next = next_commands(&workspace, &status);
     warn_of_plaintext(&workspace, &entries, cx);
     if let Err(problem) = add_git(&workspace, &entries, &mut status) {
         problems.push(problem);
@@ -82,53 +91,120 @@ pub fn run(args: &StatusArgs, cx: &mut Context) -> Result<Outcome, Error> {
     Ok(outcome.with_problems(&problems))
 }
 
+/// The state of an entry.
+struct State {
+    word: &'static str,
+    verdict: Option<Verdict>,
+    detail: String,
+}
+
+impl State {
+    fn of(word: &'static str) -> Self {
+        Self {
+            word,
+            verdict: None,
+            detail: String::new(),
+        }
+    }
+}
+
 /// Returns the state of an entry and what differs.
 fn state_of(
     workspace: &Workspace,
     root: Option<&Base>,
     entry: &Entry,
     owner: Ownership,
-) -> Result<(&'static str, String), Problem> {
+) -> Result<State, Problem> {
     let Some(root) = root else {
         // Not the server: only the repository's side can be told.
         if entry.kind == Kind::Secret {
             read_encrypted(workspace, entry)?;
         }
-        return Ok(("not-the-server", String::new()));
+        return Ok(State::of("not-the-server"));
     };
-    let (repository, server) = match entry.kind {
-        Kind::Secret => {
-            let sides = read_sides(workspace, root, entry)?;
-            (sides.repository, sides.server)
-        }
-        Kind::Plain => (
-            read_plain(&workspace.repository, &entry.repository_path, entry)?
-                .map(|(_, content)| content),
-            read_plain(root, &entry.server_path, entry)?,
-        ),
+    let sides = match entry.kind {
+        Kind::Secret => read_sides(workspace, root, entry)?,
+        Kind::Plain => read_plain_sides(workspace, root, entry)?,
     };
     let comparison = compare(
         entry,
-        repository.as_ref().map(SecretBytes::expose),
-        server.as_ref().map(|(_, content)| content.expose()),
+        sides.repository.as_ref().map(SecretBytes::expose),
+        sides.server.as_ref().map(|(_, content)| content.expose()),
     );
-    let mut detail = server
-        .as_ref()
-        .map(|(state, _)| ownership::drift(state, owner, entry.mode))
-        .unwrap_or_default();
-    let state = match &comparison {
-        Comparison::Same if !detail.is_empty() => "attributes",
-        Comparison::Same => "in-sync",
-        Comparison::Differs(differences) if differences.is_layout_only => "layout-only",
-        Comparison::Differs(differences) => {
-            detail.insert(0, differences.summary());
-            "differs"
-        }
-        Comparison::OnlyRepository => "missing-on-server",
-        Comparison::OnlyServer => "not-encrypted-yet",
-        Comparison::NeitherSide => "on-neither-side",
+    let drift = sides.drift(workspace, root, entry);
+    let mut detail = sides.attributes(workspace, root, entry, owner);
+    let is_fine = matches!(comparison, Comparison::Same);
+    let mut word = match (is_fine, detail.is_empty()) {
+        (true, true) => "in-sync",
+        (true, false) => "attributes",
+        _ => drift.verdict.word(),
     };
-    Ok((state, detail.join(", ")))
+    if let Comparison::Differs(differences) = &comparison {
+        if differences.is_layout_only {
+            word = "layout-only";
+            detail.insert(0, drift.verdict.word().replace('-', " "));
+        } else {
+            detail.insert(0, differences.summary());
+        }
+        let behind = drift.behind.iter();
+        detail.extend(behind.map(|version| format!("the server has {}", version.in_words())));
+        detail.extend(
+            drift
+                .note
+                .iter()
+                .filter(|_| drift.verdict == Verdict::Unknown)
+                .cloned(),
+        );
+    }
+    Ok(State {
+        word,
+        verdict: Some(if is_fine {
+            Verdict::InSync
+        } else {
+            drift.verdict
+        }),
+        detail: detail.join(", "),
+    })
+}
+
+/// Says for each verdict which command comes next.
+fn next_commands(workspace: &Workspace, status: &Status) -> Vec<String> {
+    let hints = &workspace.hints;
+    let count = |verdicts: &[Verdict]| {
+        let words: Vec<_> = verdicts.iter().map(|verdict| verdict.word()).collect();
+        let rows = status.entries.iter();
+        rows.filter(|row| row.verdict.is_some_and(|word| words.contains(&word)))
+            .count()
+    };
+    let mut next = Vec::new();
+    for (verdicts, what, command) in [
+        (
+            &[Verdict::RepositoryAhead, Verdict::MissingOnServer][..],
+            "newer in the repository or missing on the server",
+            "decrypt",
+        ),
+        (
+            &[Verdict::ServerAhead, Verdict::NotEncryptedYet],
+            "newer on the server or not encrypted yet",
+            "encrypt",
+        ),
+        (&[Verdict::Unknown], "of unknown direction", "adopt"),
+        (&[Verdict::BothMoved], "changed on both sides", "diff"),
+    ] {
+        let count = count(verdicts);
+        if count > 0 {
+            next.push(format!("{count} {what}: {}", hints.ours_for_all(command)));
+        }
+    }
+    if !status.found_on_server.is_empty() {
+        next.push(format!(
+            "{} on the server only, matching a pattern ({}): {}",
+            status.found_on_server.len(),
+            status.found_on_server.join(", "),
+            hints.ours_for_all("encrypt --new")
+        ));
+    }
+    next
 }
 
 /// Warns of plaintext where it should not be: tracked by git, or left in staging files.
@@ -151,18 +227,6 @@ fn warn_of_plaintext(workspace: &Workspace, entries: &[&Entry], cx: &mut Context
         }
     }
     apply::warn_of_leftovers(cx, workspace);
-}
-
-fn read_plain(
-    base: &Base,
-    path: &str,
-    entry: &Entry,
-) -> Result<Option<(FileState, SecretBytes)>, Problem> {
-    let place = base
-        .place(path.as_ref())
-        .map_err(|error| leads_out(&entry.repository_path, error))?;
-    let shown = place.path();
-    read_file(&place, entry, shown)
 }
 
 /// Adds what git knows: files not committed, not pushed, an upstream that is ahead.

@@ -9,12 +9,17 @@ use crate::keys::age::{Keyring, Sources};
 use crate::os::fs::{self, FolderState};
 use crate::os::git::{self, Checkout};
 use crate::os::place::{Base, Place};
+use crate::os::process;
 use crate::os::state::StateDir;
-use crate::project::error::Refusal;
-use crate::project::manifest::{Entry, Kind, Located, MANIFEST_FILE, Manifest};
+use crate::project::error::{Refusal, SelectionError};
+use crate::project::family::{PathPattern, is_pattern};
+use crate::project::manifest::{
+    self, Entry, Family, Kind, Located, MANIFEST_FILE, Manifest, WriteMode,
+};
 use crate::rules::{RULES_FILE, Rules, RulesError};
 use crate::ui::Loudness;
 
+use super::drift::{self, Memory};
 use super::hints::{self, Hints};
 use super::{Context, Jobs, OwnerArgs};
 
@@ -34,6 +39,12 @@ pub struct Workspace {
     pub keyring: Keyring,
     /// The state directory, where one could be determined.
     pub state: Option<StateDir>,
+    /// The root, where the manifest names it and not the user's own word.
+    pub declared_root: Option<PathBuf>,
+    /// This host's name, or the one to work as.
+    pub host: String,
+    /// Files on the server that match a pattern and are not in the repository.
+    pub found_on_server: Vec<Entry>,
     /// How many entries are worked on at once.
     pub jobs: Jobs,
     /// Proposed command lines.
@@ -45,6 +56,7 @@ pub struct Workspace {
     checkouts: Mutex<HashMap<PathBuf, Arc<Option<Checkout>>>>,
     checkout: OnceLock<Option<Checkout>>,
     rules: Mutex<HashMap<PathBuf, Option<Arc<FoundRules>>>>,
+    memory: OnceLock<Memory>,
 }
 
 /// A rules file and where it was found.
@@ -75,12 +87,11 @@ impl Workspace {
         let shown = shown_path(&cx.env.cwd, &manifest_path);
         let text = String::from_utf8(bytes)
             .map_err(|_| ErrorKind::Option(format!("{shown}: not UTF-8 text")))?;
-        let manifest = Manifest::parse(&text, &shown).map_err(|error| {
-            Problem::new(error).with_help(format!("mend these lines of {shown}"))
-        })?;
+        let wrong = |error| Problem::new(error).with_help(format!("mend these lines of {shown}"));
+        let mut manifest = Manifest::parse(&text, &shown).map_err(wrong)?;
         let folder = manifest_path.parent().unwrap_or(Path::new("/"));
         let repository = Base::open(folder)?;
-        let root_path = root_path(cx, &manifest, folder);
+        let (root_path, is_declared) = root_path(cx, &manifest, folder);
         let (root, root_state) = match fs::folder_state(&root_path) {
             FolderState::Present => match Base::open(&root_path) {
                 Ok(root) => (Some(root), FolderState::Present),
@@ -88,6 +99,14 @@ impl Workspace {
             },
             other => (None, other),
         };
+
+        let state = StateDir::locate(&cx.env);
+        let members = members(&manifest, &repository, root.as_ref(), state.as_ref());
+        manifest.expand(&members, &shown).map_err(wrong)?;
+        let found_on_server = root
+            .as_ref()
+            .map(|root| found_on_server(&manifest, root))
+            .unwrap_or_default();
 
         let manifest_identity = manifest
             .identity
@@ -137,10 +156,12 @@ impl Workspace {
             manifest,
             manifest_path,
             repository,
-            root_path,
             root,
             keyring,
-            state: StateDir::locate(&cx.env),
+            state,
+            declared_root: is_declared.then(|| root_path.clone()),
+            host: host_name(cx),
+            found_on_server,
             jobs: Jobs {
                 threads: cx.global.jobs.map_or(processors, usize::from),
                 shows_progress: cx.env.owns_terminal
@@ -149,6 +170,7 @@ impl Workspace {
                     && cx.env.var("TERM").is_some_and(|term| term != "dumb"),
             },
             hints,
+            root_path,
             root_state,
             cwd: cx.env.cwd.clone(),
             identity_files,
@@ -156,34 +178,72 @@ impl Workspace {
             checkouts: Mutex::new(HashMap::new()),
             checkout: OnceLock::new(),
             rules: Mutex::new(HashMap::new()),
+            memory: OnceLock::new(),
         })
     }
 
-    /// Returns the entries that `words` name, in manifest order.
+    /// Returns the entries of this host that `words` name, in manifest order.
+    ///
+    /// # Errors
+    /// A word that names none, with the closest name; entries for other hosts only; hosts of which
+    /// none is this one.
+    pub fn select(&self, words: &[String]) -> Result<Vec<&Entry>, Error> {
+        self.check_host()?;
+        let selected = self.select_everywhere(words)?;
+        let here: Vec<&Entry> = selected
+            .iter()
+            .copied()
+            .filter(|entry| entry.is_for(&self.host))
+            .collect();
+        if let (false, true, Some(entry)) = (words.is_empty(), here.is_empty(), selected.first()) {
+            let error = SelectionError::OtherHosts {
+                name: entry.repository_path.clone(),
+                hosts: entry.hosts.join(", "),
+                host: self.host.clone(),
+            };
+            let help = format!("`--host {}` works as that host", entry.hosts[0]);
+            return Err(Problem::new(error).with_help(help).into());
+        }
+        Ok(here)
+    }
+
+    /// Returns the entries of all hosts that `words` name, in manifest order.
     ///
     /// # Errors
     /// A word that names none, with the closest name.
-    pub fn select(&self, words: &[String]) -> Result<Vec<&Entry>, Error> {
-        let selected = self
-            .manifest
-            .select(words, |word| self.locate(word))
-            .map_err(|error| {
-                let help = match &error {
-                    crate::project::error::SelectionError::Unknown {
-                        closest: Some(name),
-                        ..
-                    } => {
-                        let list = self.hints.ours_for_all("list");
-                        format!("did you mean `{name}`? {list} shows all entries")
-                    }
-                    _ => format!("{} shows all entries", self.hints.ours_for_all("list")),
-                };
-                Problem::new(error).with_help(help)
-            })?;
-        Ok(selected
-            .into_iter()
-            .map(|index| &self.manifest.entries[index])
-            .collect())
+    pub fn select_everywhere(&self, words: &[String]) -> Result<Vec<&Entry>, Error> {
+        let entries = &self.manifest.entries;
+        let selected = manifest::select(entries, words, |word| self.locate(word))
+            .map_err(|error| self.not_selected(error))?;
+        Ok(selected.into_iter().map(|index| &entries[index]).collect())
+    }
+
+    fn not_selected(&self, error: SelectionError) -> Problem {
+        let list = self.hints.ours_for_all("list");
+        let help = match &error {
+            SelectionError::Unknown {
+                closest: Some(name),
+                ..
+            } => format!("did you mean `{name}`? {list} shows all entries"),
+            _ => format!("{list} shows all entries"),
+        };
+        Problem::new(error).with_help(help)
+    }
+
+    /// Makes sure that this host is one of those the rows name, where they name any.
+    fn check_host(&self) -> Result<(), Error> {
+        let hosts = self.manifest.hosts();
+        let named = self.manifest.entries.iter();
+        let mut named = named.filter(|entry| !entry.hosts.is_empty());
+        if hosts.is_empty() || named.any(|entry| entry.is_for(&self.host)) {
+            return Ok(());
+        }
+        let error = SelectionError::UnknownHost {
+            host: self.host.clone(),
+            hosts: hosts.join(", "),
+        };
+        let help = format!("name the host to work as: `--host {}`", hosts[0]);
+        Err(Problem::new(error).with_help(help).into())
     }
 
     /// Returns the selected entries of `[files]`; rows of `[plain]` that a glob names along are left
@@ -194,21 +254,91 @@ impl Workspace {
     pub fn select_secret(&self, words: &[String]) -> Result<Vec<&Entry>, Error> {
         for word in words {
             let named = self.select(std::slice::from_ref(word))?;
-            if let (Some(entry), true) = (
-                named.first(),
-                named.iter().all(|entry| entry.kind == Kind::Plain),
-            ) {
-                let name = &entry.repository_path;
-                let help = format!("{} compares it", self.hints.ours("diff", name));
-                return Err(Problem::of(name, ErrorKind::PlainRow)
-                    .with_help(help)
-                    .into());
-            }
+            self.check_secret(&named)?;
         }
         let selected = self.select(words)?.into_iter();
         Ok(selected
             .filter(|entry| entry.kind == Kind::Secret)
             .collect())
+    }
+
+    fn check_secret(&self, named: &[&Entry]) -> Result<(), Error> {
+        let is_plain = named.iter().all(|entry| entry.kind == Kind::Plain);
+        let Some(entry) = named.first().filter(|_| is_plain) else {
+            return Ok(());
+        };
+        let name = &entry.repository_path;
+        let help = format!("{} compares it", self.hints.ours("diff", name));
+        Err(Problem::of(name, ErrorKind::PlainRow)
+            .with_help(help)
+            .into())
+    }
+
+    /// Returns the entries of `[files]` to capture: the selected ones, and of the files that match a
+    /// pattern only on the server those that `words` name, or all of them with `new`.
+    ///
+    /// # Errors
+    /// As [`Workspace::select_secret`].
+    pub fn select_to_capture(&self, words: &[String], new: bool) -> Result<Vec<&Entry>, Error> {
+        let found = self.found_on_server.iter();
+        let found: Vec<&Entry> = found
+            .filter(|entry| entry.kind == Kind::Secret && entry.is_for(&self.host))
+            .collect();
+        if words.is_empty() {
+            let mut entries = self.select_secret(words)?;
+            entries.extend(found.iter().filter(|_| new));
+            return Ok(entries);
+        }
+        let (mut known, mut named_new) = (Vec::new(), Vec::new());
+        for word in words {
+            let word = std::slice::from_ref(word);
+            let matching = manifest::select(&self.found_on_server, word, |word| self.locate(word));
+            let matching: Vec<&Entry> = matching
+                .unwrap_or_default()
+                .into_iter()
+                .map(|index| &self.found_on_server[index])
+                .filter(|entry| found.contains(entry))
+                .collect();
+            // A glob means what is in the repository; a name that is only on the server means that.
+            let is_glob = word[0].contains(['*', '?', '[']) && !new;
+            match self.select_secret(word) {
+                Ok(entries) => {
+                    known.extend(entries);
+                    named_new.extend(matching.into_iter().filter(|_| !is_glob));
+                }
+                Err(error) if matching.is_empty() => return Err(error),
+                Err(_) => named_new.extend(matching),
+            }
+        }
+        let all = self.manifest.entries.iter().chain(&self.found_on_server);
+        Ok(all
+            .filter(|entry| {
+                let is = |other: &&Entry| other.repository_path == entry.repository_path;
+                known.iter().any(is) || named_new.iter().any(is)
+            })
+            .collect())
+    }
+
+    /// Returns whether an entry's file on the server is written into, not replaced.
+    pub fn is_written_in_place(&self, name: &str) -> bool {
+        let mut entries = self.manifest.entries.iter();
+        entries.any(|entry| entry.repository_path == name && entry.write == WriteMode::InPlace)
+    }
+
+    /// Returns whom a backup of what is no secret of its own is encrypted for: the named recipients,
+    /// else those of the identities at hand.
+    pub fn own_recipients(&self) -> Vec<String> {
+        let named: Vec<String> = self
+            .manifest
+            .recipients
+            .iter()
+            .map(|named| named.key.clone())
+            .collect();
+        if named.is_empty() {
+            self.keyring.recipients()
+        } else {
+            named
+        }
     }
 
     /// Turns a path typed in the working directory into paths relative to repository and root.
@@ -277,6 +407,17 @@ impl Workspace {
         }
         let found = Checkout::discover(self.repository.path())?;
         Ok(self.checkout.get_or_init(|| found).as_ref())
+    }
+
+    /// Returns what is remembered of the last syncs, read when first needed: a writing run needs it
+    /// after it has its locks.
+    pub fn memory(&self) -> &Memory {
+        self.memory.get_or_init(|| Memory::load(self))
+    }
+
+    /// Returns whether git's history is cut here.
+    pub fn is_history_cut(&self) -> bool {
+        matches!(self.checkout(), Ok(Some(checkout)) if checkout.is_shallow())
     }
 
     /// Returns the absolute path of an entry's file in the repository.
@@ -467,8 +608,109 @@ fn find_manifest(cx: &Context) -> Result<PathBuf, Error> {
     })
 }
 
-/// Returns the root by the user's own word, else as declared; empty where neither names one.
-fn root_path(cx: &Context, manifest: &Manifest, folder: &Path) -> PathBuf {
+/// Finds the files of the repository that may be members of each pattern: those that are there,
+/// those that were there by `HEAD`, and those that were placed by the records.
+fn members(
+    manifest: &Manifest,
+    repository: &Base,
+    root: Option<&Base>,
+    state: Option<&StateDir>,
+) -> Vec<Vec<String>> {
+    if manifest.families.is_empty() {
+        return Vec::new();
+    }
+    let head = Checkout::discover(repository.path())
+        .ok()
+        .flatten()
+        .and_then(|checkout| checkout.files_in_head(repository.path()).ok())
+        .unwrap_or_default();
+    let records = state.map(drift::records_of).unwrap_or_default();
+    let recorded: Vec<String> = root
+        .and_then(|root| root.path().to_str())
+        .map(|root| records.entries_below(root).map(str::to_owned).collect())
+        .unwrap_or_default();
+    let find = |family: &Family| {
+        let mut found = files_matching(repository.path(), &family.pattern);
+        let known = head.iter().chain(&recorded);
+        found.extend(
+            known
+                .filter(|file| !family.pattern.readings(file).is_empty())
+                .cloned(),
+        );
+        found
+    };
+    manifest.families.iter().map(find).collect()
+}
+
+/// Finds the files on the server that match a pattern and belong to no entry.
+fn found_on_server(manifest: &Manifest, root: &Base) -> Vec<Entry> {
+    let mut found: Vec<Entry> = Vec::new();
+    for family in &manifest.families {
+        for file in files_matching(root.path(), &family.server) {
+            let readings = family.server.readings(&file);
+            let [captures] = &readings[..] else { continue };
+            let member = family.member(captures);
+            let is_whole = !is_pattern(&member.repository_path);
+            let mut known = manifest.entries.iter().chain(&found);
+            if is_whole && !known.any(|entry| entry.server_path == member.server_path) {
+                found.push(member);
+            }
+        }
+    }
+    found
+}
+
+/// Returns the files below a folder that match a pattern, relative to it.
+fn files_matching(folder: &Path, pattern: &PathPattern) -> Vec<String> {
+    let segments = pattern.segments();
+    let mut found = Vec::new();
+    collect_matching(folder, "", &segments, &mut found);
+    found.retain(|file| !pattern.readings(file).is_empty());
+    found
+}
+
+fn collect_matching(
+    folder: &Path,
+    inside: &str,
+    segments: &[PathPattern],
+    found: &mut Vec<String>,
+) {
+    let Some((segment, rest)) = segments.split_first() else {
+        return;
+    };
+    let names = match segment.literal() {
+        Some(name) => vec![name.to_owned()],
+        None => fs::names(folder)
+            .into_iter()
+            .filter(|name| !segment.readings(name).is_empty())
+            .collect(),
+    };
+    for name in names {
+        let path = folder.join(&name);
+        let inside = format!("{inside}{name}");
+        if rest.is_empty() {
+            if fs::is_file(&path) {
+                found.push(inside);
+            }
+        } else if fs::is_folder(&path) {
+            collect_matching(&path, &format!("{inside}/"), rest, found);
+        }
+    }
+}
+
+/// Returns the name of this host, or the one to work as.
+fn host_name(cx: &Context) -> String {
+    let named = cx.global.host.clone();
+    let variable = || {
+        let name = cx.env.var("SECRETS_HOST")?;
+        Some(name.to_string_lossy().into_owned())
+    };
+    named.or_else(variable).unwrap_or_else(process::host_name)
+}
+
+/// Returns the root by the user's own word, else as declared, and whether it is declared; empty where
+/// neither names one.
+fn root_path(cx: &Context, manifest: &Manifest, folder: &Path) -> (PathBuf, bool) {
     let own_word = cx.global.root.as_ref().map(|path| cx.env.absolute(path));
     let declared = || {
         manifest
@@ -476,10 +718,10 @@ fn root_path(cx: &Context, manifest: &Manifest, folder: &Path) -> PathBuf {
             .as_deref()
             .map(|root| fs::normalize(&folder.join(root)))
     };
-    own_word
-        .or_else(|| cx.env.path_var("SECRETS_ROOT"))
-        .or_else(declared)
-        .unwrap_or_default()
+    match own_word.or_else(|| cx.env.path_var("SECRETS_ROOT")) {
+        Some(root) => (root, false),
+        None => declared().map_or_else(Default::default, |root| (root, true)),
+    }
 }
 
 /// Makes the manifest's identity path absolute; `~/` is the user's home.

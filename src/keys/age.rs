@@ -127,6 +127,12 @@ impl Keyring {
         }
     }
 
+    /// Returns the recipients of the identities at hand.
+    pub fn recipients(&self) -> Vec<String> {
+        let recipients = self.identities.iter();
+        recipients.map(|own| own.recipient.clone()).collect()
+    }
+
     /// Returns the identity file that a stock program must be told of to open a file for
     /// `recipients`; `None` where it finds an identity by itself.
     pub fn file_to_name(&self, recipients: &[String]) -> Option<&Path> {

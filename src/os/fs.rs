@@ -167,6 +167,18 @@ pub(super) fn kind_in_words(stat: &Stat) -> Option<&'static str> {
     })
 }
 
+/// Returns the names in a folder, sorted; none where it cannot be read. Names that are not UTF-8 are
+/// left out.
+pub fn names(folder: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let names = entries.flatten().map(|entry| entry.file_name());
+    let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
+    names.sort_unstable();
+    names
+}
+
 /// Counts the names in a folder that pass a test; 0 where it cannot be read.
 pub fn count_names(folder: &Path, test: fn(&OsStr) -> bool) -> usize {
     let Ok(entries) = std::fs::read_dir(folder) else {

@@ -186,6 +186,28 @@ impl Checkout {
         }
     }
 
+    /// Returns whether `HEAD` holds a file at the absolute path `path`.
+    ///
+    /// # Errors
+    /// When `HEAD` cannot be read; a repository without a commit holds nothing.
+    pub fn is_in_head(&self, path: &Path) -> Result<bool, GitError> {
+        let Some(relative) = self.inside(path) else {
+            return Ok(false);
+        };
+        match &self.reader {
+            Reader::Library(repository) => {
+                let repository = repository
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                Ok(blob_at(&repository, "HEAD", relative)?.is_some())
+            }
+            Reader::Program { .. } => {
+                let object = format!("HEAD:{}", relative.to_string_lossy());
+                Ok(self.git(&["cat-file", "-e", &object]).is_ok())
+            }
+        }
+    }
+
     /// Returns the commit `HEAD` is at, in full; `None` before the first one.
     pub fn head(&self) -> Option<String> {
         match &self.reader {
@@ -279,9 +301,17 @@ impl Checkout {
             }
             Reader::Program { .. } => {
                 let relative = relative.to_string_lossy();
-                let range = since.map_or_else(|| "HEAD".to_owned(), |since| format!("{since}..HEAD"));
+                let range =
+                    since.map_or_else(|| "HEAD".to_owned(), |since| format!("{since}..HEAD"));
                 let format = "--format=%H %at %an";
-                let mut args = vec!["--literal-pathspecs", "log", format, &range, "--", &relative];
+                let mut args = vec![
+                    "--literal-pathspecs",
+                    "log",
+                    format,
+                    &range,
+                    "--",
+                    &relative,
+                ];
                 if since.is_some_and(|since| self.git(&["cat-file", "-e", since]).is_err()) {
                     return Ok(None);
                 }

@@ -112,6 +112,14 @@ pub fn page(words: &[String], text: &[u8]) -> bool {
     true
 }
 
+/// Returns the name of this host.
+pub fn host_name() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}
+
 /// Returns the file mode creation mask of this process.
 pub fn umask() -> u32 {
     // It can only be read by setting it; no other thread makes files at this moment.

@@ -175,20 +175,59 @@ mod tests {
             (Same, Some((Same, Same)), false, Verdict::InSync),
             (Same, Some((Different, Different)), false, Verdict::InSync),
             (Same, None, false, Verdict::InSync),
-            (Different, Some((Different, Same)), false, Verdict::ServerAhead),
-            (Different, Some((Same, Different)), false, Verdict::RepositoryAhead),
-            (Different, Some((Different, Different)), false, Verdict::BothMoved),
-            (Different, Some((Different, Different)), true, Verdict::RepositoryAhead),
+            (
+                Different,
+                Some((Different, Same)),
+                false,
+                Verdict::ServerAhead,
+            ),
+            (
+                Different,
+                Some((Same, Different)),
+                false,
+                Verdict::RepositoryAhead,
+            ),
+            (
+                Different,
+                Some((Different, Different)),
+                false,
+                Verdict::BothMoved,
+            ),
+            (
+                Different,
+                Some((Different, Different)),
+                true,
+                Verdict::RepositoryAhead,
+            ),
             (Different, None, false, Verdict::Unknown),
             (Different, None, true, Verdict::RepositoryAhead),
             (Layout, None, false, Verdict::Unknown),
-            (Layout, Some((Same, Layout)), false, Verdict::RepositoryAhead),
+            (
+                Layout,
+                Some((Same, Layout)),
+                false,
+                Verdict::RepositoryAhead,
+            ),
             (Layout, Some((Layout, Same)), false, Verdict::ServerAhead),
             (Layout, Some((Layout, Layout)), false, Verdict::ServerAhead),
-            (Different, Some((Layout, Different)), false, Verdict::RepositoryAhead),
-            (Different, Some((Different, Layout)), false, Verdict::ServerAhead),
+            (
+                Different,
+                Some((Layout, Different)),
+                false,
+                Verdict::RepositoryAhead,
+            ),
+            (
+                Different,
+                Some((Different, Layout)),
+                false,
+                Verdict::ServerAhead,
+            ),
         ] {
-            assert_eq!(both(sides, record, old), expected, "{sides:?} {record:?} {old}");
+            assert_eq!(
+                both(sides, record, old),
+                expected,
+                "{sides:?} {record:?} {old}"
+            );
         }
     }
 

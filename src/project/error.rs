@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use super::diff::Differences;
+use super::drift::{Drift, Verdict};
+
 /// One thing wrong with the manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestProblem {
@@ -45,6 +48,24 @@ impl fmt::Display for ManifestError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SelectionError {
+    /// Entries for other hosts.
+    #[error("`{name}` is for {hosts}, and this is {host}")]
+    OtherHosts {
+        /// The entry.
+        name: String,
+        /// The hosts it is for.
+        hosts: String,
+        /// This host.
+        host: String,
+    },
+    /// Rows name hosts, and none of them is this one.
+    #[error("rows of the manifest are for {hosts}, and none of them is this host, {host}")]
+    UnknownHost {
+        /// This host.
+        host: String,
+        /// The hosts that rows name.
+        hosts: String,
+    },
     /// A glob that cannot be compiled.
     #[error("`{pattern}` is not a glob pattern")]
     BadGlob {
@@ -86,11 +107,40 @@ pub enum Refusal {
         /// Line of the first one.
         line: usize,
     },
-    /// The server's file differs from what would be written.
-    #[error("the server's file differs from the repository: {changes}")]
-    Differs {
+    /// Both sides were changed since the last sync.
+    #[error("both sides were changed since the last sync{since}: {changes}")]
+    BothMoved {
         /// The keys, with signs.
         changes: String,
+        /// When that was, in words; may be empty.
+        since: String,
+    },
+    /// The encrypted file is gone from the repository.
+    #[error("its encrypted file was in the repository and is there no more")]
+    DeletedInRepository,
+    /// The repository has something newer than the server.
+    #[error("the repository is ahead of the server: {changes}{behind}")]
+    RepositoryAhead {
+        /// The keys, with signs.
+        changes: String,
+        /// Which version the server has, in words; may be empty.
+        behind: String,
+    },
+    /// The server was changed since the last sync.
+    #[error("the server's file was changed since the last sync{since}: {changes}")]
+    ServerAhead {
+        /// The keys, with signs.
+        changes: String,
+        /// When that was, in words; may be empty.
+        since: String,
+    },
+    /// The sides differ, and nothing tells which one is newer.
+    #[error("the sides differ, and nothing tells which one is newer{note}: {changes}")]
+    UnknownDirection {
+        /// The keys, with signs.
+        changes: String,
+        /// Why it cannot be told, in words; may be empty.
+        note: String,
     },
     /// The source has no bytes.
     #[error("the source is empty (zero bytes)")]
@@ -110,6 +160,20 @@ pub enum Refusal {
     NotRegular {
         /// What it is.
         kind: &'static str,
+    },
+    /// A file was changed after the run that is to be undone.
+    #[error("{path} is not what that run wrote any more")]
+    ChangedSince {
+        /// The file.
+        path: String,
+    },
+    /// The manifest names another root than before.
+    #[error("the manifest names the root {now}, until now it was {trusted}")]
+    RootChanged {
+        /// The root that was trusted.
+        trusted: String,
+        /// The root of the manifest now.
+        now: String,
     },
     /// No creation rule governs the file.
     #[error("no creation rule of {rules} matches `{path}`")]
@@ -191,4 +255,39 @@ pub enum Refusal {
         /// Line and construct, or key.
         reason: String,
     },
+}
+
+impl Refusal {
+    /// Returns the refusal to write against the direction in which an entry moved; `None` where its
+    /// sides do not differ.
+    pub fn of_drift(drift: &Drift, differences: &Differences) -> Option<Self> {
+        let changes = differences.summary();
+        let since = || {
+            let time = drift.last_sync.iter();
+            time.map(|time| format!(" ({time})")).collect()
+        };
+        Some(match drift.verdict {
+            Verdict::BothMoved => Self::BothMoved {
+                changes,
+                since: since(),
+            },
+            Verdict::RepositoryAhead => Self::RepositoryAhead {
+                changes,
+                behind: drift
+                    .behind
+                    .iter()
+                    .map(|version| format!("; the server has {}", version.in_words()))
+                    .collect(),
+            },
+            Verdict::ServerAhead => Self::ServerAhead {
+                changes,
+                since: since(),
+            },
+            Verdict::Unknown => Self::UnknownDirection {
+                changes,
+                note: drift.note.iter().map(|note| format!(" ({note})")).collect(),
+            },
+            _ => return None,
+        })
+    }
 }

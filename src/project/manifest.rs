@@ -262,85 +262,6 @@ impl Manifest {
             text.replace(&named.key, &self.name_recipient(&named.key))
         })
     }
-
-    /// Returns the indices of the entries that `words` name, in manifest order; all of them where
-    /// there are no words. A word is a repository path, one without `.enc`, a server path, a glob
-    /// over these, or a folder with a final `/`. `located` turns a word into further spellings: the
-    /// paths relative to repository and root that it names from the working directory.
-    ///
-    /// # Errors
-    /// The first word that names nothing.
-    pub fn select(
-        &self,
-        words: &[String],
-        located: impl Fn(&str) -> Located,
-    ) -> Result<Vec<usize>, SelectionError> {
-        if words.is_empty() {
-            return Ok((0..self.entries.len()).collect());
-        }
-        let mut selected = vec![false; self.entries.len()];
-        for word in words {
-            let mut found = self.matching(|name| name == word);
-            if found.is_empty() && word.contains(['*', '?', '[', '{']) {
-                let glob = GlobBuilder::new(word).literal_separator(true).build();
-                let pattern = word.clone();
-                let glob = glob
-                    .map_err(|_| SelectionError::BadGlob { pattern })?
-                    .compile_matcher();
-                found = self.matching(|name| glob.is_match(name));
-            }
-            if found.is_empty() && word.ends_with('/') {
-                found = self.matching(|name| name.starts_with(word.as_str()));
-            }
-            if found.is_empty() {
-                found = self.at(&located(word));
-            }
-            if found.is_empty() {
-                return Err(self.unknown(word));
-            }
-            found.into_iter().for_each(|index| selected[index] = true);
-        }
-        Ok((0..selected.len())
-            .filter(|&index| selected[index])
-            .collect())
-    }
-
-    fn matching(&self, matches: impl Fn(&str) -> bool) -> Vec<usize> {
-        let any = |entry: &Entry| {
-            matches(&entry.repository_path)
-                || matches(entry.path_without_suffix())
-                || matches(&entry.server_path)
-        };
-        (0..self.entries.len())
-            .filter(|&index| any(&self.entries[index]))
-            .collect()
-    }
-
-    fn at(&self, located: &Located) -> Vec<usize> {
-        let same = |entry: &Entry| {
-            located.in_repository.as_deref().is_some_and(|path| {
-                path == entry.repository_path || path == entry.path_without_suffix()
-            }) || located.in_root.as_deref() == Some(&entry.server_path)
-        };
-        (0..self.entries.len())
-            .filter(|&index| same(&self.entries[index]))
-            .collect()
-    }
-
-    fn unknown(&self, word: &str) -> SelectionError {
-        let names = self.entries.iter().flat_map(|entry| {
-            [
-                entry.repository_path.as_str(),
-                entry.path_without_suffix(),
-                entry.server_path.as_str(),
-            ]
-        });
-        let closest = closest(word, names).map(str::to_owned);
-        SelectionError::Unknown {
-            name: word.to_owned(),
-            closest,
-        }
-    }
 }
 
 /// Returns the entry that a file of the repository is of a pattern; `None` where it is none.
@@ -430,6 +351,85 @@ pub fn conflicts(entries: &[Entry]) -> Vec<(usize, String)> {
         }
     }
     found
+}
+
+/// Returns the indices of the entries that `words` name, in manifest order; all of them where
+/// there are no words. A word is a repository path, one without `.enc`, a server path, a glob
+/// over these, or a folder with a final `/`. `located` turns a word into further spellings: the
+/// paths relative to repository and root that it names from the working directory.
+///
+/// # Errors
+/// The first word that names nothing.
+pub fn select(
+    entries: &[Entry],
+    words: &[String],
+    located: impl Fn(&str) -> Located,
+) -> Result<Vec<usize>, SelectionError> {
+    if words.is_empty() {
+        return Ok((0..entries.len()).collect());
+    }
+    let mut selected = vec![false; entries.len()];
+    for word in words {
+        let mut found = matching(entries, |name| name == word);
+        if found.is_empty() && word.contains(['*', '?', '[', '{']) {
+            let glob = GlobBuilder::new(word).literal_separator(true).build();
+            let pattern = word.clone();
+            let glob = glob
+                .map_err(|_| SelectionError::BadGlob { pattern })?
+                .compile_matcher();
+            found = matching(entries, |name| glob.is_match(name));
+        }
+        if found.is_empty() && word.ends_with('/') {
+            found = matching(entries, |name| name.starts_with(word.as_str()));
+        }
+        if found.is_empty() {
+            found = at(entries, &located(word));
+        }
+        if found.is_empty() {
+            return Err(unknown(entries, word));
+        }
+        found.into_iter().for_each(|index| selected[index] = true);
+    }
+    Ok((0..selected.len())
+        .filter(|&index| selected[index])
+        .collect())
+}
+
+fn matching(entries: &[Entry], matches: impl Fn(&str) -> bool) -> Vec<usize> {
+    let any = |entry: &Entry| {
+        matches(&entry.repository_path)
+            || matches(entry.path_without_suffix())
+            || matches(&entry.server_path)
+    };
+    (0..entries.len())
+        .filter(|&index| any(&entries[index]))
+        .collect()
+}
+
+fn at(entries: &[Entry], located: &Located) -> Vec<usize> {
+    let same = |entry: &Entry| {
+        located.in_repository.as_deref().is_some_and(|path| {
+            path == entry.repository_path || path == entry.path_without_suffix()
+        }) || located.in_root.as_deref() == Some(&entry.server_path)
+    };
+    (0..entries.len())
+        .filter(|&index| same(&entries[index]))
+        .collect()
+}
+
+fn unknown(entries: &[Entry], word: &str) -> SelectionError {
+    let names = entries.iter().flat_map(|entry| {
+        [
+            entry.repository_path.as_str(),
+            entry.path_without_suffix(),
+            entry.server_path.as_str(),
+        ]
+    });
+    let closest = closest(word, names).map(str::to_owned);
+    SelectionError::Unknown {
+        name: word.to_owned(),
+        closest,
+    }
 }
 
 /// What a word on the command line names from the working directory.
@@ -536,24 +536,27 @@ break_glass = { key = "age1def", break_glass = true }
     #[test]
     fn entries_are_selected_by_any_spelling() {
         let manifest = parse(EXAMPLE).unwrap();
-        let select = |words: &[&str]| {
+        let selected = |words: &[&str]| {
             let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
-            manifest.select(&words, |_| Located::default())
+            select(&manifest.entries, &words, |_| Located::default())
         };
-        assert_eq!(select(&[]), Ok(vec![0, 1, 2, 3]));
-        assert_eq!(select(&["shared/.env"]), Ok(vec![0]));
-        assert_eq!(select(&["db/init.sql", "shared/.env.enc"]), Ok(vec![0, 2]));
-        assert_eq!(select(&["shared/init/init.sql"]), Ok(vec![2]));
-        assert_eq!(select(&["nginx/*"]), Ok(vec![1, 3]));
+        assert_eq!(selected(&[]), Ok(vec![0, 1, 2, 3]));
+        assert_eq!(selected(&["shared/.env"]), Ok(vec![0]));
         assert_eq!(
-            select(&["*"]),
+            selected(&["db/init.sql", "shared/.env.enc"]),
+            Ok(vec![0, 2])
+        );
+        assert_eq!(selected(&["shared/init/init.sql"]), Ok(vec![2]));
+        assert_eq!(selected(&["nginx/*"]), Ok(vec![1, 3]));
+        assert_eq!(
+            selected(&["*"]),
             Err(SelectionError::Unknown {
                 name: "*".to_owned(),
                 closest: None
             })
         );
-        assert_eq!(select(&["**"]), Ok(vec![0, 1, 2, 3]));
-        let error = select(&["shared/.evn"]).unwrap_err();
+        assert_eq!(selected(&["**"]), Ok(vec![0, 1, 2, 3]));
+        let error = selected(&["shared/.evn"]).unwrap_err();
         assert_eq!(
             error,
             SelectionError::Unknown {

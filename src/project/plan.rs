@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use super::diff::Differences;
+use super::drift::{Drift, Verdict};
 use super::error::Refusal;
 
 /// What is done with an entry.
@@ -40,6 +41,8 @@ pub struct Step {
     pub refusals: Vec<Refusal>,
     /// What is there is not kept anywhere else: an encrypted backup comes first.
     pub needs_backup: bool,
+    /// It goes against the direction in which the entry moved, on the user's word.
+    pub is_forced: bool,
 }
 
 impl Step {
@@ -74,8 +77,8 @@ impl Plan {
 /// What stands on the server where an entry is to be placed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// Another content.
-    Differs(Differences),
+    /// Another content, and which side moved.
+    Differs(Differences, Drift),
     /// Nothing.
     Missing,
     /// Something that is not a regular file.
@@ -104,17 +107,26 @@ pub fn decrypt(name: &str, path: PathBuf, target: &Target, options: DecryptOptio
             step.detail = drift.join(", ");
         }
         Target::Same(_) => {}
-        Target::Differs(differences) => {
+        Target::Differs(differences, drift) => {
             step.detail = differences.summary();
+            let is_behind = drift.verdict == Verdict::RepositoryAhead;
             if options.missing_only {
                 step.action = Action::Skip;
                 step.detail = format!("left as it is: {}", differences.summary());
-            } else if options.force {
+            } else if is_behind || options.force {
                 step.action = Action::Replace;
-                step.needs_backup = true;
+                step.is_forced = !is_behind;
+                // An old version that is committed is kept by git.
+                let in_history = drift
+                    .behind
+                    .as_ref()
+                    .is_some_and(|version| version.is_exact);
+                step.needs_backup = !is_behind || !in_history;
             } else {
-                let changes = differences.summary();
-                refuse(&mut step, Refusal::Differs { changes });
+                let refusal = Refusal::of_drift(drift, differences);
+                refusal
+                    .into_iter()
+                    .for_each(|refusal| refuse(&mut step, refusal));
             }
         }
     }
@@ -124,8 +136,10 @@ pub fn decrypt(name: &str, path: PathBuf, target: &Target, options: DecryptOptio
 /// What stands in the repository where an entry is to be captured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored {
-    /// Another content.
-    Differs(Differences),
+    /// Nothing, where something was.
+    Deleted,
+    /// Another content, and which side moved.
+    Differs(Differences, Drift),
     /// Nothing.
     Missing,
     /// The same content, but the file itself must change; why, in words.
@@ -136,8 +150,14 @@ pub enum Stored {
     Unopened,
 }
 
-/// Plans the capture of one source.
-pub fn encrypt(name: &str, path: PathBuf, stored: &Stored, refusals: Vec<Refusal>) -> Step {
+/// Plans the capture of one source. `force` captures it also where the repository moved.
+pub fn encrypt(
+    name: &str,
+    path: PathBuf,
+    stored: &Stored,
+    refusals: Vec<Refusal>,
+    force: bool,
+) -> Step {
     let mut step = step(name, path);
     match stored {
         _ if !refusals.is_empty() => {
@@ -145,10 +165,20 @@ pub fn encrypt(name: &str, path: PathBuf, stored: &Stored, refusals: Vec<Refusal
             step.refusals = refusals;
         }
         Stored::Missing => step.action = Action::Create,
+        Stored::Deleted => refuse(&mut step, Refusal::DeletedInRepository),
         Stored::Same => {}
-        Stored::Differs(differences) => {
-            step.action = Action::Replace;
+        Stored::Differs(differences, drift) => {
             step.detail = differences.summary();
+            step.is_forced = drift.verdict != Verdict::ServerAhead;
+            if force || !step.is_forced {
+                step.action = Action::Replace;
+                step.needs_backup = step.is_forced;
+            } else {
+                let refusal = Refusal::of_drift(drift, differences);
+                refusal
+                    .into_iter()
+                    .for_each(|refusal| refuse(&mut step, refusal));
+            }
         }
         Stored::Outdated(why) => {
             step.action = Action::Replace;
@@ -178,6 +208,7 @@ fn step(name: &str, target: PathBuf) -> Step {
         detail: String::new(),
         refusals: Vec::new(),
         needs_backup: false,
+        is_forced: false,
     }
 }
 
@@ -191,24 +222,48 @@ mod tests {
     use super::super::diff;
     use super::*;
 
+    fn differs(verdict: Verdict) -> (Differences, Drift) {
+        (diff::between(b"A=1\n", b"A=2\n", true), Drift::of(verdict))
+    }
+
     #[test]
-    fn a_file_that_differs_is_replaced_only_by_force() {
-        let differs = Target::Differs(diff::between(b"A=1\n", b"A=2\n", true));
-        let plan = |force, missing_only| {
-            let step = decrypt(
-                "e",
-                PathBuf::new(),
-                &differs,
-                DecryptOptions {
-                    force,
-                    missing_only,
-                },
-            );
+    fn decrypt_writes_where_the_repository_is_ahead_or_by_force() {
+        let plan = |verdict, force, missing_only| {
+            let (differences, drift) = differs(verdict);
+            let options = DecryptOptions {
+                force,
+                missing_only,
+            };
+            let target = Target::Differs(differences, drift);
+            let step = decrypt("e", PathBuf::new(), &target, options);
+            (step.action, step.needs_backup, step.is_forced)
+        };
+        for verdict in [Verdict::ServerAhead, Verdict::BothMoved, Verdict::Unknown] {
+            assert_eq!(plan(verdict, false, false), (Action::Refuse, false, false));
+            assert_eq!(plan(verdict, true, false), (Action::Replace, true, true));
+            assert_eq!(plan(verdict, true, true), (Action::Skip, false, false));
+        }
+        let ahead = plan(Verdict::RepositoryAhead, false, false);
+        assert_eq!(ahead, (Action::Replace, true, false));
+    }
+
+    #[test]
+    fn encrypt_writes_where_the_server_is_ahead_or_by_force() {
+        let plan = |verdict, force| {
+            let (differences, drift) = differs(verdict);
+            let stored = Stored::Differs(differences, drift);
+            let step = encrypt("e", PathBuf::new(), &stored, Vec::new(), force);
             (step.action, step.needs_backup)
         };
-        assert_eq!(plan(false, false), (Action::Refuse, false));
-        assert_eq!(plan(true, false), (Action::Replace, true));
-        assert_eq!(plan(true, true), (Action::Skip, false));
+        for verdict in [
+            Verdict::RepositoryAhead,
+            Verdict::BothMoved,
+            Verdict::Unknown,
+        ] {
+            assert_eq!(plan(verdict, false), (Action::Refuse, false));
+            assert_eq!(plan(verdict, true), (Action::Replace, true));
+        }
+        assert_eq!(plan(Verdict::ServerAhead, false), (Action::Replace, false));
     }
 
     #[test]
@@ -220,7 +275,7 @@ mod tests {
             Action::Keep
         );
         assert_eq!(
-            encrypt("e", PathBuf::new(), &Stored::Same, Vec::new()).action,
+            encrypt("e", PathBuf::new(), &Stored::Same, Vec::new(), false).action,
             Action::Keep
         );
     }

@@ -16,6 +16,8 @@ use super::lines::{Item, items};
 
 /// The version of the stored form.
 const VERSION: u32 = 1;
+/// What the key is told by.
+const KEY_MARK: &[u8] = b"records of secret-files";
 
 /// What is known of a file on the server from the last time both sides agreed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,23 +60,25 @@ impl Record {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Records {
     version: u32,
+    /// A digest that tells the key of the others.
+    key: String,
     files: BTreeMap<String, Record>,
 }
 
 impl Records {
-    /// Reads the stored form; `None` when it is damaged or of a later version.
-    pub fn parse(text: &[u8]) -> Option<Self> {
+    /// Reads the stored form; `None` when it is damaged, of a later version, or made with another
+    /// key than the digester's.
+    pub fn parse(text: &[u8], digester: &Digester) -> Option<Self> {
         let records: Self = serde_json::from_slice(text).ok()?;
-        (records.version == VERSION).then_some(records)
+        let is_ours = records.version == VERSION && records.key == digester.content(KEY_MARK);
+        is_ours.then_some(records)
     }
 
     /// Returns the stored form.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let records = Self {
-            version: VERSION,
-            ..self.clone()
-        };
-        serde_json::to_vec(&records).unwrap_or_default()
+    pub fn to_bytes(mut self, digester: &Digester) -> Vec<u8> {
+        self.version = VERSION;
+        self.key = digester.content(KEY_MARK);
+        serde_json::to_vec(&self).unwrap_or_default()
     }
 
     /// Returns the record of a file on the server.
@@ -233,15 +237,13 @@ mod tests {
             mode: 0o600,
         };
         records.set("/srv/a", Some(record));
-        let bytes = records.to_bytes();
-        let read = Records::parse(&bytes).unwrap();
+        let bytes = records.to_bytes(&digester());
+        let read = Records::parse(&bytes, &digester()).unwrap();
         assert_eq!(read.get("/srv/a").unwrap().entry, "a.enc");
-        assert_eq!(
-            read.entries_below("/srv/").collect::<Vec<_>>(),
-            ["a.enc"]
-        );
+        assert_eq!(read.entries_below("/srv/").collect::<Vec<_>>(), ["a.enc"]);
         assert_eq!(read.entries_below("/sr").count(), 0);
-        assert_eq!(Records::parse(&bytes[..bytes.len() - 1]), None);
-        assert_eq!(Records::parse(b"{\"version\":2,\"files\":{}}"), None);
+        assert_eq!(Records::parse(&bytes[..bytes.len() - 1], &digester()), None);
+        let other = Digester::new(SecretBytes::copy_of(&[8; 32]));
+        assert_eq!(Records::parse(&bytes, &other), None);
     }
 }

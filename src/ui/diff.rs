@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::error::Problem;
 use crate::project::diff::{Change, Differences};
+use crate::project::drift::{Drift, Verdict};
 
 use super::style::{Role, harmless, paint};
 use super::{ProblemJson, SCHEMA_VERSION, Ui};
@@ -30,6 +31,8 @@ pub struct DiffRow {
     pub target: String,
     /// How the contents compare.
     pub comparison: Comparison,
+    /// Which side moved.
+    pub drift: Drift,
     /// What differs of owner, group and mode, in words.
     pub attributes: Vec<String>,
     /// Lines of a unified diff, where one is shown: already masked, or shown on the user's word.
@@ -60,8 +63,19 @@ struct RowJson<'a> {
     entry: &'a str,
     target: &'a str,
     state: &'static str,
+    verdict: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    behind: Option<BehindJson<'a>>,
     changes: Vec<ChangeJson<'a>>,
     attributes: &'a [String],
+}
+
+/// The version the server still has.
+#[derive(Serialize)]
+struct BehindJson<'a> {
+    commit: &'a str,
+    date: &'a str,
+    author: &'a str,
 }
 
 #[derive(Serialize)]
@@ -90,9 +104,35 @@ impl DiffRow {
             Comparison::Differs(_) => "differs",
             Comparison::NeitherSide => "on-neither-side",
             Comparison::OnlyRepository => "missing-on-server",
+            Comparison::OnlyServer if self.is_deleted() => "deleted-in-repo",
             Comparison::OnlyServer => "not-encrypted-yet",
             Comparison::Same => "same",
         }
+    }
+
+    fn is_deleted(&self) -> bool {
+        self.drift.verdict == Verdict::DeletedInRepository
+    }
+
+    /// Says which side moved, for the title; empty where that needs no words.
+    fn direction(&self) -> String {
+        let word = match self.drift.verdict {
+            Verdict::BothMoved => "both sides moved",
+            Verdict::RepositoryAhead => "the repository is ahead",
+            Verdict::ServerAhead => "the server is ahead",
+            Verdict::Unknown => "unknown which side is newer",
+            _ => return String::new(),
+        };
+        let behind = self.drift.behind.iter();
+        let behind: String = behind
+            .map(|version| format!(": the server has {}", version.in_words()))
+            .collect();
+        let note = self.drift.note.iter();
+        let note: String = note
+            .filter(|_| self.drift.verdict == Verdict::Unknown)
+            .map(|note| format!(" ({note})"))
+            .collect();
+        format!("  {word}{behind}{note}")
     }
 }
 
@@ -137,7 +177,12 @@ pub fn render(rows: &[DiffRow], form: DiffForm, color: bool) -> String {
 }
 
 fn render_row(row: &DiffRow, color: bool, out: &mut String) {
-    let title = format!("{}  ({})", harmless(&row.name), harmless(&row.target));
+    let title = format!(
+        "{}  ({}){}",
+        harmless(&row.name),
+        harmless(&row.target),
+        harmless(&row.direction())
+    );
     out.push_str(&paint(&title, Role::Name, color));
     out.push('\n');
     let mut line = |sign: char, text: &str, role| {
@@ -150,6 +195,11 @@ fn render_row(row: &DiffRow, color: bool, out: &mut String) {
             '!',
             "on neither side: not in the repository, not on the server",
             Role::Error,
+        ),
+        Comparison::OnlyServer if row.is_deleted() => line(
+            '+',
+            "only on the server: its encrypted file was in the repository and is gone",
+            Role::Added,
         ),
         Comparison::OnlyServer => line('+', "not encrypted yet: only on the server", Role::Added),
         Comparison::Differs(differences) if differences.is_layout_only => {
@@ -215,6 +265,12 @@ impl Ui {
                     entry: &row.name,
                     target: &row.target,
                     state: row.state(),
+                    verdict: row.drift.verdict.word(),
+                    behind: row.drift.behind.as_ref().map(|version| BehindJson {
+                        commit: &version.commit,
+                        date: &version.date,
+                        author: &version.author,
+                    }),
                     changes: row
                         .changes()
                         .iter()

@@ -14,9 +14,13 @@ pub struct StatusRow {
     pub entry: String,
     /// The file on the server.
     pub target: String,
-    /// The stable word: `in-sync`, `attributes`, `differs`, `layout-only`, `missing-on-server`,
-    /// `not-encrypted-yet`, `on-neither-side`, `not-the-server`, `unknown`.
+    /// The stable word: a verdict (`in-sync`, `server-ahead`, `repo-ahead`, `both-moved`, `unknown`,
+    /// `missing-on-server`, `deleted-in-repo`, `not-encrypted-yet`, `on-neither-side`), or
+    /// `layout-only`, `attributes`, `not-the-server`, `error`.
     pub state: &'static str,
+    /// Which side moved, where it could be told: the verdict behind `layout-only` and `attributes`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<&'static str>,
     /// What differs, in words.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detail: String,
@@ -37,6 +41,11 @@ pub struct Status {
     pub is_server: bool,
     /// The rows, in manifest order.
     pub entries: Vec<StatusRow>,
+    /// Files that match a pattern on the server and are not in the repository.
+    pub found_on_server: Vec<String>,
+    /// What to type next, in words.
+    #[serde(skip)]
+    pub next: Vec<String>,
     /// Commits upstream that are not here, as of the last fetch.
     pub upstream_ahead: usize,
     /// Why nothing can be said about pushing: `detached`, `no-upstream`.
@@ -57,6 +66,8 @@ impl Status {
             root,
             is_server,
             entries: Vec::new(),
+            found_on_server: Vec::new(),
+            next: Vec::new(),
             upstream_ahead: 0,
             push_note: None,
             upstream: None,
@@ -69,13 +80,17 @@ fn in_words(state: &str) -> &str {
     match state {
         "in-sync" => "in sync",
         "attributes" => "owner or mode",
-        "differs" => "differs",
+        "server-ahead" => "server ahead",
+        "repo-ahead" => "repo ahead",
+        "both-moved" => "both moved",
+        "deleted-in-repo" => "deleted in repo",
         "layout-only" => "layout only",
         "missing-on-server" => "missing on server",
         "not-encrypted-yet" => "not encrypted yet",
         "on-neither-side" => "on neither side",
         "not-the-server" => "not the server",
-        _ => "unknown",
+        "unknown" => "unknown",
+        _ => "error",
     }
 }
 
@@ -84,7 +99,7 @@ fn role_of(state: &str) -> Option<Role> {
         "in-sync" => None,
         "missing-on-server" => Some(Role::Removed),
         "not-encrypted-yet" => Some(Role::Added),
-        "unknown" => Some(Role::Error),
+        "unknown" | "error" | "both-moved" | "deleted-in-repo" => Some(Role::Error),
         _ => Some(Role::Changed),
     }
 }
@@ -132,6 +147,9 @@ fn status_text(status: &Status, color: bool) -> String {
         ));
     }
     out.push_str(&format!("{}\n", counts(status)));
+    for next in &status.next {
+        out.push_str(&format!("{}\n", harmless(next)));
+    }
     let uncommitted = status.entries.iter().filter(|row| row.uncommitted).count();
     let unpushed = status.entries.iter().filter(|row| row.unpushed).count();
     if uncommitted > 0 {
@@ -184,12 +202,16 @@ fn counts(status: &Status) -> String {
     for state in [
         "in-sync",
         "attributes",
-        "differs",
+        "server-ahead",
+        "repo-ahead",
+        "both-moved",
+        "unknown",
         "layout-only",
         "missing-on-server",
+        "deleted-in-repo",
         "not-encrypted-yet",
         "on-neither-side",
-        "unknown",
+        "error",
     ] {
         let count = status
             .entries
@@ -197,11 +219,7 @@ fn counts(status: &Status) -> String {
             .filter(|row| row.state == state)
             .count();
         if count > 0 {
-            let word = match (state, count) {
-                ("differs", 2..) => "differ",
-                _ => in_words(state),
-            };
-            parts.push(format!("{count} {word}"));
+            parts.push(format!("{count} {}", in_words(state)));
         }
     }
     let entries = if total == 1 { "entry" } else { "entries" };
@@ -290,5 +308,44 @@ impl Ui {
             text.push('\n');
         }
         self.data(&text);
+    }
+}
+
+/// A run that can be undone.
+#[derive(Serialize)]
+pub struct ReversalRow {
+    /// When it ran, RFC 3339, UTC.
+    pub time: String,
+    /// The command.
+    pub command: String,
+    /// What it replaced.
+    pub entries: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct ReversalsJson<'a> {
+    schema_version: u32,
+    command: &'static str,
+    runs: &'a [ReversalRow],
+}
+
+impl Ui {
+    /// Shows the runs that can be undone.
+    pub fn show_reversals(&mut self, runs: &[ReversalRow]) {
+        if self.json {
+            return self.json(&ReversalsJson {
+                schema_version: SCHEMA_VERSION,
+                command: "undo",
+                runs,
+            });
+        }
+        for run in runs {
+            let entries: Vec<_> = run.entries.iter().map(|name| harmless(name)).collect();
+            let line = format!("{}  {}  {}\n", run.time, run.command, entries.join(", "));
+            self.data(&line);
+        }
+        if runs.is_empty() {
+            self.status("nothing to undo");
+        }
     }
 }

@@ -1,0 +1,169 @@
+//! What `undo` can bring back: the files that `--force` replaced, each with its encrypted backup.
+//!
+//! A list in the state directory, the newest last. Backups are never removed with it.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::os::fs::FsError;
+use crate::os::place::FileState;
+use crate::os::state::StateDir;
+use crate::project::record::{Digester, Record};
+
+use super::Context;
+use super::workspace::Workspace;
+
+/// The name of the list in the state directory.
+const UNDO_FILE: &str = "undo.json";
+/// So many runs are listed.
+const LISTED_RUNS: usize = 200;
+
+/// Which side of an entry a file is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// The encrypted file; its backup is a copy of it.
+    Repository,
+    /// The plaintext; its backup is encrypted in the binary form.
+    Server,
+}
+
+/// A file that a run replaced.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Replaced {
+    /// The entry's name.
+    pub entry: String,
+    /// Which side it is on.
+    pub side: Side,
+    /// The file, absolute.
+    pub target: String,
+    /// The backup, absolute.
+    pub backup: String,
+    /// Owner, group and permission bits of the file that was replaced.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its permission bits.
+    pub mode: u32,
+    /// Keyed digest of what was written in its place.
+    pub written: String,
+    /// The file on the server that the record belongs to, links resolved.
+    pub record_target: String,
+    /// The record as it was before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<Record>,
+}
+
+/// A run that can be undone.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Reversal {
+    /// When it ran, RFC 3339, UTC.
+    pub time: String,
+    /// The command.
+    pub command: String,
+    /// The manifest it was of.
+    pub manifest: String,
+    /// What it replaced.
+    pub files: Vec<Replaced>,
+}
+
+/// A file that this run replaced.
+pub struct Undoable<'a> {
+    /// The entry's name.
+    pub entry: &'a str,
+    /// Which side it is on.
+    pub side: Side,
+    /// The file, absolute.
+    pub target: PathBuf,
+    /// Its backup.
+    pub backup: &'a str,
+    /// The state it had.
+    pub state: FileState,
+    /// What was written in its place.
+    pub written: &'a [u8],
+    /// The file on the server that the record belongs to, links resolved.
+    pub record_target: PathBuf,
+}
+
+/// Notes what this run replaced. That it cannot be noted is a warning: the backups are there.
+pub fn note(cx: &mut Context, workspace: &Workspace, command: &str, files: Vec<Undoable<'_>>) {
+    let Some(state) = workspace.state.as_ref().filter(|_| !files.is_empty()) else {
+        return;
+    };
+    let time = cx.env.now();
+    let noted = state.make_key().and_then(|key| {
+        let digester = Digester::new(key);
+        let replaced = |file: Undoable<'_>| Replaced {
+            entry: file.entry.to_owned(),
+            side: file.side,
+            target: file.target.display().to_string(),
+            backup: file.backup.to_owned(),
+            uid: file.state.uid,
+            gid: file.state.gid,
+            mode: file.state.mode,
+            written: digester.content(file.written),
+            record: workspace.memory().record_of(&file.record_target).cloned(),
+            record_target: file.record_target.display().to_string(),
+        };
+        let reversal = Reversal {
+            time,
+            command: command.to_owned(),
+            manifest: manifest_name(workspace),
+            files: files.into_iter().map(replaced).collect(),
+        };
+        change(state, |list| list.push(reversal))
+    });
+    if let Err(error) = noted {
+        cx.ui
+            .warning(&format!("`undo` will not know of this run: {error}"));
+    }
+}
+
+/// Returns the runs of this manifest that can be undone, the newest last.
+///
+/// # Errors
+/// When the list cannot be read.
+pub fn list(workspace: &Workspace) -> Result<Vec<Reversal>, FsError> {
+    let Some(state) = &workspace.state else {
+        return Ok(Vec::new());
+    };
+    let manifest = manifest_name(workspace);
+    let text = state.read(UNDO_FILE)?.unwrap_or_default();
+    let list: Vec<Reversal> = serde_json::from_slice(&text).unwrap_or_default();
+    let ours = list.into_iter().filter(|one| one.manifest == manifest);
+    Ok(ours.collect())
+}
+
+/// Takes a run that was undone off the list.
+///
+/// # Errors
+/// When the list cannot be written.
+pub fn forget(state: &StateDir, undone: &Reversal) -> Result<(), FsError> {
+    change(state, |list| {
+        list.retain(|one| {
+            one.time != undone.time
+                || one.manifest != undone.manifest
+                || one.files.first().map(|file| &file.backup)
+                    != undone.files.first().map(|file| &file.backup)
+        });
+    })
+}
+
+fn change(state: &StateDir, change: impl FnOnce(&mut Vec<Reversal>)) -> Result<(), FsError> {
+    state.update(UNDO_FILE, |old| {
+        let mut list: Vec<Reversal> = old
+            .and_then(|text| serde_json::from_slice(&text).ok())
+            .unwrap_or_default();
+        change(&mut list);
+        let excess = list.len().saturating_sub(LISTED_RUNS);
+        list.drain(..excess);
+        serde_json::to_vec(&list).unwrap_or_default()
+    })
+}
+
+fn manifest_name(workspace: &Workspace) -> String {
+    let path: &Path = &workspace.manifest_path;
+    let path = crate::os::fs::canonical(path).unwrap_or_else(|| path.to_owned());
+    path.display().to_string()
+}

@@ -1,0 +1,120 @@
+//! `trust`: what of the manifest this user has agreed to on this host.
+//!
+//! Many may push to the repository, and the root says where a run as root reads and writes. It is
+//! trusted on first use; when it changes, writing runs stop until the user says `trust`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Problem};
+use crate::os::fs;
+use crate::os::fs::FsError;
+use crate::project::error::Refusal;
+
+use super::apply;
+use super::workspace::Workspace;
+use super::{Context, Outcome, OwnerArgs};
+
+/// The name of the file in the state directory.
+const TRUST_FILE: &str = "trust.json";
+
+/// Agree to the root that the manifest names now
+///
+/// The root is trusted when it is first used. Where the manifest names another one later, commands
+/// that write stop until this one was run by the same user on the same host.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  secrets trust            agree to the root of the manifest\n  secrets -m FILE trust    for another manifest"
+)]
+pub struct TrustArgs {}
+
+/// What is trusted: roots by manifest.
+#[derive(Default, Serialize, Deserialize)]
+struct Trusted {
+    roots: BTreeMap<String, String>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When the state directory cannot be written.
+pub fn run(_args: &TrustArgs, cx: &mut Context) -> Result<Outcome, Error> {
+    let workspace = Workspace::open(cx, OwnerArgs::default())?;
+    let Some(root) = &workspace.declared_root else {
+        cx.ui
+            .status("the root is your own word (`--root`, `SECRETS_ROOT`), or none is declared: nothing to agree to");
+        return Ok(Outcome::default());
+    };
+    let before = trusted_root(&workspace).map_err(apply::state_problem)?;
+    agree(&workspace, root).map_err(apply::state_problem)?;
+    let root = root.display();
+    cx.ui.status(&match before {
+        Some(before) if Path::new(&before) != workspace.root_path => {
+            format!("trusted root: {root} (before: {before})")
+        }
+        _ => format!("trusted root: {root}"),
+    });
+    Ok(Outcome::default())
+}
+
+/// Stops a writing run whose manifest names another root than the one that was trusted. The first
+/// one is trusted, unless the run is a dry one.
+///
+/// # Errors
+/// The refusal.
+pub fn check(workspace: &Workspace, is_dry: bool) -> Result<(), Problem> {
+    let Some(root) = &workspace.declared_root else {
+        return Ok(());
+    };
+    let trusted = trusted_root(workspace).map_err(apply::state_problem)?;
+    match trusted {
+        Some(trusted) if Path::new(&trusted) == root => Ok(()),
+        Some(trusted) => {
+            let now = root.display().to_string();
+            let help = format!(
+                "if that is meant: {}; `--root DIR` is your own word for one run",
+                workspace.hints.ours_for_all("trust")
+            );
+            Err(Problem::new(Refusal::RootChanged { trusted, now }).with_help(help))
+        }
+        None if is_dry => Ok(()),
+        None => {
+            // Where nothing can be kept, nothing was trusted before either.
+            drop(agree(workspace, root));
+            Ok(())
+        }
+    }
+}
+
+fn trusted_root(workspace: &Workspace) -> Result<Option<String>, FsError> {
+    let Some(state) = &workspace.state else {
+        return Ok(None);
+    };
+    let text = state.read(TRUST_FILE)?.unwrap_or_default();
+    let trusted: Trusted = serde_json::from_slice(&text).unwrap_or_default();
+    Ok(trusted.roots.get(&manifest_name(workspace)).cloned())
+}
+
+fn agree(workspace: &Workspace, root: &Path) -> Result<(), FsError> {
+    let Some(state) = &workspace.state else {
+        return Ok(());
+    };
+    state.update(TRUST_FILE, |old| {
+        let mut trusted: Trusted = old
+            .and_then(|text| serde_json::from_slice(&text).ok())
+            .unwrap_or_default();
+        trusted
+            .roots
+            .insert(manifest_name(workspace), root.display().to_string());
+        serde_json::to_vec(&trusted).unwrap_or_default()
+    })
+}
+
+fn manifest_name(workspace: &Workspace) -> String {
+    let path = &workspace.manifest_path;
+    let path = fs::canonical(path).unwrap_or_else(|| path.clone());
+    path.display().to_string()
+}

@@ -1,0 +1,234 @@
+//! `undo`: brings back what the last forced run replaced.
+
+use std::path::Path;
+
+use clap::Args;
+
+use crate::error::{Error, ErrorKind, Problem};
+use crate::os::fs;
+use crate::os::place::{Base, FileState, Found, Ownership, Place};
+use crate::os::staging::Attributes;
+use crate::project::error::Refusal;
+use crate::project::plan;
+use crate::project::plan::{Action, Plan};
+use crate::project::record::Digester;
+use crate::secret::SecretBytes;
+use crate::sops;
+use crate::ui::report::{Applied, Report};
+
+use super::apply::{self, Job, Work};
+use super::drift;
+use super::hints;
+use super::reversal::{self, Replaced, Reversal, Side};
+use super::workspace::Workspace;
+use super::{Context, Outcome, WriteArgs};
+
+/// Bring back what the last forced run replaced
+///
+/// Every `--force` keeps an encrypted backup of what it replaces; this puts those files back where
+/// they were. A file that was changed since is refused. Exit code 1 when there is nothing to undo.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  secrets undo             bring back what the last forced run replaced\n  secrets undo --list      say which runs can be undone"
+)]
+pub struct UndoArgs {
+    #[command(flatten)]
+    write: WriteArgs,
+    /// List the runs that can be undone, newest first, and change nothing
+    #[arg(long)]
+    list: bool,
+}
+
+/// A file to bring back.
+struct Return<'r> {
+    replaced: &'r Replaced,
+    place: Place,
+    content: SecretBytes,
+    seen: (FileState, SecretBytes),
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What stands against it; nothing is changed then.
+pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
+    let workspace = Workspace::open(cx, args.write.owner)?;
+    if args.list {
+        return show_list(cx, &workspace);
+    }
+    let _locks = apply::begin(cx, &workspace, args.write)?;
+    let mut list = reversal::list(&workspace).map_err(apply::state_problem)?;
+    let (Some(last), Some(state)) = (list.pop(), &workspace.state) else {
+        cx.ui.status("nothing to undo");
+        return Ok(Outcome {
+            differs: true,
+            ..Outcome::default()
+        });
+    };
+    let key = state.make_key().map_err(apply::state_problem)?;
+    let digester = Digester::new(key);
+    let mut problems = Vec::new();
+    let mut returns = Vec::new();
+    for file in &last.files {
+        match prepare(&workspace, file, &digester) {
+            Ok(one) => returns.push(one),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let mut plan = Plan::default();
+    for one in &returns {
+        let mut step = plan::skip(&one.replaced.entry, one.place.path(), "");
+        step.action = Action::Replace;
+        step.detail = format!("as it was before `{}` at {}", last.command, last.time);
+        plan.steps.push(step);
+    }
+    let outcome = if args.write.dry_run {
+        Applied::DryRun
+    } else if problems.is_empty() {
+        write(cx, &workspace, &returns)?;
+        settle(cx, &workspace, &last);
+        Applied::Done
+    } else {
+        Applied::Nothing
+    };
+    cx.ui.report(&Report {
+        command: "undo",
+        plan: &plan,
+        problems: &problems,
+        outcome,
+        backups: &[],
+    });
+    Ok(Outcome::default().with_problems(&problems))
+}
+
+fn show_list(cx: &mut Context, workspace: &Workspace) -> Result<Outcome, Error> {
+    let list = reversal::list(workspace).map_err(apply::state_problem)?;
+    cx.ui.show_reversals(
+        &list
+            .iter()
+            .rev()
+            .map(|run| crate::ui::status::ReversalRow {
+                time: run.time.clone(),
+                command: run.command.clone(),
+                entries: run.files.iter().map(|file| file.entry.clone()).collect(),
+            })
+            .collect::<Vec<_>>(),
+    );
+    Ok(Outcome::default())
+}
+
+/// Opens the backup of a file and makes sure that what the run wrote is still there.
+fn prepare<'r>(
+    workspace: &Workspace,
+    file: &'r Replaced,
+    digester: &Digester,
+) -> Result<Return<'r>, Problem> {
+    let name = &file.entry;
+    let backup = Path::new(&file.backup);
+    let command = format!(
+        "SOPS_AGE_KEY_FILE=IDENTITY sops decrypt --input-type binary --output-type binary {}",
+        hints::quoted(&file.backup)
+    );
+    let bytes = fs::read_regular(backup).map_err(|source| {
+        Problem::of(
+            name,
+            ErrorKind::Unreadable {
+                path: backup.to_owned(),
+                source,
+            },
+        )
+        .with_help("the backup is gone; look for the content in git's history")
+    })?;
+    let content = match file.side {
+        Side::Repository => SecretBytes::new(bytes),
+        Side::Server => open_backup(workspace, name, bytes)?,
+    };
+    let target = Path::new(&file.target);
+    let (Some(folder), Some(file_name)) = (target.parent(), target.file_name()) else {
+        return Err(Problem::of(name, ErrorKind::Internal));
+    };
+    let gone = || {
+        let path = file.target.clone();
+        let help = match file.side {
+            Side::Server => format!("put the old content there by hand: `{command}`"),
+            Side::Repository => format!(
+                "copy the old file there by hand: `cp {} {}`",
+                hints::quoted(&file.backup),
+                hints::quoted(&file.target)
+            ),
+        };
+        Problem::of(name, Refusal::ChangedSince { path }).with_help(help)
+    };
+    let base = Base::open(folder).map_err(|_| gone())?;
+    let place = base
+        .place(file_name.as_ref())
+        .map_err(|error| Problem::of(name, error).with_help("mend the folder"))?;
+    match place.read(u64::MAX) {
+        Found::File(state, now) if digester.content(now.expose()) == file.written => Ok(Return {
+            replaced: file,
+            place,
+            content,
+            seen: (state, now),
+        }),
+        _ => Err(gone()),
+    }
+}
+
+fn open_backup(workspace: &Workspace, name: &str, bytes: Vec<u8>) -> Result<SecretBytes, Problem> {
+    let damaged = |error| {
+        Problem::of(name, ErrorKind::Document(error))
+            .with_help("the backup is damaged; look for the content in git's history")
+    };
+    let (format, sealed) = sops::parse_sealed(bytes).map_err(damaged)?;
+    let key = workspace
+        .keyring
+        .unwrap(&sealed.metadata)
+        .map_err(|error| {
+            Problem::of(name, error)
+                .with_help("name an identity of the entry's recipients with `-i FILE`")
+        })?;
+    let opened = sops::open(format, &sealed, &key).map_err(damaged)?;
+    Ok(opened.plaintext)
+}
+
+fn write(cx: &mut Context, workspace: &Workspace, returns: &[Return<'_>]) -> Result<(), Error> {
+    let mut work = Work::default();
+    for one in returns {
+        let owner = Ownership {
+            uid: Some(one.replaced.uid),
+            gid: Some(one.replaced.gid),
+        };
+        work.jobs.push(Job {
+            name: &one.replaced.entry,
+            place: one.place.clone(),
+            content: one.content.expose(),
+            attributes: Attributes {
+                owner,
+                mode: one.replaced.mode,
+                keep_access_list: true,
+            },
+            folder_owner: owner,
+            seen: Some((one.seen.0, one.seen.1.expose())),
+            in_place: workspace.is_written_in_place(&one.replaced.entry)
+                && one.replaced.side == Side::Server,
+        });
+    }
+    apply::run(cx, workspace, &work).map_err(|failure| failure.problem.into())
+}
+
+/// Brings back the records too, and takes the run off the list.
+fn settle(cx: &mut Context, workspace: &Workspace, undone: &Reversal) {
+    let Some(state) = &workspace.state else {
+        return;
+    };
+    let records = undone
+        .files
+        .iter()
+        .map(|file| (file.record_target.as_str(), file.record.clone()));
+    let settled = drift::restore(state, records).and_then(|()| reversal::forget(state, undone));
+    if let Err(error) = settled {
+        cx.ui.warning(&format!(
+            "the list of what can be undone is not up to date: {error}"
+        ));
+    }
+}
