@@ -90,6 +90,12 @@ pub enum ErrorKind {
         /// Why, in words.
         reason: String,
     },
+    /// An answer is needed and nobody can be asked.
+    #[error("{what} has to be decided, and there is no terminal to ask on")]
+    NoTerminal {
+        /// What.
+        what: String,
+    },
     /// No manifest found.
     #[error("no `secret-files.toml` in {} or above it", from.display())]
     NoManifest {
@@ -206,6 +212,7 @@ impl ErrorKind {
             Self::Key(_) => "key",
             Self::Lock(_) => "locked",
             Self::Manifest(_) | Self::NoManifest { .. } => "manifest",
+            Self::NoTerminal { .. } => "no-terminal",
             Self::NoRightToGive { .. } | Self::UnknownAccount { .. } => "owner",
             Self::NoRoot | Self::NotTheServer { .. } | Self::RootUnusable { .. } => "root",
             Self::NotRegular { .. } => "not-regular",
@@ -217,6 +224,7 @@ impl ErrorKind {
                 Refusal::Blank | Refusal::CommentsOnly | Refusal::Empty => "source-empty",
                 Refusal::BreakGlassMissing { .. } => "break-glass-missing",
                 Refusal::ConflictMarker { .. } => "conflict-marker",
+                Refusal::AlreadyThere { .. } => "already-there",
                 Refusal::ChangedSince { .. } => "changed-since",
                 Refusal::RootChanged { .. } => "root-changed",
                 Refusal::BothMoved { .. } => "both-moved",

@@ -13,6 +13,20 @@ use crate::sops::selector::{Selection, SelectionRule};
 /// The name of the rules file.
 pub const RULES_FILE: &str = ".sops.yaml";
 
+/// The fields of a rule that name keys, which count only where there are no groups.
+const KEY_FIELDS: [&str; 8] = [
+    "age",
+    "pgp",
+    "kms",
+    "gcp_kms",
+    "azure_keyvault",
+    "hc_vault_transit_uri",
+    "hckms",
+    "aws_profile",
+];
+/// Groups that merge groups that merge groups: no deeper than this.
+const DEEPEST_MERGE: usize = 16;
+
 /// A creation rule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
@@ -149,11 +163,16 @@ fn parse_rule(number: usize, item: &Node) -> Result<Rule, RulesError> {
         source,
     };
     let mut selections: Vec<(String, SelectionRule)> = Vec::new();
+    let has_groups = pairs
+        .iter()
+        .any(|(key, value)| key == "key_groups" && !is_empty(value));
     for (key, value) in pairs {
-        if is_empty(value) {
+        // Where there are groups, the keys beside them count for nothing.
+        if is_empty(value) || (has_groups && KEY_FIELDS.contains(&key.as_str())) {
             continue;
         }
         match key.as_str() {
+            "key_groups" => read_groups(&mut rule, value)?,
             "path_regex" => {
                 rule.path_regex =
                     Some(Pattern::new(text_of(number, key, value)?).map_err(compile)?);
@@ -187,6 +206,57 @@ fn parse_rule(number: usize, item: &Node) -> Result<Rule, RulesError> {
         rule.selection.rule = selection;
     }
     Ok(rule)
+}
+
+/// Reads `key_groups`: one group is the list of those who can open the file; several of them share
+/// the data key out, which is not honoured yet.
+fn read_groups(rule: &mut Rule, node: &Node) -> Result<(), RulesError> {
+    let Node::List(groups) = node else {
+        return Err(malformed(rule.number, "key_groups", "is not a list"));
+    };
+    if groups.len() > 1 {
+        let several = format!("key_groups ({} groups)", groups.len());
+        rule.unsupported.push(several);
+    }
+    for group in groups {
+        read_group(rule, group, 0)?;
+    }
+    Ok(())
+}
+
+/// Reads a group: what it merges first, then its own keys.
+fn read_group(rule: &mut Rule, node: &Node, depth: usize) -> Result<(), RulesError> {
+    let reason = "holds something that is no group";
+    let Node::Map(pairs) = node else {
+        return Err(malformed(rule.number, "key_groups", reason));
+    };
+    if depth > DEEPEST_MERGE {
+        return Err(malformed(rule.number, "merge", "is nested too deep"));
+    }
+    if let Some(merged) = node.get("merge").filter(|merged| !is_empty(merged)) {
+        let Node::List(merged) = merged else {
+            return Err(malformed(rule.number, "merge", "is not a list"));
+        };
+        for group in merged {
+            read_group(rule, group, depth + 1)?;
+        }
+    }
+    for (key, value) in pairs {
+        match key.as_str() {
+            "merge" => {}
+            _ if is_empty(value) => {}
+            "age" => {
+                for recipient in recipients_of(rule.number, value)? {
+                    if !rule.age.contains(&recipient) {
+                        rule.age.push(recipient);
+                    }
+                }
+            }
+            _ if !rule.unsupported.contains(key) => rule.unsupported.push(key.clone()),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn is_empty(node: &Node) -> bool {
@@ -252,6 +322,28 @@ mod tests {
             rules.find("x").unwrap().unsupported,
             ["pgp", "encrypted_regexp"]
         );
+    }
+
+    #[test]
+    fn one_group_is_a_list_of_recipients() {
+        let text = "team: &team\n  age: [age1a, age1b]\ncreation_rules:\n- path_regex: x\n  age: age1ignored\n  pgp: ignored\n  key_groups:\n  - merge:\n    - *team\n    - age: [age1c]\n    age: [age1b, age1d]\n- key_groups:\n  - {age: [age1a]}\n  - {age: [age1b], pgp: [F]}\n";
+        let rules = Rules::parse(text).unwrap();
+        let one = rules.find("x").unwrap();
+        assert_eq!(one.age, ["age1a", "age1b", "age1c", "age1d"]);
+        assert!(one.unsupported.is_empty());
+        let several = rules.find("y").unwrap();
+        assert_eq!(several.unsupported, ["key_groups (2 groups)", "pgp"]);
+        assert!(Rules::parse("creation_rules:\n- key_groups: [7]\n").is_err());
+    }
+
+    #[test]
+    fn anchors_and_merge_keys_work() {
+        let text = "keys:\n  - &server age1a\n  - &laptop age1b\nbase: &base\n  mac_only_encrypted: true\ncreation_rules:\n- <<: *base\n  path_regex: x\n  age: [*server, *laptop]\n";
+        let rules = Rules::parse(text).unwrap();
+        let rule = rules.find("x").unwrap();
+        assert_eq!(rule.age, ["age1a", "age1b"]);
+        assert_eq!(rule.selection.scope, MacScope::OnlyEncrypted);
+        assert!(rule.unsupported.is_empty(), "{:?}", rule.unsupported);
     }
 
     #[test]

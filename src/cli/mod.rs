@@ -5,8 +5,8 @@ pub mod exit;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    ColorChoice, Context, GlobalArgs, Outcome, decrypt, deploy, diff, encrypt, list, status, trust,
-    undo,
+    ColorChoice, Context, GlobalArgs, Outcome, adopt, decrypt, deploy, diff, encrypt, keygen, list,
+    status, trust, undo,
 };
 use crate::error::{Error, ErrorKind, Problem};
 use crate::os::{Env, fs};
@@ -53,18 +53,22 @@ const GROUPS: &str = "Daily:
   deploy   Put plain and secret files in place on the server, in one plan
 
 When sides differ:
+  adopt    Decide which side to take where nothing tells which one is newer
   undo     Bring back what the last forced run replaced
 
 Set-up:
+  keygen   Make a new age identity
   list     List the entries of the manifest
   trust    Agree to the root that the manifest names now";
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Adopt(adopt::AdoptArgs),
     Decrypt(decrypt::DecryptArgs),
     Deploy(deploy::DeployArgs),
     Diff(diff::DiffArgs),
     Encrypt(encrypt::EncryptArgs),
+    Keygen(keygen::KeygenArgs),
     List(list::ListArgs),
     Status(status::StatusArgs),
     Trust(trust::TrustArgs),
@@ -102,10 +106,12 @@ pub fn run(mut env: Env) -> Exit {
 
 fn dispatch(command: &Command, cx: &mut Context) -> Result<Outcome, Error> {
     match command {
+        Command::Adopt(args) => adopt::run(args, cx),
         Command::Decrypt(args) => decrypt::run(args, cx),
         Command::Deploy(args) => deploy::run(args, cx),
         Command::Diff(args) => diff::run(args, cx),
         Command::Encrypt(args) => encrypt::run(args, cx),
+        Command::Keygen(args) => keygen::run(args, cx),
         Command::List(args) => list::run(args, cx),
         Command::Status(args) => status::run(args, cx),
         Command::Trust(args) => trust::run(args, cx),

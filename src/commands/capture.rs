@@ -5,7 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::Problem;
-use crate::keys::{KeyError, age};
+use crate::keys::KeyError;
+use crate::keys::age::canonical;
 use crate::os::RandomPool;
 use crate::os::place::{Base, FileState, Found, Place};
 use crate::project::diff;
@@ -511,10 +512,11 @@ impl Request<'_> {
         if let Some(encrypted) = existing {
             let metadata = &encrypted.sealed.metadata;
             let have = metadata.age_recipients();
-            let is_removed = have
-                .iter()
-                .any(|key| !wanted.iter().any(|wanted| wanted == key))
-                || !metadata.other_kinds().is_empty();
+            let is_wanted = |key: &&str| {
+                let key = canonical(key);
+                wanted.iter().any(|wanted| canonical(wanted) == key)
+            };
+            let is_removed = !have.iter().all(is_wanted) || !metadata.other_kinds().is_empty();
             if !is_removed {
                 let key = unwrap_key(self.workspace, self.entry, metadata)?;
                 let same_form = encrypted.format == self.format;
@@ -529,9 +531,11 @@ impl Request<'_> {
                     next.set_selection(selection);
                 }
                 let mut keys = kept_keys(metadata);
-                let added = wanted
-                    .iter()
-                    .filter(|recipient| !have.contains(&recipient.as_str()));
+                let is_there = |recipient: &&String| {
+                    let recipient = canonical(recipient);
+                    have.iter().any(|key| canonical(key) == recipient)
+                };
+                let added = wanted.iter().filter(|recipient| !is_there(recipient));
                 let is_same_set = added.clone().next().is_none();
                 for recipient in added {
                     keys.push((recipient.clone(), self.wrap(&key, recipient)?));
@@ -553,10 +557,13 @@ impl Request<'_> {
     }
 
     fn wrap(&self, key: &DataKey, recipient: &str) -> Result<String, Problem> {
-        age::wrap(key, recipient).map_err(|error| {
-            Problem::of(&self.entry.repository_path, error)
-                .with_help("mend or take out this recipient in `.sops.yaml`")
-        })
+        self.workspace
+            .keyring
+            .wrap(key, recipient)
+            .map_err(|error| {
+                Problem::of(&self.entry.repository_path, error)
+                    .with_help("mend or take out this recipient in `.sops.yaml`")
+            })
     }
 
     /// Opens what is about to be written with an identity at hand and compares it with the source.

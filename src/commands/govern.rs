@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::error::{ErrorKind, Problem};
-use crate::keys::age;
+use crate::keys::KeyError;
+use crate::keys::age::canonical;
 use crate::project::error::Refusal;
 use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry};
 use crate::rules::{Rule, Rules};
@@ -110,13 +111,19 @@ pub fn govern(
         )));
     }
     for recipient in &rule.age {
-        age::check_recipient(recipient).map_err(|error| {
-            Problem::of(name, error).with_help(format!(
-                "mend creation rule {} in {}",
-                rule.number,
-                path.display()
-            ))
-        })?;
+        workspace
+            .keyring
+            .check_recipient(recipient)
+            .map_err(|error| {
+                let help = match &error {
+                    KeyError::PluginNotNamed { name } => format!(
+                        "a plugin runs only on your own word: name an identity of it, `-i FILE` with a line `AGE-PLUGIN-{}-1…`",
+                        name.to_uppercase()
+                    ),
+                    _ => format!("mend creation rule {} in {}", rule.number, path.display()),
+                };
+                Problem::of(name, error).with_help(help)
+            })?;
     }
     let missing: Vec<_> = workspace
         .manifest
@@ -212,9 +219,17 @@ fn with_suffix(pattern: &str) -> String {
 
 /// Says who would be added and removed, by name; empty when nobody.
 fn recipient_changes(workspace: &Workspace, metadata: &Metadata, governing: &Governing) -> String {
-    let have: BTreeSet<&str> = metadata.age_recipients().into_iter().collect();
-    let want: BTreeSet<&str> = governing.recipients.iter().map(String::as_str).collect();
-    let name = |key: &&str| workspace.manifest.name_recipient(key);
+    let have: BTreeSet<String> = metadata
+        .age_recipients()
+        .into_iter()
+        .map(canonical)
+        .collect();
+    let want: BTreeSet<String> = governing
+        .recipients
+        .iter()
+        .map(|key| canonical(key))
+        .collect();
+    let name = |key: &String| workspace.manifest.name_recipient(key);
     let mut changes: Vec<String> = want
         .difference(&have)
         .map(|key| format!("+ {}", name(key)))

@@ -1,5 +1,6 @@
 //! One file per command, and what commands share.
 
+pub mod adopt;
 pub mod apply;
 pub mod capture;
 pub mod decrypt;
@@ -10,6 +11,7 @@ pub mod encrypt;
 pub mod gather;
 pub mod govern;
 pub mod hints;
+pub mod keygen;
 pub mod list;
 pub mod open;
 pub mod ownership;
@@ -17,6 +19,7 @@ pub mod placing;
 pub mod reversal;
 pub mod sides;
 pub mod status;
+pub mod storing;
 pub mod trust;
 pub mod undo;
 pub mod workspace;
@@ -24,13 +27,14 @@ pub mod workspace;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use clap::{Args, ValueEnum};
 
 use crate::error::{ErrorKind, Problem, Severity};
 use crate::os::Env;
+use crate::os::terminal::Ask;
 use crate::ui::{Ui, progress};
 
 /// When output is coloured.
@@ -109,6 +113,9 @@ pub struct GlobalArgs {
     /// Say more: what is unchanged, and the matching `sops` commands
     #[arg(short, long, global = true, help_heading = "Global options")]
     pub verbose: bool,
+    /// Never ask anything: fail where an answer would be needed
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub no_input: bool,
     /// Colour the output
     #[arg(
         long,
@@ -168,6 +175,14 @@ pub struct Outcome {
     pub trouble: bool,
     /// The signal that ended it.
     pub signal: Option<i32>,
+}
+
+impl Context {
+    /// Returns the person at the terminal, where there is one who may be asked.
+    pub fn asker(&self) -> Option<Arc<dyn Ask>> {
+        let may_ask = !self.global.no_input && self.env.var("CI").is_none_or(|ci| ci == "false");
+        self.env.asker.clone().filter(|_| may_ask)
+    }
 }
 
 impl Outcome {

@@ -145,7 +145,11 @@ pub fn key_problem(workspace: &Workspace, entry: &Entry, error: KeyError) -> Pro
                 help.push_str(&format!("\n  {}", manifest.name_recipients_in(place)));
             }
             help.push_str(
-                "\nname the right one with `-i FILE`, or ask one of them to add your recipient",
+                if looked_at.iter().any(|place| place.contains("no terminal")) {
+                    "\nrun it on a terminal, or name an identity without passphrase with `-i FILE`"
+                } else {
+                    "\nname the right one with `-i FILE`, or ask one of them to add your recipient"
+                },
             );
             Problem::of(name, KeyError::NoIdentity { wanted, looked_at }).with_help(help)
         }

@@ -6,7 +6,6 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use crate::error::{Error, ErrorKind, Problem};
-use crate::keys::age;
 use crate::os::place::{Base, FileState, Found, Ownership, Place};
 use crate::os::staging::Attributes;
 use crate::os::{RandomPool, fs};
@@ -50,9 +49,11 @@ pub struct PlacingOptions {
 }
 
 /// One entry, decrypted and compared.
-struct Prepared<'w> {
-    entry: &'w Entry,
-    step: Step,
+pub struct Prepared<'w> {
+    /// The entry.
+    pub entry: &'w Entry,
+    /// What is to be done.
+    pub step: Step,
     /// `None` where the root is yet to be made.
     place: Option<Place>,
     plaintext: SecretBytes,
@@ -134,8 +135,11 @@ pub fn place(
     Ok(Outcome::default().with_problems(&problems))
 }
 
-/// Decrypts one entry and compares it with what is on the server.
-fn transform<'w>(
+/// Reads or decrypts one entry and compares it with what is on the server.
+///
+/// # Errors
+/// What stands against the entry; refusals of guards are part of its step.
+pub fn transform<'w>(
     workspace: &Workspace,
     entry: &'w Entry,
     owner: Ownership,
@@ -341,27 +345,27 @@ fn write(
     };
     let done = place_below(cx, workspace, new_root.as_ref(), prepared, backups);
     if done.as_ref().is_err_and(|failure| failure.is_undone) {
-        for backup in backups.drain(..) {
-            let path = backup.path.as_ref();
-            workspace
-                .state
-                .iter()
-                .for_each(|state| state.drop_backup(path));
-        }
+        drop_backups(workspace, backups);
     }
     if done.is_err() && new_root.is_some() {
         fs::remove_empty_folder(&workspace.root_path);
     }
     if done.is_ok() {
-        let undoable = prepared.iter().filter_map(|one| undoable(one, backups));
-        reversal::note(cx, workspace, command, undoable.collect());
+        let undoable = undoable(prepared, backups);
+        reversal::note(cx, workspace, command, undoable);
         remember(cx, workspace, new_root.as_ref(), prepared);
     }
     done
 }
 
+/// Returns what brings back the files that were replaced.
+pub fn undoable<'a>(prepared: &'a [&Prepared<'_>], backups: &'a [Backup]) -> Vec<Undoable<'a>> {
+    let all = prepared.iter();
+    all.filter_map(|one| undoable_one(one, backups)).collect()
+}
+
 /// Returns what brings back the file that an entry replaced.
-fn undoable<'a>(one: &'a Prepared<'_>, backups: &'a [Backup]) -> Option<Undoable<'a>> {
+fn undoable_one<'a>(one: &'a Prepared<'_>, backups: &'a [Backup]) -> Option<Undoable<'a>> {
     let name = &one.entry.repository_path;
     let backup = backups.iter().find(|backup| backup.entry == *name)?;
     let (place, (state, _)) = (one.place.as_ref()?, one.seen.as_ref()?);
@@ -377,7 +381,7 @@ fn undoable<'a>(one: &'a Prepared<'_>, backups: &'a [Backup]) -> Option<Undoable
 }
 
 /// Notes what agrees now.
-fn remember(
+pub fn remember(
     cx: &mut Context,
     workspace: &Workspace,
     new_root: Option<&Base>,
@@ -414,6 +418,15 @@ fn remember(
     drift::remember(cx, workspace, &agreed);
 }
 
+/// Drops backups of what is still there.
+pub fn drop_backups(workspace: &Workspace, backups: &mut Vec<Backup>) {
+    for backup in backups.drain(..) {
+        let path = backup.path.as_ref();
+        let state = workspace.state.iter();
+        state.for_each(|state| state.drop_backup(path));
+    }
+}
+
 fn create_root(workspace: &Workspace) -> Result<Base, Problem> {
     fs::create_folder(&workspace.root_path, 0o755)
         .and_then(|()| Base::open(&workspace.root_path))
@@ -427,6 +440,20 @@ fn place_below(
     prepared: &[&Prepared<'_>],
     backups: &mut Vec<Backup>,
 ) -> Result<(), Failure> {
+    let work = work(workspace, new_root, prepared)?;
+    keep_backups(cx, workspace, prepared, backups)?;
+    apply::run(cx, workspace, &work)
+}
+
+/// Returns what is to be written.
+///
+/// # Errors
+/// A target that cannot be reached or may not be one.
+pub fn work<'p>(
+    workspace: &Workspace,
+    new_root: Option<&Base>,
+    prepared: &[&'p Prepared<'_>],
+) -> Result<Work<'p>, Problem> {
     let mut work = Work::default();
     for one in prepared.iter().filter(|one| one.step.writes()) {
         let name = one.entry.repository_path.as_str();
@@ -477,10 +504,23 @@ fn place_below(
             }),
         }
     }
+    Ok(work)
+}
+
+/// Keeps encrypted backups of what is about to be replaced and is kept nowhere else.
+///
+/// # Errors
+/// When one cannot be kept; nothing may be replaced then.
+pub fn keep_backups(
+    cx: &Context,
+    workspace: &Workspace,
+    prepared: &[&Prepared<'_>],
+    backups: &mut Vec<Backup>,
+) -> Result<(), Problem> {
     for one in prepared.iter().filter(|one| one.step.needs_backup) {
         backups.push(keep_backup(cx, workspace, one)?);
     }
-    apply::run(cx, workspace, &work)
+    Ok(())
 }
 
 /// Keeps what is about to be replaced, encrypted to the entry's recipients in the binary form.
@@ -504,7 +544,12 @@ fn keep_backup(cx: &Context, workspace: &Workspace, one: &Prepared<'_>) -> Resul
         .recipients
         .iter()
         // A recipient of a kind not supported yet cannot open this backup; the others can.
-        .filter_map(|recipient| Some((recipient.clone(), age::wrap(&key, recipient).ok()?)))
+        .filter_map(|recipient| {
+            Some((
+                recipient.clone(),
+                workspace.keyring.wrap(&key, recipient).ok()?,
+            ))
+        })
         .collect();
     if wrapped.is_empty() {
         return Err(
@@ -544,7 +589,8 @@ fn keep_backup(cx: &Context, workspace: &Workspace, one: &Prepared<'_>) -> Resul
     })
 }
 
-fn explain(workspace: &Workspace, command: &str, entry: &Entry, refusal: &Refusal) -> Problem {
+/// Returns the problem of a refusal, with the way on.
+pub fn explain(workspace: &Workspace, command: &str, entry: &Entry, refusal: &Refusal) -> Problem {
     let name = &entry.repository_path;
     let hints = &workspace.hints;
     let forced = hints.ours(&format!("{command} --force"), name);

@@ -69,8 +69,8 @@ pub fn check(workspace: &Workspace, is_dry: bool) -> Result<(), Problem> {
     let Some(root) = &workspace.declared_root else {
         return Ok(());
     };
-    let trusted = trusted_root(workspace).map_err(apply::state_problem)?;
-    match trusted {
+    // A state directory that cannot be read is told of where it is needed.
+    match trusted_root(workspace).unwrap_or(None) {
         Some(trusted) if Path::new(&trusted) == root => Ok(()),
         Some(trusted) => {
             let now = root.display().to_string();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::error::{Error, ErrorKind, Problem};
-use crate::keys::age::{Keyring, Sources};
+use crate::keys::keyring::{Keyring, Sources};
 use crate::os::fs::{self, FolderState};
 use crate::os::git::{self, Checkout};
 use crate::os::place::{Base, Place};
@@ -130,6 +130,7 @@ impl Workspace {
                 explicit: &explicit,
                 manifest: manifest_identity.as_deref(),
             },
+            cx.asker(),
         );
         let mut identity_files = explicit;
         identity_files.extend(manifest_identity);

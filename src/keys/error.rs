@@ -11,10 +11,12 @@ pub enum KeyError {
         recipient: String,
     },
     /// Not a recipient.
-    #[error("`{recipient}` is not an age recipient")]
+    #[error("`{recipient}` is not an age recipient: {reason}")]
     InvalidRecipient {
-        /// The text.
+        /// The text, shortened.
         recipient: String,
+        /// What is wrong with it.
+        reason: &'static str,
     },
     /// No identity opens the file.
     #[error("no identity opens it")]
@@ -32,13 +34,17 @@ pub enum KeyError {
         /// How many.
         groups: usize,
     },
-    /// A kind of recipient that this version does not encrypt to.
-    #[error("{kind} recipients are not supported yet: `{recipient}`")]
-    UnsupportedRecipient {
-        /// The kind in words.
-        kind: &'static str,
-        /// The text.
-        recipient: String,
+    /// The program of a plugin is not there.
+    #[error("the program age-plugin-{name} is not installed here")]
+    PluginMissing {
+        /// The plugin.
+        name: String,
+    },
+    /// A plugin that only a file of the repository names.
+    #[error("its recipient is of the plugin {name}, which you did not name yourself")]
+    PluginNotNamed {
+        /// The plugin.
+        name: String,
     },
     /// The recipient could not be encrypted to.
     #[error("cannot encrypt to {recipient}")]

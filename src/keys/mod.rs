@@ -2,5 +2,8 @@
 
 pub mod age;
 pub mod error;
+pub mod hybrid;
+pub mod keyring;
+pub mod locked;
 
 pub use error::KeyError;

@@ -4,9 +4,12 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, fchmod, fstat, open};
+
+use super::place::Ownership;
 
 /// An input or output error with the path it happened on.
 #[derive(Debug, thiserror::Error)]
@@ -78,14 +81,6 @@ pub fn normalize(path: &Path) -> PathBuf {
     out
 }
 
-/// Reads a whole file.
-///
-/// # Errors
-/// The system's reason.
-pub fn read(path: &Path) -> io::Result<Vec<u8>> {
-    std::fs::read(path)
-}
-
 /// Reads a whole file that must be a regular one; a named pipe does not make it wait.
 ///
 /// # Errors
@@ -100,6 +95,20 @@ pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
     }
     let mut content = Vec::new();
     File::from(descriptor).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+/// Reads a whole file of at most `limit` bytes, regular or not: a key may come through a pipe.
+///
+/// # Errors
+/// The system's reason, or that it is longer.
+pub fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let mut content = Vec::new();
+    file.take(limit + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > limit {
+        return Err(io::Error::other(format!("longer than {limit} bytes")));
+    }
     Ok(content)
 }
 
@@ -241,6 +250,29 @@ pub fn write_new_private(path: &Path, content: &[u8]) -> Result<File, FsError> {
         .and_then(|()| file.sync_all())
         .map_err(failed(path, "write"))?;
     Ok(file)
+}
+
+/// Writes a new file with owner and mode, and synchronises it. Owner and mode are set before the first
+/// byte; a file that could not be written whole is removed.
+///
+/// # Errors
+/// `Io`, also when it exists.
+pub fn write_new(path: &Path, content: &[u8], owner: Ownership, mode: u32) -> Result<(), FsError> {
+    let file = write_new_private(path, b"")?;
+    let filled = owner
+        .apply(file.as_fd())
+        .and_then(|()| fchmod(&file, Mode::from_raw_mode(mode)))
+        .map_err(io::Error::from)
+        .and_then(|()| (&file).write_all(content))
+        .and_then(|()| file.sync_all());
+    if let Err(source) = filled {
+        drop(remove(path));
+        return Err(failed(path, "write")(source));
+    }
+    if let Some(folder) = path.parent().and_then(|folder| File::open(folder).ok()) {
+        drop(folder.sync_all());
+    }
+    Ok(())
 }
 
 /// Renames a file of our own, replacing what has the name.

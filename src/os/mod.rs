@@ -12,13 +12,17 @@ pub mod process;
 pub mod signal;
 pub mod staging;
 pub mod state;
+pub mod terminal;
 pub mod users;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
+
+use terminal::{Ask, Terminal};
 
 /// The surroundings of one run.
 pub struct Env {
@@ -38,6 +42,8 @@ pub struct Env {
     pub stderr_is_terminal: bool,
     /// Whether programs may be given our own terminal (a pager); off in tests.
     pub owns_terminal: bool,
+    /// The person at the terminal, where standard input and error are one.
+    pub asker: Option<Arc<dyn Ask>>,
     /// The clock.
     pub clock: fn() -> SystemTime,
 }
@@ -61,6 +67,8 @@ impl Env {
             stdout_is_terminal: io::stdout().is_terminal(),
             stderr_is_terminal: io::stderr().is_terminal(),
             owns_terminal: true,
+            asker: (io::stdin().is_terminal() && io::stderr().is_terminal())
+                .then(|| Arc::new(Terminal::default()) as Arc<dyn Ask>),
             clock: SystemTime::now,
         })
     }

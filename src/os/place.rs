@@ -39,6 +39,11 @@ pub struct FileState {
 }
 
 impl FileState {
+    /// Returns when the content was last changed, in seconds since 1970.
+    pub fn modified_seconds(&self) -> i64 {
+        self.modified.0
+    }
+
     #[expect(
         clippy::useless_conversion,
         clippy::unnecessary_cast,

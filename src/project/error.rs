@@ -86,6 +86,12 @@ pub enum SelectionError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
+    /// A file would be overwritten that is there already.
+    #[error("{path} is there already")]
+    AlreadyThere {
+        /// The file.
+        path: String,
+    },
     /// The source is a SOPS file.
     #[error("the source is already encrypted by SOPS")]
     AlreadyEncrypted,

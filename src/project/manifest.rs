@@ -246,21 +246,41 @@ impl Manifest {
 
     /// Returns the name of a recipient, or the recipient itself where it has none.
     pub fn name_recipient(&self, key: &str) -> String {
+        // The comment at the end of an SSH key is no part of it.
+        let words = |key: &str| -> Vec<String> {
+            let words = key.split_ascii_whitespace().take(2);
+            words.map(str::to_owned).collect()
+        };
         let named = self
             .recipients
             .iter()
-            .find(|recipient| recipient.key == key);
+            .find(|recipient| words(&recipient.key) == words(key));
         named.map_or_else(
-            || key.to_owned(),
+            || {
+                // A post-quantum key is two thousand characters long.
+                if key.len() > 120 {
+                    shortened(key)
+                } else {
+                    key.to_owned()
+                }
+            },
             |recipient| format!("{} ({})", recipient.name, shortened(key)),
         )
     }
 
     /// Returns a text with the recipients that have a name followed by it.
     pub fn name_recipients_in(&self, text: &str) -> String {
-        self.recipients.iter().fold(text.to_owned(), |text, named| {
+        let named = self.recipients.iter().fold(text.to_owned(), |text, named| {
             text.replace(&named.key, &self.name_recipient(&named.key))
-        })
+        });
+        let words = named.split(' ').map(|word| {
+            if word.len() > 120 && word.starts_with("age1") {
+                shortened(word)
+            } else {
+                word.to_owned()
+            }
+        });
+        words.collect::<Vec<_>>().join(" ")
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod diff;
 pub mod progress;
+pub mod prompt;
 pub mod report;
 pub mod status;
 pub mod style;
@@ -73,6 +74,23 @@ impl Ui {
         }
     }
 
+    /// Writes bytes that the user asked for, as they are.
+    pub fn bytes(&mut self, content: &[u8]) {
+        let written = self.out.write_all(content).and_then(|()| self.out.flush());
+        self.is_cut_off |= written.is_err();
+    }
+
+    /// Shows the public key of a new identity as JSON.
+    pub fn show_key(&mut self, file: &str, recipient: &str) {
+        let key = serde_json::json!({
+            "schema_version": SCHEMA_VERSION,
+            "command": "keygen",
+            "file": file,
+            "recipient": recipient,
+        });
+        self.json(&key);
+    }
+
     /// Writes a JSON answer, one object, two-space indentation.
     pub fn json(&mut self, value: &impl Serialize) {
         let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
@@ -84,6 +102,13 @@ impl Ui {
     pub fn status(&mut self, text: &str) {
         if self.loudness >= Loudness::Normal {
             self.say(text);
+        }
+    }
+
+    /// Says text whose lines hold names from files: each line is made harmless.
+    pub fn plain_status(&mut self, text: &str) {
+        for line in text.lines() {
+            self.status(&harmless(line));
         }
     }
 

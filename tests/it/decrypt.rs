@@ -292,7 +292,10 @@ fn declared_modes_are_set_and_mended() {
     let diff = project.run(&["diff"]);
     assert_eq!(diff.code, 1);
     assert!(
-        diff.stdout.ends_with("  ~ mode is 0666, should be 0640\n"),
+        diff.stdout.contains("  ~ mode is 0666, should be 0640\n")
+            && diff
+                .stdout
+                .contains("  ~ mode is 0604, was 0600 at the last sync\n"),
         "{diff:#?}"
     );
     let inode = fs::metadata(project.server_file("a.env")).unwrap().ino();
@@ -367,7 +370,7 @@ fn json_reports_name_entries_and_never_values() {
     let report: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
     assert_eq!(report["schema_version"], 1);
     assert_eq!(report["applied"], false);
-    assert_eq!(report["problems"][0]["code"], "differs");
+    assert_eq!(report["problems"][0]["code"], "server-ahead");
     assert_eq!(report["entries"][0]["action"], "refuse");
 }
 

@@ -28,15 +28,15 @@ fn keys_are_named_with_signs_and_values_are_masked() {
     let root = project.root();
     let root = root.display();
     let expected = format!(
-        "shared/.env.enc  ({root}/shared/.env)
+        "shared/.env.enc  ({root}/shared/.env)  the server is ahead
   ~ REGISTRY_TOKEN
   - HOST_unencrypted
   + ADDED
 monitoring/.env.enc  ({root}/monitoring/.env)
   - missing on the server
-nginx/.htpasswd.enc  ({root}/nginx/.htpasswd)
+nginx/.htpasswd.enc  ({root}/nginx/.htpasswd)  the server is ahead
   ~ (content: 2 lines added, 1 removed)
-compose.yaml  ({root}/compose.yaml)
+compose.yaml  ({root}/compose.yaml)  unknown which side is newer
   --- repository
   +++ server
   @@ -1,2 +1,3 @@

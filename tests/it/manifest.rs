@@ -179,7 +179,9 @@ fn proposed_commands_repeat_the_options_that_matter() {
     let words: Vec<_> = words[1..].iter().map(String::as_str).collect();
     assert_eq!(
         words,
-        ["-m", args[1], "--root", args[3], "diff", "sub/a b.env.enc"]
+        ["-m", args[1], "--root", args[3], "adopt", "sub/a b.env.enc"]
     );
+    let mut words = words;
+    words[4] = "diff";
     assert_eq!(project.run_in(&project.path("home"), &words).code, 1);
 }

@@ -82,6 +82,10 @@ fn identities_and_tracked_files_are_never_targets() {
     project.write_repo("tracked", "from git\n");
     project.commit();
     let output = project.run(&["decrypt", "--force", "tracked"]);
+    assert_eq!(output.code, 3, "another root is not trusted: {output:#?}");
+    assert!(output.stderr.contains("`secrets trust`"), "{output:#?}");
+    project.ok(&["trust"]);
+    let output = project.run(&["decrypt", "--force", "tracked"]);
     assert_eq!(output.code, 3);
     assert!(
         output.stderr.contains("git tracks the plaintext file"),
@@ -240,11 +244,19 @@ fn root_leaves_nothing_of_its_own_in_somebody_elses_checkout() {
     git(&["add", "-A"]);
     git(&["commit", "-q", "-m", "x"]);
     fs::write(project.server_file("a.env"), "A=2\n").unwrap();
+    // The user has no record of what root did: which side is newer is theirs to say.
     let (code, stderr) = as_user(&project, USER, &["encrypt"]);
+    assert_eq!(code, 3, "{stderr}");
+    let (code, stderr) = as_user(&project, USER, &["encrypt", "--force"]);
     assert_eq!(code, 0, "{stderr}");
     git(&["commit", "-q", "-am", "y"]);
     fs::write(project.server_file("a.env"), "A=3\n").unwrap();
-    project.ok(&["encrypt"]);
+    assert_eq!(
+        project.run(&["encrypt"]).code,
+        3,
+        "both moved, as root sees it"
+    );
+    project.ok(&["encrypt", "--force"]);
     assert_eq!(all_owned(), "");
     git(&["commit", "-q", "-am", "z"]);
 }
@@ -448,8 +460,9 @@ fn keep_going_leaves_out_entries_whose_owner_is_unknown() {
     );
     assert!(!project.server_file("a").exists() && project.server_file("b").exists());
     // What is declared cannot be compared either, unless told to leave it.
-    assert_eq!(project.run(&["diff", "b"]).code, 0);
-    fs::write(project.server_file("a"), "x\n").unwrap();
+    let output = project.run(&["diff", "b"]);
+    assert_eq!(output.code, 0, "{output:#?}");
+    project.write_server("a", "x\n");
     assert_eq!(project.run(&["diff"]).code, 2);
     assert_eq!(project.run(&["diff", "--no-owner"]).code, 0);
 }

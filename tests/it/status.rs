@@ -27,11 +27,13 @@ fn every_state_has_its_line_and_count() {
     assert_eq!(
         output.stdout,
         "in sync            a.env.enc
-differs            b.env.enc  ~ A
+server ahead       b.env.enc  ~ A
 missing on server  c.env.enc
 on neither side    d.env.enc
 not encrypted yet  e.env.enc
-5 entries: 1 in sync, 1 differs, 1 missing on server, 1 not encrypted yet, 1 on neither side
+5 entries: 1 in sync, 1 server ahead, 1 missing on server, 1 not encrypted yet, 1 on neither side
+1 newer in the repository or missing on the server: `secrets decrypt`
+2 newer on the server or not encrypted yet: `secrets encrypt`
 "
     );
     assert_eq!(project.run(&["status", "--check"]).code, 1);
@@ -45,7 +47,7 @@ not encrypted yet  e.env.enc
     let output = project.run(&["status"]);
     assert_eq!(output.code, 2);
     assert!(
-        output.stdout.starts_with("unknown            a.env.enc\n"),
+        output.stdout.starts_with("error              a.env.enc\n"),
         "{output:#?}"
     );
 }

@@ -81,7 +81,7 @@ fn one_rotated_value_is_three_changed_lines() {
     let diff = project.run(&["diff"]);
     assert_eq!(diff.code, 1);
     let title = format!(
-        "envs/portal/.env.prod.enc  ({})",
+        "envs/portal/.env.prod.enc  ({})  the server is ahead",
         project.server_file(name).display()
     );
     assert_eq!(diff.stdout, format!("{title}\n  ~ DATABASE_URL\n"));

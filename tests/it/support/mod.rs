@@ -251,6 +251,7 @@ impl TestProject {
             stdout_is_terminal: false,
             stderr_is_terminal: false,
             owns_terminal: false,
+            asker: None,
             clock: tick,
         };
         let code = cli::run(env).code();

@@ -1,0 +1,304 @@
+//! Writing captured files into the repository: what `encrypt`, `adopt` and `add` do alike.
+
+use crate::error::{ErrorKind, Problem};
+use crate::os::place::Ownership;
+use crate::os::staging::Attributes;
+use crate::os::{process, users};
+use crate::project::error::Refusal;
+use crate::project::plan::Action;
+use crate::ui::report::Backup;
+
+use super::apply::{self, Failure, Job, Watched, Work};
+use super::capture::Captured;
+use super::drift::{self, Agreed};
+use super::hints;
+use super::open::{leads_out_of_repository, stock_command};
+use super::placing::drop_backups;
+use super::reversal::{self, Side, Undoable};
+use super::workspace::Workspace;
+use super::{Context, OwnerArgs};
+
+/// Writes the encrypted files.
+///
+/// # Errors
+/// What failed; everything is as it was then.
+pub fn write(
+    cx: &mut Context,
+    workspace: &Workspace,
+    captured: &[&Captured<'_>],
+    owner: OwnerArgs,
+    backups: &mut Vec<Backup>,
+) -> Result<(), Failure> {
+    let work = work(captured, owner)?;
+    if work.jobs.is_empty() {
+        remember(cx, workspace, captured);
+        return Ok(());
+    }
+    keep_backups(cx, workspace, captured, backups)?;
+    let done = apply::run(cx, workspace, &work);
+    if done.as_ref().is_err_and(|failure| failure.is_undone) {
+        // Nothing was replaced: what was kept is still there.
+        drop_backups(workspace, backups);
+    }
+    if done.is_ok() {
+        reversal::note(cx, workspace, "encrypt", undoable(captured, backups));
+        remember(cx, workspace, captured);
+    }
+    done
+}
+
+/// Returns what is to be written.
+///
+/// # Errors
+/// A target that cannot be reached.
+pub fn work<'c>(captured: &[&'c Captured<'_>], owner: OwnerArgs) -> Result<Work<'c>, Problem> {
+    let no_owner = owner.no_owner;
+    let mut work = Work::default();
+    for one in captured.iter().filter(|one| one.step.writes()) {
+        let name = one.entry.repository_path.as_str();
+        let seen = one
+            .target_seen
+            .as_ref()
+            .map(|(state, content)| (*state, content.as_slice()));
+        let owner = match seen {
+            Some((state, _)) => (state.uid, state.gid),
+            None => one
+                .target
+                .folder_owner()
+                .map_err(|error| leads_out_of_repository(name, error))?,
+        };
+        let owner = repository_owner(owner, no_owner);
+        let mode = seen.map_or(0o644 & !process::umask(), |(state, _)| state.mode & 0o777);
+        work.jobs.push(Job {
+            name,
+            place: one.target.clone(),
+            content: &one.sealed,
+            attributes: Attributes {
+                owner,
+                mode,
+                keep_access_list: true,
+            },
+            folder_owner: owner,
+            seen,
+            in_place: false,
+        });
+        if let Some((place, state, content)) = &one.source {
+            work.watched.push(Watched {
+                name,
+                place: place.clone(),
+                state: *state,
+                content: content.expose(),
+            });
+        }
+    }
+    Ok(work)
+}
+
+/// Returns what brings back the files that were replaced.
+pub fn undoable<'a>(captured: &'a [&Captured<'_>], backups: &'a [Backup]) -> Vec<Undoable<'a>> {
+    let all = captured.iter();
+    all.filter_map(|one| undoable_one(one, backups)).collect()
+}
+
+/// Returns what brings back the encrypted file that an entry's capture replaced.
+fn undoable_one<'a>(one: &'a Captured<'_>, backups: &'a [Backup]) -> Option<Undoable<'a>> {
+    let name = &one.entry.repository_path;
+    let backup = &backups.iter().find(|backup| backup.entry == *name)?.path;
+    let (state, _) = one.target_seen.as_ref()?;
+    let (source, ..) = one.source.as_ref()?;
+    Some(Undoable {
+        entry: name,
+        side: Side::Repository,
+        target: one.target.path(),
+        backup,
+        state: *state,
+        written: &one.sealed,
+        record_target: source.path(),
+    })
+}
+
+/// Notes what agrees now.
+pub fn remember(cx: &mut Context, workspace: &Workspace, captured: &[&Captured<'_>]) {
+    let agreed = captured.iter().filter_map(|one| {
+        let (place, state, content) = one.source.as_ref()?;
+        let agrees = one.step.writes() || one.step.action == Action::Keep;
+        agrees.then(|| Agreed {
+            entry: one.entry,
+            target: place.path(),
+            content: content.expose(),
+            mac: &one.mac,
+            state: *state,
+        })
+    });
+    let agreed: Vec<_> = agreed.collect();
+    drift::remember(cx, workspace, &agreed);
+}
+
+/// Files of the repository belong to whom they belonged, also when root runs; a plain user can
+/// only make files of their own.
+fn repository_owner((uid, gid): (u32, u32), no_owner: bool) -> Ownership {
+    if no_owner || !users::may_give_to_user(uid) {
+        return Ownership::default();
+    }
+    let gid = users::may_give_to_group(gid).then_some(gid);
+    Ownership {
+        uid: Some(uid),
+        gid,
+    }
+}
+
+/// Keeps a copy of each encrypted file that is about to be replaced and is not in `HEAD`, as it may
+/// hold values that are nowhere else, or is replaced by force.
+///
+/// # Errors
+/// When one cannot be kept; nothing may be replaced then.
+pub fn keep_backups(
+    cx: &Context,
+    workspace: &Workspace,
+    captured: &[&Captured<'_>],
+    backups: &mut Vec<Backup>,
+) -> Result<(), Problem> {
+    for one in captured
+        .iter()
+        .filter(|one| one.step.action == Action::Replace)
+    {
+        let file = workspace.repository_file(one.entry);
+        // A history that cannot be read holds nothing that can be relied on.
+        let checkout = workspace.checkout().unwrap_or(None);
+        let is_committed =
+            checkout.is_some_and(|checkout| checkout.is_committed(&file).unwrap_or(false));
+        if is_committed && !one.step.needs_backup {
+            continue;
+        }
+        let state = workspace.state.as_ref().ok_or_else(|| {
+            Problem::new(ErrorKind::Option(
+                "there is no state directory for the backup".to_owned(),
+            ))
+            .with_help("name a folder you may write with `SECRETS_STATE_DIR=DIR`")
+        })?;
+        let label = one.entry.path_without_suffix();
+        let path = state
+            .keep_backup_of(label, &cx.env.now(), &file)
+            .map_err(apply::state_problem)?;
+        let path = path.display().to_string();
+        let command = stock_command(
+            workspace,
+            one.stored_format,
+            &one.recipients,
+            &hints::quoted(&path),
+        );
+        backups.push(Backup {
+            entry: one.entry.repository_path.clone(),
+            path,
+            command,
+        });
+    }
+    Ok(())
+}
+
+/// Returns the problem of a refusal, with the way on.
+pub fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> Problem {
+    let entry = one.entry;
+    let is_stored = one.target_seen.is_some();
+    let name = &entry.repository_path;
+    let hints = &workspace.hints;
+    let server = workspace.server_file(entry);
+    let server = server.display();
+    let binary = "`format = \"binary\"` in its row stores the file byte for byte";
+    let restore = hints.ours("decrypt --force", name);
+    let help = match refusal {
+        Refusal::SourceMissing { .. } if !is_stored => {
+            "put the file there, or take its row out of the manifest".to_owned()
+        }
+        Refusal::Empty | Refusal::Blank | Refusal::CommentsOnly | Refusal::AlreadyEncrypted
+            if !is_stored =>
+        {
+            "put the plaintext there, or take its row out of the manifest".to_owned()
+        }
+        Refusal::SourceMissing { .. } => format!(
+            "{} restores it; `optional = true` in its row makes a missing source fine",
+            hints.ours("decrypt", name)
+        ),
+        Refusal::Empty | Refusal::Blank | Refusal::CommentsOnly => {
+            format!("{restore} restores it from the repository")
+        }
+        Refusal::ConflictMarker { .. } => {
+            format!("resolve the merge in {server}, then encrypt again")
+        }
+        Refusal::AlreadyEncrypted => format!("{restore} puts the plaintext there"),
+        Refusal::MultiLineValue { .. } => binary.to_owned(),
+        Refusal::Unrepresentable { .. } => format!("mend the line in {server}, or {binary}"),
+        Refusal::NotRegular { .. } => format!("put a regular file in the place of {server}"),
+        Refusal::Unreadable { .. } => "run as a user who may read it".to_owned(),
+        Refusal::TooLarge { .. } => "`--max-size SIZE` raises the limit".to_owned(),
+        Refusal::NoRulesFile => {
+            "write a `.sops.yaml` with `creation_rules` and `age: RECIPIENT` beside the manifest"
+                .to_owned()
+        }
+        Refusal::NoRule {
+            suggestion: Some(pattern),
+            ..
+        } => format!("a rule matches the name without `.enc`; write it as `path_regex: {pattern}`"),
+        Refusal::NoRule { path, .. } => {
+            format!(
+                "add a rule whose `path_regex` matches `{path}`, such as `path_regex: '\\.enc$'`"
+            )
+        }
+        Refusal::RecipientsDiffer { .. } | Refusal::SelectionDiffers { .. } => {
+            format!(
+                "if that is meant: {}",
+                hints.ours("encrypt --update-recipients", name)
+            )
+        }
+        Refusal::NotOpenable => {
+            "name your identity with `-i FILE`; `--allow-unreadable` writes it unchecked".to_owned()
+        }
+        Refusal::TwoRules {
+            suggestion: Some(pattern),
+            without,
+            ..
+        } => format!(
+            "write creation rule {without} as `path_regex: {pattern}`, or take it out if the other one is meant"
+        ),
+        Refusal::TwoRules { without, .. } => {
+            format!(
+                "let creation rule {without} match the name with `.enc` too, or take it out if the other one is meant"
+            )
+        }
+        Refusal::BreakGlassMissing { .. } => {
+            "add the recipient to the rule in `.sops.yaml`".to_owned()
+        }
+        Refusal::RepositoryAhead { .. } => format!(
+            "{} brings the server up to date; {} writes the server's old values over the repository's and keeps a backup",
+            hints.ours("decrypt", name),
+            hints.ours("encrypt --force", name)
+        ),
+        Refusal::BothMoved { .. } => format!(
+            "{} shows it; {} takes the server's version, {restore} the repository's; both keep what they replace",
+            hints.ours("diff", name),
+            hints.ours("encrypt --force", name)
+        ),
+        Refusal::UnknownDirection { .. } => format!(
+            "{} asks which side to take; {} shows the difference; {} takes the server's and keeps a backup",
+            hints.ours("adopt", name),
+            hints.ours("diff", name),
+            hints.ours("encrypt --force", name)
+        ),
+        Refusal::DeletedInRepository => format!(
+            "{}; or take the entry out with {}",
+            hints.restore(name),
+            hints.ours("remove", name)
+        ),
+        Refusal::AlreadyThere { .. }
+        | Refusal::ServerAhead { .. }
+        | Refusal::ChangedSince { .. }
+        | Refusal::RootChanged { .. }
+        | Refusal::TrackedTarget { .. } => {
+            format!(
+                "{} explains the guards",
+                hints.ours_for_all("encrypt --help")
+            )
+        }
+    };
+    Problem::of(name, refusal.clone()).with_help(help)
+}

@@ -1,0 +1,571 @@
+//! The identities of a run, and where they are looked for.
+//!
+//! All sources are pooled, as the reference does; a bad line or an absent file is remembered and told
+//! only when nothing opens a file. What needs no question comes first: identities whose recipient is
+//! named, then all others, then the commands that print keys, then plugins, and passphrases last.
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::iter;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use age::ssh;
+
+use crate::os::terminal::Ask;
+use crate::os::{self, Env, process};
+use crate::secret::SecretBytes;
+use crate::sops::data_key::DataKey;
+use crate::sops::metadata::{MasterKey, Metadata};
+
+use super::KeyError;
+use super::age::{self as kinds, Identity, canonical, parse_recipient};
+use super::locked::{LARGEST_FILE, Locked, is_age_file, is_ssh_key};
+
+const KEY_COMMAND: &str = "SOPS_AGE_KEY_CMD";
+const SSH_COMMAND: &str = "SOPS_AGE_SSH_PRIVATE_KEY_CMD";
+const SSH_FILE: &str = "SOPS_AGE_SSH_PRIVATE_KEY_FILE";
+const RECIPIENT_VARIABLE: &str = "SOPS_AGE_RECIPIENT";
+
+/// An identity and what is known of it.
+struct Known {
+    recipient: Option<String>,
+    identity: Identity,
+    /// The file it came from, where stock programs would not look there by themselves.
+    own_file: Option<PathBuf>,
+}
+
+/// Where identities may come from.
+pub struct Sources<'a> {
+    /// Files named on the command line; where there are any, nothing else is used.
+    pub explicit: &'a [PathBuf],
+    /// The manifest's identity file.
+    pub manifest: Option<&'a Path>,
+}
+
+/// The identities of this run.
+pub struct Keyring {
+    identities: Vec<Known>,
+    locked: Vec<Locked>,
+    looked_at: Vec<String>,
+    commands: Vec<KeyCommand>,
+    ask: Option<Arc<dyn Ask>>,
+    unwrapped: Mutex<HashMap<String, DataKey>>,
+}
+
+/// A command that prints identities.
+struct KeyCommand {
+    variable: &'static str,
+    words: Vec<String>,
+    answers: Mutex<HashMap<String, Answer>>,
+}
+
+/// What a key command printed for one recipient.
+#[derive(Clone)]
+struct Answer {
+    identities: Arc<Vec<Identity>>,
+    note: String,
+}
+
+/// Who named a source.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NamedBy {
+    /// The manifest: others may have pushed it.
+    Manifest,
+    /// The user, where stock programs do not look.
+    User,
+    /// The user, where stock programs look too.
+    UserForAll,
+}
+
+impl Keyring {
+    /// Reads all sources (SOPS `age/keysource.go`, and the manifest's identity), or only the explicit
+    /// files. Nothing fails here: what is wrong with a source is told when no identity opens a file.
+    /// `ask` is the person at the terminal, where there is one.
+    pub fn load(env: &Env, sources: &Sources<'_>, ask: Option<Arc<dyn Ask>>) -> Self {
+        let mut keyring = Self {
+            identities: Vec::new(),
+            locked: Vec::new(),
+            looked_at: Vec::new(),
+            commands: Vec::new(),
+            ask,
+            unwrapped: Mutex::new(HashMap::new()),
+        };
+        if !sources.explicit.is_empty() {
+            for path in sources.explicit {
+                keyring.add_file("-i", path, NamedBy::User);
+            }
+            return keyring;
+        }
+        match env.path_var(SSH_FILE) {
+            Some(path) => keyring.add_file(SSH_FILE, &path, NamedBy::UserForAll),
+            None => keyring.not_set(SSH_FILE),
+        }
+        keyring.add_command(env, SSH_COMMAND);
+        if let Some(home) = env.home() {
+            for name in ["id_ed25519", "id_rsa"] {
+                let path = home.join(".ssh").join(name);
+                keyring.add_file("the user's SSH key", &path, NamedBy::UserForAll);
+            }
+        }
+        match env.var("SOPS_AGE_KEY") {
+            Some(value) => {
+                let words = value.to_string_lossy();
+                let lines: Vec<&str> = words
+                    .lines()
+                    .filter(|line| !line.trim_start().starts_with('#'))
+                    .flat_map(str::split_whitespace)
+                    .collect();
+                let text = SecretBytes::new(lines.join("\n").into_bytes());
+                keyring.add_text("SOPS_AGE_KEY", text.expose(), None, NamedBy::UserForAll);
+            }
+            None => keyring.not_set("SOPS_AGE_KEY"),
+        }
+        match env.path_var("SOPS_AGE_KEY_FILE") {
+            Some(path) => keyring.add_file("SOPS_AGE_KEY_FILE", &path, NamedBy::UserForAll),
+            None => keyring.not_set("SOPS_AGE_KEY_FILE"),
+        }
+        keyring.add_command(env, KEY_COMMAND);
+        if let Some(config) = env.config_dir() {
+            let path = config.join("sops/age/keys.txt");
+            keyring.add_file("the user's key file", &path, NamedBy::UserForAll);
+        }
+        if let Some(path) = sources.manifest {
+            keyring.add_file("`identity` of the manifest", path, NamedBy::Manifest);
+        }
+        keyring
+    }
+
+    fn not_set(&mut self, variable: &str) {
+        self.looked_at.push(format!("{variable}: not set"));
+    }
+
+    fn add_command(&mut self, env: &Env, variable: &'static str) {
+        let Some(value) = env.var(variable) else {
+            return self.not_set(variable);
+        };
+        match value.to_str().and_then(shlex::split) {
+            Some(words) if !words.is_empty() => self.commands.push(KeyCommand {
+                variable,
+                words,
+                answers: Mutex::new(HashMap::new()),
+            }),
+            _ => self
+                .looked_at
+                .push(format!("{variable}: cannot be split into words")),
+        }
+    }
+
+    fn add_file(&mut self, source: &str, path: &Path, named_by: NamedBy) {
+        let source = format!("{source}: {}", path.display());
+        match os::fs::read_bounded(path, LARGEST_FILE) {
+            Ok(bytes) => {
+                let bytes = SecretBytes::new(bytes);
+                self.add_text(&source, bytes.expose(), Some(path), named_by);
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.looked_at.push(format!("{source}: does not exist"));
+            }
+            Err(error) => self.looked_at.push(format!("{source}: {error}")),
+        }
+    }
+
+    fn add_text(&mut self, source: &str, text: &[u8], path: Option<&Path>, named_by: NamedBy) {
+        let own_file = path
+            .filter(|_| named_by != NamedBy::UserForAll)
+            .map(Path::to_owned);
+        let path = path.map_or_else(|| PathBuf::from(source), Path::to_owned);
+        let note = if is_age_file(text) {
+            match Locked::age_file(path, SecretBytes::copy_of(text)) {
+                Ok(locked) => {
+                    self.locked.push(locked);
+                    return;
+                }
+                Err(reason) => reason,
+            }
+        } else if is_ssh_key(text) {
+            match read_ssh_key(text, &path) {
+                Ok(SshKey::Open(identity)) => {
+                    let known = Known {
+                        recipient: identity.recipient(),
+                        identity,
+                        own_file,
+                    };
+                    let note = format!(
+                        "holds {}",
+                        known.recipient.as_deref().unwrap_or("an SSH key")
+                    );
+                    self.identities.push(known);
+                    note
+                }
+                Ok(SshKey::Locked(locked)) => {
+                    self.locked.push(*locked);
+                    return;
+                }
+                Err(reason) => reason,
+            }
+        } else {
+            let (identities, note) = parse_identities(text, named_by);
+            self.identities
+                .extend(identities.into_iter().map(|identity| Known {
+                    recipient: identity.recipient(),
+                    identity,
+                    own_file: own_file.clone(),
+                }));
+            note
+        };
+        self.looked_at.push(format!("{source}: {note}"));
+    }
+
+    /// Returns the recipients of the identities at hand.
+    pub fn recipients(&self) -> Vec<String> {
+        let known = self.identities.iter();
+        known.filter_map(|known| known.recipient.clone()).collect()
+    }
+
+    /// Returns the identity file that a stock program must be told of to open a file for
+    /// `recipients`; `None` where it finds an identity by itself.
+    pub fn file_to_name(&self, recipients: &[String]) -> Option<&Path> {
+        let fits = |known: &&Known| {
+            let mut wanted = recipients.iter().map(|recipient| canonical(recipient));
+            known
+                .recipient
+                .as_ref()
+                .is_some_and(|own| wanted.any(|wanted| wanted == *own))
+        };
+        let mut fitting = self.identities.iter().filter(fits);
+        let first = fitting.next()?.own_file.as_deref()?;
+        fitting
+            .all(|known| known.own_file.is_some())
+            .then_some(first)
+    }
+
+    /// Checks that this run can encrypt to `recipient`.
+    ///
+    /// # Errors
+    /// `InvalidRecipient`, `PluginNotNamed`.
+    pub fn check_recipient(&self, recipient: &str) -> Result<(), KeyError> {
+        let parsed = parse_recipient(recipient)?;
+        match parsed.plugin() {
+            Some(name) if !self.may_run(name) => Err(KeyError::PluginNotNamed {
+                name: name.to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Wraps a data key for a recipient: an armored age file with a final newline.
+    ///
+    /// # Errors
+    /// As [`Keyring::check_recipient`]; `PluginMissing`, `WrapFailed`.
+    pub fn wrap(&self, key: &DataKey, recipient: &str) -> Result<String, KeyError> {
+        self.check_recipient(recipient)?;
+        kinds::wrap(key, recipient, self.ask.as_ref())
+    }
+
+    /// Returns whether a plugin may be started: the user has an identity of it. That a file of the
+    /// repository names one is not enough.
+    fn may_run(&self, plugin: &str) -> bool {
+        self.identities
+            .iter()
+            .any(|known| matches!(&known.identity, Identity::Plugin(own) if own.plugin() == plugin))
+    }
+
+    /// Returns the data key of a file.
+    ///
+    /// # Errors
+    /// `NoIdentity`, `Damaged` when the fitting identity cannot unwrap, `SeveralGroups`.
+    pub fn unwrap(&self, metadata: &Metadata) -> Result<DataKey, KeyError> {
+        if metadata.groups.len() > 1 {
+            return Err(KeyError::SeveralGroups {
+                groups: metadata.groups.len(),
+            });
+        }
+        let wrapped: Vec<(&str, &str)> = metadata
+            .groups
+            .iter()
+            .flatten()
+            .filter_map(|key| match key {
+                MasterKey::Age { recipient, enc } => Some((recipient.as_str(), enc.as_str())),
+                MasterKey::Other { .. } => None,
+            })
+            .collect();
+        // The same wrapped key in many versions of a file is unwrapped once.
+        if let Some(key) = self.remembered(&wrapped) {
+            return Ok(key);
+        }
+        let mut looked_at = self.looked_at.clone();
+        let found = self
+            .unwrap_quietly(&wrapped)
+            .or_else(|| self.unwrap_by_commands(&wrapped, &mut looked_at))
+            .or_else(|| self.unwrap_by_plugins(&wrapped));
+        let damaged = found
+            .is_none()
+            .then(|| self.first_fitting(&wrapped))
+            .flatten();
+        if let Some(recipient) = damaged {
+            return Err(KeyError::Damaged { recipient });
+        }
+        let found = found.or_else(|| self.unwrap_by_passphrase(&wrapped, &mut looked_at));
+        if let Some((enc, key)) = found {
+            let mut unwrapped = self
+                .unwrapped
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            unwrapped.insert(enc.to_owned(), key.clone());
+            return Ok(key);
+        }
+        let mut wanted: Vec<String> = wrapped
+            .iter()
+            .map(|(recipient, _)| (*recipient).to_owned())
+            .collect();
+        let others = metadata.other_kinds();
+        wanted.extend(others.iter().map(|kind| format!("a key of kind {kind}")));
+        Err(KeyError::NoIdentity { wanted, looked_at })
+    }
+
+    fn remembered(&self, wrapped: &[(&str, &str)]) -> Option<DataKey> {
+        let unwrapped = self
+            .unwrapped
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        wrapped
+            .iter()
+            .find_map(|(_, enc)| unwrapped.get(*enc).cloned())
+    }
+
+    fn fitting<'k>(&'k self, recipient: &str) -> impl Iterator<Item = &'k Identity> + use<'k> {
+        let wanted = canonical(recipient);
+        self.identities
+            .iter()
+            .filter(move |known| known.recipient.as_ref() == Some(&wanted))
+            .map(|known| &known.identity)
+    }
+
+    fn first_fitting(&self, wrapped: &[(&str, &str)]) -> Option<String> {
+        let mut recipients = wrapped.iter().map(|(recipient, _)| *recipient);
+        recipients
+            .find(|recipient| self.fitting(recipient).next().is_some())
+            .map(str::to_owned)
+    }
+
+    /// Tries the identities that ask nothing and start nothing.
+    fn unwrap_quietly<'w>(&self, wrapped: &[(&'w str, &'w str)]) -> Option<(&'w str, DataKey)> {
+        let by_name = wrapped.iter().find_map(|(recipient, enc)| {
+            let key = self
+                .fitting(recipient)
+                .find_map(|identity| identity.unwrap(enc, None))?;
+            Some((*enc, key))
+        });
+        // The recipient field is only a label: an identity may fit all the same.
+        by_name.or_else(|| {
+            let quiet = self
+                .identities
+                .iter()
+                .map(|known| &known.identity)
+                .filter(|identity| !matches!(identity, Identity::Plugin(_)));
+            try_all(wrapped, &quiet.collect::<Vec<_>>(), None)
+        })
+    }
+
+    fn unwrap_by_commands<'w>(
+        &self,
+        wrapped: &[(&'w str, &'w str)],
+        looked_at: &mut Vec<String>,
+    ) -> Option<(&'w str, DataKey)> {
+        for command in &self.commands {
+            for (recipient, enc) in wrapped {
+                let answer = command.ask(recipient);
+                let identities: Vec<&Identity> = answer.identities.iter().collect();
+                if let Some(found) = try_all(&[(recipient, enc)], &identities, None) {
+                    return Some(found);
+                }
+                if !looked_at.contains(&answer.note) {
+                    looked_at.push(answer.note);
+                }
+            }
+        }
+        None
+    }
+
+    fn unwrap_by_plugins<'w>(&self, wrapped: &[(&'w str, &'w str)]) -> Option<(&'w str, DataKey)> {
+        let plugins = self
+            .identities
+            .iter()
+            .map(|known| &known.identity)
+            .filter(|identity| matches!(identity, Identity::Plugin(_)));
+        try_all(wrapped, &plugins.collect::<Vec<_>>(), self.ask.as_ref())
+    }
+
+    /// Asks for the passphrases of what is locked and may fit.
+    fn unwrap_by_passphrase<'w>(
+        &self,
+        wrapped: &[(&'w str, &'w str)],
+        looked_at: &mut Vec<String>,
+    ) -> Option<(&'w str, DataKey)> {
+        for locked in &self.locked {
+            let path = locked.path.display();
+            let may_fit = locked.recipient.as_ref().is_none_or(|own| {
+                let mut wanted = wrapped.iter().map(|(recipient, _)| canonical(recipient));
+                wanted.any(|wanted| wanted == *own)
+            });
+            if !may_fit {
+                let own = locked.recipient.as_deref().unwrap_or_default();
+                looked_at.push(format!("{path}: holds {own}, behind a passphrase"));
+                continue;
+            }
+            match locked.open(self.ask.as_ref()) {
+                Ok(identities) => {
+                    let identities: Vec<&Identity> = identities.iter().collect();
+                    let found = try_all(wrapped, &identities, self.ask.as_ref());
+                    if found.is_some() {
+                        return found;
+                    }
+                    looked_at.push(format!("{path}: {}", in_words(&identities)));
+                }
+                Err(reason) => looked_at.push(format!("{path}: {reason}")),
+            }
+        }
+        None
+    }
+}
+
+impl KeyCommand {
+    /// Runs the command for a recipient, once.
+    fn ask(&self, recipient: &str) -> Answer {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(answer) = answers.get(recipient) {
+            return answer.clone();
+        }
+        let variable = self.variable;
+        let answer =
+            match process::capture_with_variable(&self.words, RECIPIENT_VARIABLE, recipient) {
+                Ok(bytes) => {
+                    let text = SecretBytes::new(bytes);
+                    let (identities, note) = if is_ssh_key(text.expose()) {
+                        match read_ssh_key(text.expose(), Path::new(variable)) {
+                            Ok(SshKey::Open(identity)) => {
+                                let note = in_words(&[&identity]);
+                                (vec![identity], note)
+                            }
+                            Ok(SshKey::Locked(_)) => {
+                                (Vec::new(), "prints a key behind a passphrase".to_owned())
+                            }
+                            Err(reason) => (Vec::new(), reason),
+                        }
+                    } else {
+                        parse_identities(text.expose(), NamedBy::UserForAll)
+                    };
+                    Answer {
+                        identities: Arc::new(identities),
+                        note: format!("{variable}: {note}"),
+                    }
+                }
+                Err(error) => Answer {
+                    identities: Arc::default(),
+                    note: format!("{variable}: `{}`: {error}", self.words[0]),
+                },
+            };
+        answers.insert(recipient.to_owned(), answer.clone());
+        answer
+    }
+}
+
+fn try_all<'w>(
+    wrapped: &[(&'w str, &'w str)],
+    identities: &[&Identity],
+    ask: Option<&Arc<dyn Ask>>,
+) -> Option<(&'w str, DataKey)> {
+    wrapped.iter().find_map(|(_, enc)| {
+        let mut identities = identities.iter();
+        let key = identities.find_map(|identity| identity.unwrap(enc, ask))?;
+        Some((*enc, key))
+    })
+}
+
+/// An SSH private key as it was read.
+enum SshKey {
+    Open(Identity),
+    Locked(Box<Locked>),
+}
+
+fn read_ssh_key(text: &[u8], path: &Path) -> Result<SshKey, String> {
+    let key = ssh::Identity::from_buffer(text, None)
+        .map_err(|_| "an SSH key that is damaged or of another form".to_owned())?;
+    match key {
+        ssh::Identity::Unencrypted(_) => Ok(SshKey::Open(Identity::Ssh(Box::new(key)))),
+        ssh::Identity::Encrypted(key) => {
+            let public = os::fs::read_bounded(&with_pub(path), LARGEST_FILE).unwrap_or_default();
+            let public = String::from_utf8_lossy(&public);
+            let recipient = public
+                .starts_with("ssh-")
+                .then(|| canonical(public.trim_end()));
+            Locked::ssh(path.to_owned(), key, text, recipient)
+                .map(|locked| SshKey::Locked(Box::new(locked)))
+        }
+        ssh::Identity::Unsupported(_) => {
+            Err("an SSH key of a kind that age does not use".to_owned())
+        }
+    }
+}
+
+fn with_pub(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".pub");
+    PathBuf::from(name)
+}
+
+/// Reads the lines of an identity file and says in words what was found. Plugins that only the
+/// manifest's file names are left out.
+fn parse_identities(text: &[u8], named_by: NamedBy) -> (Vec<Identity>, String) {
+    let Ok(text) = std::str::from_utf8(text) else {
+        return (Vec::new(), "not text".to_owned());
+    };
+    let mut identities = Vec::new();
+    let (mut plugins, mut unknown) = (0, 0);
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    for line in lines {
+        match Identity::parse(line) {
+            Some(Identity::Plugin(_)) if named_by == NamedBy::Manifest => plugins += 1,
+            Some(identity) => identities.push(identity),
+            None => unknown += 1,
+        }
+    }
+    let mut notes = vec![in_words(&identities.iter().collect::<Vec<_>>())];
+    if plugins > 0 {
+        notes.push(format!(
+            "{plugins} of a plugin, which only runs when you name its identity yourself (`-i`)"
+        ));
+    }
+    if unknown > 0 {
+        let lines = if unknown == 1 {
+            "line that is no identity"
+        } else {
+            "lines that are no identities"
+        };
+        notes.push(format!("{unknown} {lines}"));
+    }
+    (identities, notes.join(", "))
+}
+
+/// Says which identities these are.
+fn in_words(identities: &[&Identity]) -> String {
+    let name = |identity: &Identity| match identity {
+        Identity::Plugin(plugin) => format!("an identity of the plugin {}", plugin.plugin()),
+        other => other.recipient().unwrap_or_else(|| "an SSH key".to_owned()),
+    };
+    match identities {
+        [] => "no identity".to_owned(),
+        [one] => format!("holds {}", name(one)),
+        many => {
+            let names: Vec<String> = many.iter().map(|identity| name(identity)).collect();
+            let shown = names.iter().take(5).cloned();
+            let rest = (names.len() > 5).then(|| format!("and {} more", names.len() - 5));
+            let list: Vec<String> = shown.chain(iter::once(rest).flatten()).collect();
+            format!("holds {} identities: {}", names.len(), list.join(", "))
+        }
+    }
+}
