@@ -5,6 +5,8 @@
 //! of done without it. The reference ignores unknown keys silently, which turns a typing mistake
 //! into a file in clear.
 
+use std::collections::BTreeSet;
+
 use crate::sops::mac::MacScope;
 use crate::sops::metadata::Node;
 use crate::sops::pattern::{Pattern, PatternError};
@@ -24,6 +26,8 @@ const KEY_FIELDS: [&str; 8] = [
     "hckms",
     "aws_profile",
 ];
+/// The fields of rules and groups that are known and not honoured when writing.
+const OTHER_FIELDS: [&str; 4] = ["hc_vault", "key_groups", "shamir_threshold", "merge"];
 /// Groups that merge groups that merge groups: no deeper than this.
 const DEEPEST_MERGE: usize = 16;
 
@@ -40,6 +44,17 @@ pub struct Rule {
     pub selection: Selection,
     /// Names of what this version does not honour when writing.
     pub unsupported: Vec<String>,
+}
+
+impl Rule {
+    /// Returns whether both have the same readers and the same options.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let keys = |rule: &Self| -> BTreeSet<String> {
+            let unsupported = rule.unsupported.iter().map(|name| format!("{name}:"));
+            rule.age.iter().cloned().chain(unsupported).collect()
+        };
+        keys(self) == keys(other) && self.selection == other.selection
+    }
 }
 
 /// The creation rules of a file, in order.
@@ -122,6 +137,20 @@ impl Rules {
             Some(_) => return Err(malformed(0, "creation_rules", "is not a list")),
         };
         Ok(Self { rules })
+    }
+
+    /// Returns the keys of rules that are none of SOPS', with the rule's position: a typing mistake,
+    /// which the reference takes no notice of.
+    pub fn unknown_keys(&self) -> Vec<(usize, String)> {
+        let mut found = Vec::new();
+        for rule in &self.rules {
+            let unknown = rule.unsupported.iter().filter(|key| {
+                let key = key.split(' ').next().unwrap_or_default();
+                !KEY_FIELDS.contains(&key) && !OTHER_FIELDS.contains(&key)
+            });
+            found.extend(unknown.map(|key| (rule.number, key.clone())));
+        }
+        found
     }
 
     /// Returns the first rule whose pattern matches `path`, the encrypted file's path relative to

@@ -5,8 +5,8 @@ pub mod exit;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    ColorChoice, Context, GlobalArgs, Outcome, adopt, decrypt, deploy, diff, encrypt, keygen, list,
-    status, trust, undo,
+    ColorChoice, Context, GlobalArgs, Outcome, adopt, check, decrypt, deploy, diff, encrypt,
+    keygen, list, status, trust, undo,
 };
 use crate::error::{Error, ErrorKind, Problem};
 use crate::os::{Env, fs};
@@ -56,6 +56,9 @@ When sides differ:
   adopt    Decide which side to take where nothing tells which one is newer
   undo     Bring back what the last forced run replaced
 
+Gate:
+  check    Check without a key that the repository is in order
+
 Set-up:
   keygen   Make a new age identity
   list     List the entries of the manifest
@@ -64,6 +67,7 @@ Set-up:
 #[derive(Subcommand, Debug)]
 enum Command {
     Adopt(adopt::AdoptArgs),
+    Check(check::CheckArgs),
     Decrypt(decrypt::DecryptArgs),
     Deploy(deploy::DeployArgs),
     Diff(diff::DiffArgs),
@@ -107,6 +111,7 @@ pub fn run(mut env: Env) -> Exit {
 fn dispatch(command: &Command, cx: &mut Context) -> Result<Outcome, Error> {
     match command {
         Command::Adopt(args) => adopt::run(args, cx),
+        Command::Check(args) => check::run(args, cx),
         Command::Decrypt(args) => decrypt::run(args, cx),
         Command::Deploy(args) => deploy::run(args, cx),
         Command::Diff(args) => diff::run(args, cx),

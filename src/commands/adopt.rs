@@ -190,8 +190,8 @@ fn repository_date(workspace: &Workspace, file: &Path) -> String {
 
 fn show(cx: &mut Context, open: &Open<'_>) {
     let name = &open.entry.repository_path;
-    let note = open.note.iter();
-    let note: String = note.map(|note| format!(" ({note})")).collect();
+    let note = open.note.as_ref();
+    let note = note.map_or_else(String::new, |note| format!(" ({note})"));
     cx.ui
         .plain_status(&format!("{name}{note}\n  {}", open.dates));
     let differences = &open.differences;

@@ -172,7 +172,7 @@ fn find_rule<'r>(
         return None;
     };
     let hidden = shorter
-        .filter(|shorter| shorter.number < rule.number && !says_the_same(shorter, rule))
+        .filter(|shorter| shorter.number < rule.number && !shorter.says_the_same(rule))
         .map(|shorter| Refusal::TwoRules {
             rules: path.display().to_string(),
             with_suffix: rule.number,
@@ -180,14 +180,6 @@ fn find_rule<'r>(
             suggestion,
         });
     Some((rule, hidden))
-}
-
-fn says_the_same(one: &Rule, other: &Rule) -> bool {
-    let keys = |rule: &Rule| -> BTreeSet<String> {
-        let unsupported = rule.unsupported.iter().map(|name| format!("{name}:"));
-        rule.age.iter().cloned().chain(unsupported).collect()
-    };
-    keys(one) == keys(other) && one.selection == other.selection
 }
 
 /// Lets every end mark of a pattern stand behind an optional `.enc`.

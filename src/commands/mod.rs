@@ -3,6 +3,7 @@
 pub mod adopt;
 pub mod apply;
 pub mod capture;
+pub mod check;
 pub mod decrypt;
 pub mod deploy;
 pub mod diff;
@@ -35,7 +36,7 @@ use clap::{Args, ValueEnum};
 use crate::error::{ErrorKind, Problem, Severity};
 use crate::os::Env;
 use crate::os::terminal::Ask;
-use crate::ui::{Ui, progress};
+use crate::ui::{Loudness, Ui, progress};
 
 /// When output is coloured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -209,6 +210,18 @@ pub struct Jobs {
     pub threads: usize,
     /// Whether a terminal shows how far it is.
     pub shows_progress: bool,
+}
+
+/// Returns how work is done in a run with these options.
+pub fn jobs_of(cx: &Context) -> Jobs {
+    let processors = thread::available_parallelism().map_or(2, usize::from);
+    Jobs {
+        threads: cx.global.jobs.map_or(processors, usize::from),
+        shows_progress: cx.env.owns_terminal
+            && cx.env.stderr_is_terminal
+            && cx.ui.loudness > Loudness::Quiet
+            && cx.env.var("TERM").is_some_and(|term| term != "dumb"),
+    }
 }
 
 /// Runs `work` over all items on a few threads and returns the results in order.

@@ -268,6 +268,29 @@ pub fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> 
         Refusal::BreakGlassMissing { .. } => {
             "add the recipient to the rule in `.sops.yaml`".to_owned()
         }
+        Refusal::RepositoryAhead { .. }
+        | Refusal::BothMoved { .. }
+        | Refusal::UnknownDirection { .. }
+        | Refusal::DeletedInRepository => explain_direction(workspace, name, refusal),
+        Refusal::AlreadyThere { .. }
+        | Refusal::ServerAhead { .. }
+        | Refusal::ChangedSince { .. }
+        | Refusal::RootChanged { .. }
+        | Refusal::TrackedTarget { .. } => {
+            format!(
+                "{} explains the guards",
+                hints.ours_for_all("encrypt --help")
+            )
+        }
+    };
+    Problem::of(name, refusal.clone()).with_help(help)
+}
+
+/// Says which commands go on where the repository moved.
+fn explain_direction(workspace: &Workspace, name: &str, refusal: &Refusal) -> String {
+    let hints = &workspace.hints;
+    let restore = hints.ours("decrypt --force", name);
+    match refusal {
         Refusal::RepositoryAhead { .. } => format!(
             "{} brings the server up to date; {} writes the server's old values over the repository's and keeps a backup",
             hints.ours("decrypt", name),
@@ -284,21 +307,10 @@ pub fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> 
             hints.ours("diff", name),
             hints.ours("encrypt --force", name)
         ),
-        Refusal::DeletedInRepository => format!(
+        _ => format!(
             "{}; or take the entry out with {}",
             hints.restore(name),
             hints.ours("remove", name)
         ),
-        Refusal::AlreadyThere { .. }
-        | Refusal::ServerAhead { .. }
-        | Refusal::ChangedSince { .. }
-        | Refusal::RootChanged { .. }
-        | Refusal::TrackedTarget { .. } => {
-            format!(
-                "{} explains the guards",
-                hints.ours_for_all("encrypt --help")
-            )
-        }
-    };
-    Problem::of(name, refusal.clone()).with_help(help)
+    }
 }

@@ -17,11 +17,10 @@ use crate::project::manifest::{
     self, Entry, Family, Kind, Located, MANIFEST_FILE, Manifest, WriteMode,
 };
 use crate::rules::{RULES_FILE, Rules, RulesError};
-use crate::ui::Loudness;
 
 use super::drift::{self, Memory};
 use super::hints::{self, Hints};
-use super::{Context, Jobs, OwnerArgs};
+use super::{Context, Jobs, OwnerArgs, jobs_of};
 
 /// Everything a command needs to know of repository and server.
 pub struct Workspace {
@@ -108,42 +107,7 @@ impl Workspace {
             .map(|root| found_on_server(&manifest, root))
             .unwrap_or_default();
 
-        let manifest_identity = manifest
-            .identity
-            .as_deref()
-            .map(|path| expand(cx, folder, path));
-        let explicit: Vec<PathBuf> = cx
-            .global
-            .identities
-            .iter()
-            .map(|path| cx.env.absolute(path))
-            .collect();
-        if let Some(absent) = explicit.iter().find(|path| !fs::exists(path)) {
-            let message = format!("-i {}: there is no such file", absent.display());
-            return Err(Problem::new(ErrorKind::Option(message))
-                .with_help("name an identity file that exists")
-                .into());
-        }
-        let keyring = Keyring::load(
-            &cx.env,
-            &Sources {
-                explicit: &explicit,
-                manifest: manifest_identity.as_deref(),
-            },
-            cx.asker(),
-        );
-        let mut identity_files = explicit;
-        identity_files.extend(manifest_identity);
-        identity_files.extend(cx.env.path_var("SOPS_AGE_KEY_FILE"));
-        identity_files.extend(
-            cx.env
-                .config_dir()
-                .map(|config| config.join("sops/age/keys.txt")),
-        );
-        let identity_files = identity_files
-            .iter()
-            .filter_map(|path| fs::canonical(path))
-            .collect();
+        let (keyring, identity_files) = load_keyring(cx, &manifest, folder)?;
 
         let hints = Hints::new(
             &cx.global,
@@ -152,7 +116,6 @@ impl Workspace {
             repository.path(),
             git::work_tree_of(&manifest_path).is_some(),
         );
-        let processors = std::thread::available_parallelism().map_or(2, usize::from);
         Ok(Self {
             manifest,
             manifest_path,
@@ -163,13 +126,7 @@ impl Workspace {
             declared_root: is_declared.then(|| root_path.clone()),
             host: host_name(cx),
             found_on_server,
-            jobs: Jobs {
-                threads: cx.global.jobs.map_or(processors, usize::from),
-                shows_progress: cx.env.owns_terminal
-                    && cx.env.stderr_is_terminal
-                    && cx.ui.loudness > Loudness::Quiet
-                    && cx.env.var("TERM").is_some_and(|term| term != "dumb"),
-            },
+            jobs: jobs_of(cx),
             hints,
             root_path,
             root_state,
@@ -585,7 +542,56 @@ impl Workspace {
     }
 }
 
-fn find_manifest(cx: &Context) -> Result<PathBuf, Error> {
+/// Reads the identities, and returns the files they may be in, links resolved.
+fn load_keyring(
+    cx: &Context,
+    manifest: &Manifest,
+    folder: &Path,
+) -> Result<(Keyring, Vec<PathBuf>), Error> {
+    let manifest_identity = manifest
+        .identity
+        .as_deref()
+        .map(|path| expand(cx, folder, path));
+    let explicit: Vec<PathBuf> = cx
+        .global
+        .identities
+        .iter()
+        .map(|path| cx.env.absolute(path))
+        .collect();
+    if let Some(absent) = explicit.iter().find(|path| !fs::exists(path)) {
+        let message = format!("-i {}: there is no such file", absent.display());
+        return Err(Problem::new(ErrorKind::Option(message))
+            .with_help("name an identity file that exists")
+            .into());
+    }
+    let keyring = Keyring::load(
+        &cx.env,
+        &Sources {
+            explicit: &explicit,
+            manifest: manifest_identity.as_deref(),
+        },
+        cx.asker(),
+    );
+    let mut identity_files = explicit;
+    identity_files.extend(manifest_identity);
+    identity_files.extend(cx.env.path_var("SOPS_AGE_KEY_FILE"));
+    identity_files.extend(
+        cx.env
+            .config_dir()
+            .map(|config| config.join("sops/age/keys.txt")),
+    );
+    let identity_files = identity_files
+        .iter()
+        .filter_map(|path| fs::canonical(path))
+        .collect();
+    Ok((keyring, identity_files))
+}
+
+/// Finds the manifest: named, else upward from the working directory.
+///
+/// # Errors
+/// That there is none.
+pub fn find_manifest(cx: &Context) -> Result<PathBuf, Error> {
     let named = cx
         .global
         .manifest

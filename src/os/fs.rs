@@ -188,6 +188,27 @@ pub fn names(folder: &Path) -> Vec<String> {
     names
 }
 
+/// Returns every regular file below a folder, relative to it, `.git` folders left out and links not
+/// followed. Names that are not UTF-8 are left out.
+pub fn files_below(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut open = vec![(folder.to_owned(), String::new())];
+    while let Some((path, inside)) = open.pop() {
+        for name in names(&path) {
+            let path = path.join(&name);
+            let Ok(metadata) = path.symlink_metadata() else {
+                continue;
+            };
+            if metadata.is_dir() && name != ".git" {
+                open.push((path, format!("{inside}{name}/")));
+            } else if metadata.is_file() {
+                found.push(format!("{inside}{name}"));
+            }
+        }
+    }
+    found
+}
+
 /// Counts the names in a folder that pass a test; 0 where it cannot be read.
 pub fn count_names(folder: &Path, test: fn(&OsStr) -> bool) -> usize {
     let Ok(entries) = std::fs::read_dir(folder) else {

@@ -159,6 +159,131 @@ impl Checkout {
         }
     }
 
+    /// Returns the files of the index, relative to the top, sorted. Names that are not UTF-8 and
+    /// submodules are left out.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn tracked_files(&self) -> Result<Vec<String>, GitError> {
+        /// The mode of a submodule in the index.
+        const SUBMODULE: u32 = 0o160_000;
+        let mut files: Vec<String> = match &self.reader {
+            Reader::Library(repository) => {
+                let repository = repository
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut index = repository.index()?;
+                index.read(false)?;
+                let entries = index.iter().filter(|entry| entry.mode != SUBMODULE);
+                entries
+                    .filter_map(|entry| String::from_utf8(entry.path).ok())
+                    .collect()
+            }
+            Reader::Program { .. } => {
+                let listed = self.git(&["ls-files", "-z"])?;
+                listed
+                    .split(|&byte| byte == 0)
+                    .filter(|name| !name.is_empty())
+                    .filter_map(|name| String::from_utf8(name.to_vec()).ok())
+                    .collect()
+            }
+        };
+        files.sort();
+        files.dedup();
+        Ok(files)
+    }
+
+    /// Reads what is staged of a file, by its path relative to the top; `None` where nothing is.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn read_staged(&self, path: &str) -> Result<Option<Vec<u8>>, GitError> {
+        match &self.reader {
+            Reader::Library(repository) => {
+                let repository = repository
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let index = repository.index()?;
+                // A file in the middle of a merge has no staged state of its own, but three.
+                let entry = (0..=2).find_map(|stage| index.get_path(Path::new(path), stage));
+                let Some(entry) = entry else { return Ok(None) };
+                Ok(Some(repository.find_blob(entry.id)?.content().to_vec()))
+            }
+            Reader::Program { .. } => {
+                let object = format!(":{path}");
+                Ok(self.git(&["cat-file", "blob", &object]).ok())
+            }
+        }
+    }
+
+    /// Returns whether git ignores the absolute path `path`.
+    ///
+    /// # Errors
+    /// When the ignore rules cannot be read.
+    pub fn is_ignored(&self, path: &Path) -> Result<bool, GitError> {
+        let Some(relative) = self.inside(path) else {
+            return Ok(false);
+        };
+        match &self.reader {
+            Reader::Library(repository) => {
+                let repository = repository
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                Ok(repository.is_path_ignored(relative)?)
+            }
+            Reader::Program { .. } => {
+                let relative = relative.to_string_lossy();
+                Ok(self.git(&["check-ignore", "-q", "--", &relative]).is_ok())
+            }
+        }
+    }
+
+    /// Returns the files that differ from a commit, relative to the top: in the index, or with
+    /// `is_staged` false also in the folder.
+    ///
+    /// # Errors
+    /// When there is no such commit.
+    pub fn changed_since(&self, revision: &str, is_staged: bool) -> Result<Vec<String>, GitError> {
+        match &self.reader {
+            Reader::Library(repository) => {
+                let repository = repository
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let tree = repository.revparse_single(revision)?.peel_to_tree()?;
+                let mut options = git2::DiffOptions::new();
+                options.include_untracked(true).recurse_untracked_dirs(true);
+                let diff = if is_staged {
+                    repository.diff_tree_to_index(Some(&tree), None, Some(&mut options))?
+                } else {
+                    repository.diff_tree_to_workdir_with_index(Some(&tree), Some(&mut options))?
+                };
+                let paths = diff.deltas().flat_map(|delta| {
+                    let files = [delta.old_file().path(), delta.new_file().path()];
+                    files.map(|path| path.and_then(Path::to_str).map(str::to_owned))
+                });
+                Ok(paths.flatten().collect())
+            }
+            Reader::Program { .. } => {
+                let mut args = vec!["diff", "--name-only", "-z", "--no-ext-diff"];
+                if is_staged {
+                    args.push("--cached");
+                }
+                args.extend([revision, "--"]);
+                let mut listed = self.git(&args)?;
+                if !is_staged {
+                    let others = ["ls-files", "-z", "--others", "--exclude-standard"];
+                    listed.extend(self.git(&others)?);
+                }
+                let names = listed
+                    .split(|&byte| byte == 0)
+                    .filter(|name| !name.is_empty());
+                Ok(names
+                    .filter_map(|name| String::from_utf8(name.to_vec()).ok())
+                    .collect())
+            }
+        }
+    }
+
     /// Returns whether `HEAD` holds exactly what is in the file at the absolute path `path`.
     ///
     /// # Errors

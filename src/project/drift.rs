@@ -101,7 +101,7 @@ pub fn judge(seen: &Observed) -> Verdict {
     match (server, repository) {
         (Likeness::Different, Likeness::Different) => Verdict::BothMoved,
         (_, Likeness::Different) | (Likeness::Same, Likeness::Layout) => Verdict::RepositoryAhead,
-        (Likeness::Different, _) | (Likeness::Layout, _) => Verdict::ServerAhead,
+        (Likeness::Different | Likeness::Layout, _) => Verdict::ServerAhead,
         // Both as recorded, yet different from each other: the record is of no use.
         (Likeness::Same, Likeness::Same) => Verdict::Unknown,
     }

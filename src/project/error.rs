@@ -268,30 +268,28 @@ impl Refusal {
     /// sides do not differ.
     pub fn of_drift(drift: &Drift, differences: &Differences) -> Option<Self> {
         let changes = differences.summary();
-        let since = || {
-            let time = drift.last_sync.iter();
-            time.map(|time| format!(" ({time})")).collect()
+        let in_brackets = |text: &Option<String>| {
+            let text = text.as_ref();
+            text.map_or_else(String::new, |text| format!(" ({text})"))
         };
         Some(match drift.verdict {
             Verdict::BothMoved => Self::BothMoved {
                 changes,
-                since: since(),
+                since: in_brackets(&drift.last_sync),
             },
             Verdict::RepositoryAhead => Self::RepositoryAhead {
                 changes,
-                behind: drift
-                    .behind
-                    .iter()
-                    .map(|version| format!("; the server has {}", version.in_words()))
-                    .collect(),
+                behind: drift.behind.as_ref().map_or_else(String::new, |version| {
+                    format!("; the server has {}", version.in_words())
+                }),
             },
             Verdict::ServerAhead => Self::ServerAhead {
                 changes,
-                since: since(),
+                since: in_brackets(&drift.last_sync),
             },
             Verdict::Unknown => Self::UnknownDirection {
                 changes,
-                note: drift.note.iter().map(|note| format!(" ({note})")).collect(),
+                note: in_brackets(&drift.note),
             },
             _ => return None,
         })

@@ -178,6 +178,8 @@ pub struct Manifest {
     pub families: Vec<Family>,
     /// Names for recipients.
     pub recipients: Vec<NamedRecipient>,
+    /// Paths and globs that `check` excuses.
+    pub check_allow: Vec<String>,
 }
 
 impl Manifest {

@@ -1,6 +1,7 @@
 //! What the repository declares, what is there, and what should change. Pure: values in, values
 //! out, nothing here touches anything outside memory.
 
+pub mod check;
 pub mod diff;
 pub mod drift;
 pub mod error;

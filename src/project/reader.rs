@@ -18,14 +18,16 @@ use super::manifest::{
 };
 use super::placement::{check_repository_path, check_server_path, parse_mode};
 
-const TOP_KEYS: [&str; 6] = [
+const TOP_KEYS: [&str; 7] = [
     "version",
     "requires",
     "defaults",
     "files",
     "plain",
     "recipients",
+    "check",
 ];
+const CHECK_KEYS: [&str; 1] = ["allow"];
 const DEFAULT_KEYS: [&str; 5] = ["root", "identity", "owner", "group", "mode"];
 const FILE_KEYS: [&str; 8] = [
     "path", "format", "owner", "group", "mode", "write", "optional", "hosts",
@@ -132,6 +134,10 @@ impl Reader<'_> {
             .table(top, "recipients")
             .map(|table| self.read_recipients(table))
             .unwrap_or_default();
+        let check_allow = self
+            .table(top, "check")
+            .map(|table| self.read_allowed(table))
+            .unwrap_or_default();
         let Defaults { root, identity, .. } = defaults;
         Some(Manifest {
             root,
@@ -139,6 +145,7 @@ impl Reader<'_> {
             entries,
             families,
             recipients,
+            check_allow,
         })
     }
 
@@ -332,6 +339,24 @@ impl Reader<'_> {
             pattern,
             server,
             row,
+        })
+    }
+
+    /// Reads `allow` of [check]: a list of paths and globs.
+    fn read_allowed(&mut self, table: &DeTable<'_>) -> Vec<String> {
+        self.check_keys(table, &CHECK_KEYS, "[check]");
+        let Some(value) = table.get("allow") else {
+            return Vec::new();
+        };
+        let paths: Option<Vec<String>> = value.get_ref().as_array().and_then(|items| {
+            let items = items.iter();
+            items
+                .map(|item| item.get_ref().as_str().map(str::to_owned))
+                .collect()
+        });
+        paths.unwrap_or_else(|| {
+            self.problem(value.span(), "`allow` is not a list of paths");
+            Vec::new()
         })
     }
 

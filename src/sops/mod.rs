@@ -4,6 +4,7 @@
 //! encrypted file, [`matches()`] compares the two without keeping a second copy. Nothing here
 //! touches files, people, clocks or random sources: time and randomness are arguments.
 
+pub mod audit;
 pub mod cipher;
 pub mod data_key;
 pub mod document;

@@ -123,15 +123,14 @@ impl DiffRow {
             Verdict::Unknown => "unknown which side is newer",
             _ => return String::new(),
         };
-        let behind = self.drift.behind.iter();
-        let behind: String = behind
-            .map(|version| format!(": the server has {}", version.in_words()))
-            .collect();
-        let note = self.drift.note.iter();
-        let note: String = note
+        let behind = self.drift.behind.as_ref();
+        let behind = behind.map_or_else(String::new, |version| {
+            format!(": the server has {}", version.in_words())
+        });
+        let note = self.drift.note.as_ref();
+        let note = note
             .filter(|_| self.drift.verdict == Verdict::Unknown)
-            .map(|note| format!(" ({note})"))
-            .collect();
+            .map_or_else(String::new, |note| format!(" ({note})"));
         format!("  {word}{behind}{note}")
     }
 }

@@ -4,6 +4,7 @@
 //! reaches a terminal. A closed pipe ends output quietly.
 
 pub mod diff;
+pub mod findings;
 pub mod progress;
 pub mod prompt;
 pub mod report;

@@ -1,0 +1,471 @@
+//! `check`: whether the repository is in order, told without a key.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
+use crate::error::{Error, ErrorKind, Problem};
+use crate::os::fs;
+use crate::os::git::Checkout;
+use crate::project::check::{Finding, Sealed, check_sealed, finding, identities_in};
+use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry, Kind, Manifest};
+use crate::rules::{RULES_FILE, Rules, RulesError};
+
+use super::workspace::find_manifest;
+use super::{Context, Outcome, in_parallel, jobs_of};
+
+/// Check without a key that the repository is in order
+///
+/// Every value is encrypted or left in clear by its rule; who can read a file is who the rule says;
+/// manifest and files agree; no plaintext and no identity is tracked. Nothing is needed but the
+/// repository. Exit code 1 when something is found, 2 when something could not be checked.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  secrets check --staged             what the next commit would hold; for a pre-commit hook\n  secrets check --changed origin/main  only files that differ from there; for CI"
+)]
+pub struct CheckArgs {
+    /// Check what is staged for the next commit instead of the files in the folder
+    #[arg(long)]
+    staged: bool,
+    /// Check only files that differ from this commit
+    #[arg(long, value_name = "REV")]
+    changed: Option<String>,
+}
+
+/// The files that are checked: those of git's index, or, without git, all below the manifest.
+struct View {
+    /// The folder that paths are relative to: the checkout's top, else the manifest's folder.
+    top: PathBuf,
+    /// The manifest's folder, relative to `top`, with a final slash unless it is `top`.
+    prefix: String,
+    files: Vec<String>,
+    checkout: Option<Checkout>,
+    is_staged: bool,
+}
+
+impl View {
+    /// Reads a file, by its path relative to `top`; `None` where there is none.
+    fn read(&self, path: &str) -> Option<Vec<u8>> {
+        match &self.checkout {
+            Some(checkout) if self.is_staged => checkout.read_staged(path).ok().flatten(),
+            _ => fs::read_regular(&self.top.join(path)).ok(),
+        }
+    }
+
+    /// Returns a path as findings name it: relative to the manifest where it lies below it.
+    fn shown<'p>(&self, path: &'p str) -> &'p str {
+        path.strip_prefix(&self.prefix).unwrap_or(path)
+    }
+
+    fn holds(&self, path: &str) -> bool {
+        self.files
+            .binary_search_by(|file| file.as_str().cmp(path))
+            .is_ok()
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What keeps the check from being done at all: no manifest, a wrong one, an unknown commit.
+pub fn run(args: &CheckArgs, cx: &mut Context) -> Result<Outcome, Error> {
+    let manifest_path = find_manifest(cx)?;
+    let folder = manifest_path.parent().unwrap_or(Path::new("/"));
+    let folder = fs::canonical(folder).unwrap_or_else(|| folder.to_owned());
+    let view = open_view(args, &folder)?;
+    let manifest_name = manifest_path.file_name().unwrap_or_default();
+    let manifest_file = format!("{}{}", view.prefix, manifest_name.to_string_lossy());
+    let manifest = read_manifest(&view, &manifest_path, &manifest_file)?;
+    let allowed = allowed(&manifest)?;
+    let changed = changed_files(&view, args, &manifest_file)?;
+
+    let mut checker = Checker {
+        view: &view,
+        manifest: &manifest,
+        manifest_file: view.shown(&manifest_file).to_owned(),
+        rules: read_rules(&view),
+        findings: Vec::new(),
+        unchecked: Vec::new(),
+    };
+    checker.check_rules();
+    checker.check_entries(cx);
+    checker.check_orphans();
+    checker.check_targets();
+    checker.check_identities(cx);
+    let Checker {
+        mut findings,
+        unchecked,
+        ..
+    } = checker;
+    findings.retain(|one| !allowed.is_match(&one.path));
+    if let Some(changed) = &changed {
+        findings.retain(|one| changed.iter().any(|path| view.shown(path) == one.path));
+    }
+    findings.sort();
+    findings.dedup();
+    cx.ui.show_findings(&findings, &unchecked);
+    Ok(Outcome {
+        differs: !findings.is_empty(),
+        trouble: !unchecked.is_empty(),
+        ..Outcome::default()
+    })
+}
+
+fn open_view(args: &CheckArgs, folder: &Path) -> Result<View, Error> {
+    let git_help = "`git status` shows what is wrong with the repository";
+    let checkout =
+        Checkout::discover(folder).map_err(|error| Problem::new(error).with_help(git_help))?;
+    let Some(checkout) = checkout else {
+        if args.staged || args.changed.is_some() {
+            let message = "`--staged` and `--changed` need a git repository".to_owned();
+            return Err(Problem::new(ErrorKind::Option(message))
+                .with_help(format!("{} is in none", folder.display()))
+                .into());
+        }
+        let mut files = fs::files_below(folder);
+        files.sort();
+        return Ok(View {
+            top: folder.to_owned(),
+            prefix: String::new(),
+            files,
+            checkout: None,
+            is_staged: false,
+        });
+    };
+    let mut files = checkout
+        .tracked_files()
+        .map_err(|error| Problem::new(error).with_help(git_help))?;
+    let top = checkout.top().to_owned();
+    let prefix = folder
+        .strip_prefix(&top)
+        .ok()
+        .and_then(Path::to_str)
+        .filter(|inside| !inside.is_empty())
+        .map(|inside| format!("{inside}/"))
+        .unwrap_or_default();
+    if !args.staged {
+        // What was taken away or is new in the folder counts as it is there.
+        files.retain(|file| fs::is_there(&top.join(file)));
+        let here = fs::files_below(folder).into_iter();
+        let sealed = here.filter(|file| file.ends_with(ENCRYPTED_SUFFIX));
+        files.extend(
+            sealed
+                .map(|file| format!("{prefix}{file}"))
+                .filter(|file| !checkout.is_ignored(&top.join(file)).unwrap_or(false)),
+        );
+    }
+    files.sort();
+    files.dedup();
+    Ok(View {
+        top,
+        prefix,
+        files,
+        checkout: Some(checkout),
+        is_staged: args.staged,
+    })
+}
+
+fn read_manifest(view: &View, path: &Path, file: &str) -> Result<Manifest, Error> {
+    let unreadable = |reason: &str| {
+        Problem::new(ErrorKind::Option(format!("{}: {reason}", path.display())))
+            .with_help("name the manifest with `-m FILE`")
+    };
+    let bytes = if view.is_staged {
+        view.read(file)
+            .ok_or_else(|| unreadable("is not staged: `git add` it"))?
+    } else {
+        fs::read_regular(path).map_err(|error| unreadable(&error.to_string()))?
+    };
+    let text = String::from_utf8(bytes).map_err(|_| unreadable("not UTF-8 text"))?;
+    let shown = view.shown(file).to_owned();
+    let wrong = |error| Problem::new(error).with_help(format!("mend these lines of {shown}"));
+    let mut manifest = Manifest::parse(&text, &shown).map_err(wrong)?;
+    let below: Vec<&str> = view
+        .files
+        .iter()
+        .filter_map(|file| file.strip_prefix(&view.prefix))
+        .collect();
+    let members: Vec<Vec<String>> = manifest
+        .families
+        .iter()
+        .map(|family| {
+            let files = below.iter();
+            let members = files.filter(|file| !family.pattern.readings(file).is_empty());
+            members.map(|file| (*file).to_owned()).collect()
+        })
+        .collect();
+    manifest.expand(&members, &shown).map_err(wrong)?;
+    Ok(manifest)
+}
+
+/// Returns the paths that are excused by name.
+fn allowed(manifest: &Manifest) -> Result<GlobSet, Error> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in &manifest.check_allow {
+        let glob = GlobBuilder::new(pattern).literal_separator(true).build();
+        set.add(glob.map_err(|_| {
+            Problem::new(ErrorKind::Option(format!(
+                "`allow` of [check]: `{pattern}` is not a path or glob"
+            )))
+            .with_help("write a path relative to the manifest, or a glob over them")
+        })?);
+    }
+    set.build()
+        .map_err(|_| ErrorKind::Option("`allow` of [check] is too large".to_owned()).into())
+}
+
+/// Returns the files that differ from the commit that was named; everything counts as different
+/// where manifest or rules do.
+fn changed_files(
+    view: &View,
+    args: &CheckArgs,
+    manifest_file: &str,
+) -> Result<Option<Vec<String>>, Error> {
+    let (Some(revision), Some(checkout)) = (&args.changed, &view.checkout) else {
+        return Ok(None);
+    };
+    let changed = checkout
+        .changed_since(revision, args.staged)
+        .map_err(|error| {
+            Problem::new(error).with_help(format!(
+                "name a commit that is here, `--changed REV`; in CI fetch it first (`{revision}` may need a deeper clone)"
+            ))
+        })?;
+    let governs =
+        |path: &String| path == manifest_file || path.rsplit('/').next() == Some(RULES_FILE);
+    if changed.iter().any(governs) {
+        return Ok(None);
+    }
+    Ok(Some(changed))
+}
+
+/// Reads every rules file, by its folder relative to the top, with a final slash unless empty.
+fn read_rules(view: &View) -> BTreeMap<String, Result<Rules, RulesError>> {
+    let mut rules = BTreeMap::new();
+    let files = view.files.iter().cloned();
+    // Not tracked yet, but it governs all the same.
+    let untracked = [
+        format!("{}{RULES_FILE}", view.prefix),
+        RULES_FILE.to_owned(),
+    ];
+    for file in files.chain(untracked.into_iter().filter(|_| !view.is_staged)) {
+        let Some(folder) = file.strip_suffix(RULES_FILE) else {
+            continue;
+        };
+        if !folder.is_empty() && !folder.ends_with('/') {
+            continue;
+        }
+        if let Some(content) = view.read(&file) {
+            let parsed = Rules::parse(&String::from_utf8_lossy(&content));
+            rules.insert(folder.to_owned(), parsed);
+        }
+    }
+    rules
+}
+
+struct Checker<'c> {
+    view: &'c View,
+    manifest: &'c Manifest,
+    manifest_file: String,
+    rules: BTreeMap<String, Result<Rules, RulesError>>,
+    findings: Vec<Finding>,
+    unchecked: Vec<String>,
+}
+
+impl Checker<'_> {
+    fn path_of(&self, entry: &Entry) -> String {
+        format!("{}{}", self.view.prefix, entry.repository_path)
+    }
+
+    fn secret_entries(&self) -> Vec<&Entry> {
+        let entries = self.manifest.entries.iter();
+        entries.filter(|entry| entry.kind == Kind::Secret).collect()
+    }
+
+    /// A rules file that cannot be read keeps files from being checked; what it holds that no
+    /// version knows may be a typing mistake that leaves values in clear.
+    fn check_rules(&mut self) {
+        for (folder, rules) in &self.rules {
+            let path = format!("{folder}{RULES_FILE}");
+            let path = self.view.shown(&path);
+            match rules {
+                Err(error) => self.unchecked.push(format!("{path}: {error}")),
+                Ok(rules) => {
+                    for (number, key) in rules.unknown_keys() {
+                        let text = format!("creation rule {number}: unknown key `{key}`");
+                        let one = finding(path, None, "unknown-rule-key", text);
+                        self.findings.push(one);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Checks every encrypted file of the manifest.
+    fn check_entries(&mut self, cx: &Context) {
+        let entries = self.secret_entries();
+        let this = &*self;
+        let results = in_parallel(&entries, jobs_of(cx), |entry| this.check_entry(entry));
+        for result in results {
+            match result {
+                Ok(found) => self.findings.extend(found),
+                Err(unchecked) => self.unchecked.push(unchecked),
+            }
+        }
+    }
+
+    fn check_entry(&self, entry: &Entry) -> Result<Vec<Finding>, String> {
+        let path = self.path_of(entry);
+        let name = &entry.repository_path;
+        let Some(content) = self.view.read(&path) else {
+            if entry.optional {
+                return Ok(Vec::new());
+            }
+            let text = format!("`{name}` has a row and no file in the repository");
+            let line = Some(entry.line);
+            return Ok(vec![finding(&self.manifest_file, line, "missing", text)]);
+        };
+        let mut found = Vec::new();
+        if let Some(checkout) = &self.view.checkout
+            && !checkout
+                .is_tracked(&self.view.top.join(&path))
+                .map_err(|error| error.to_string())?
+        {
+            found.push(finding(
+                name,
+                None,
+                "untracked",
+                "git does not track the encrypted file",
+            ));
+        }
+        let governing = governing(&self.rules, &path);
+        let rules = match &governing {
+            Some((_, Err(_))) => return Err(format!("{name}: its rules cannot be read")),
+            Some((folder, Ok(rules))) => Some((*folder, rules)),
+            None => None,
+        };
+        let rules_path = rules.map(|(folder, _)| format!("{folder}{RULES_FILE}"));
+        let sealed = Sealed {
+            path: name,
+            content: &content,
+            rules: rules_path
+                .as_deref()
+                .map(|path| self.view.shown(path))
+                .zip(rules.map(|(_, rules)| rules)),
+            subject: path
+                .strip_prefix(rules.map_or("", |(folder, _)| folder))
+                .unwrap_or(&path),
+            recipients: &self.manifest.recipients,
+        };
+        found.extend(check_sealed(&sealed)?);
+        Ok(found)
+    }
+
+    /// Finds encrypted files without a row.
+    fn check_orphans(&mut self) {
+        let known: Vec<String> = self
+            .manifest
+            .entries
+            .iter()
+            .map(|entry| self.path_of(entry))
+            .collect();
+        for file in &self.view.files {
+            if file.starts_with(&self.view.prefix)
+                && file.ends_with(ENCRYPTED_SUFFIX)
+                && !known.contains(file)
+            {
+                let text = "an encrypted file without a row in the manifest";
+                let one = finding(self.view.shown(file), None, "orphan", text);
+                self.findings.push(one);
+            }
+        }
+    }
+
+    /// Makes sure that plaintext inside the checkout is ignored and not tracked.
+    fn check_targets(&mut self) {
+        let folder = self.view.top.join(&self.view.prefix);
+        let root = self
+            .manifest
+            .root
+            .as_deref()
+            .map(|root| fs::normalize(&folder.join(root)));
+        let mut told: BTreeSet<String> = BTreeSet::new();
+        let (mut found, mut unchecked) = (Vec::new(), Vec::new());
+        for entry in self.secret_entries() {
+            let own = format!("{}{}", self.view.prefix, entry.path_without_suffix());
+            let target = root.as_ref().and_then(|root| {
+                let target = root.join(&entry.server_path);
+                let inside = target.strip_prefix(&self.view.top).ok()?;
+                inside.to_str().map(str::to_owned)
+            });
+            for (path, is_target) in [(Some(own), false), (target, true)] {
+                let Some(path) = path else { continue };
+                if told.contains(&path) {
+                    continue;
+                }
+                let shown = self.view.shown(&path).to_owned();
+                let name = &entry.repository_path;
+                if self.view.holds(&path) {
+                    let text = format!("the plaintext of `{name}` is tracked by git");
+                    found.push(finding(&shown, None, "tracked-plaintext", text));
+                    told.insert(path);
+                } else if is_target && let Some(checkout) = &self.view.checkout {
+                    match checkout.is_ignored(&self.view.top.join(&path)) {
+                        Ok(true) => {}
+                        Ok(false) => {
+                            let text = format!(
+                                "git does not ignore the plaintext of `{name}`, `{shown}`: add it to `.gitignore`"
+                            );
+                            let line = Some(entry.line);
+                            found.push(finding(&self.manifest_file, line, "not-ignored", text));
+                            told.insert(path);
+                        }
+                        Err(error) => unchecked.push(error.to_string()),
+                    }
+                }
+            }
+        }
+        self.findings.extend(found);
+        self.unchecked.extend(unchecked);
+    }
+
+    /// Finds the secret halves of age keys in the files.
+    fn check_identities(&mut self, cx: &Context) {
+        let view = self.view;
+        let lines = in_parallel(&view.files, jobs_of(cx), |file| {
+            let content = view.read(file).unwrap_or_default();
+            identities_in(&content)
+        });
+        for (file, lines) in view.files.iter().zip(lines) {
+            for line in lines {
+                let text = "holds the secret half of an age key";
+                let one = finding(view.shown(file), Some(line), "identity", text);
+                self.findings.push(one);
+            }
+        }
+    }
+}
+
+/// Finds the rules that govern a file: those of the nearest folder that has some.
+fn governing<'r>(
+    rules: &'r BTreeMap<String, Result<Rules, RulesError>>,
+    path: &str,
+) -> Option<(&'r str, &'r Result<Rules, RulesError>)> {
+    let mut folder = path;
+    loop {
+        folder = folder.rfind('/').map_or("", |at| &folder[..at]);
+        let key = if folder.is_empty() {
+            String::new()
+        } else {
+            format!("{folder}/")
+        };
+        if let Some((key, rules)) = rules.get_key_value(&key) {
+            return Some((key, rules));
+        }
+        if folder.is_empty() {
+            return None;
+        }
+    }
+}
