@@ -224,6 +224,7 @@ impl ErrorKind {
                 Refusal::Blank | Refusal::CommentsOnly | Refusal::Empty => "source-empty",
                 Refusal::BreakGlassMissing { .. } => "break-glass-missing",
                 Refusal::ConflictMarker { .. } => "conflict-marker",
+                Refusal::OnlyCopy { .. } => "only-copy",
                 Refusal::AlreadyThere { .. } => "already-there",
                 Refusal::ChangedSince { .. } => "changed-since",
                 Refusal::RootChanged { .. } => "root-changed",

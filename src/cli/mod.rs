@@ -5,8 +5,8 @@ pub mod exit;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    ColorChoice, Context, GlobalArgs, Outcome, adopt, check, decrypt, deploy, diff, encrypt,
-    keygen, list, status, trust, undo,
+    ColorChoice, Context, GlobalArgs, Outcome, add, adopt, check, decrypt, deploy, diff, encrypt,
+    keygen, list, remove, rename, status, trust, undo,
 };
 use crate::error::{Error, ErrorKind, Problem};
 use crate::os::{Env, fs};
@@ -61,11 +61,15 @@ Gate:
 
 Set-up:
   keygen   Make a new age identity
+  add      Take files of the server into the manifest, and encrypt them
+  remove   Take an entry out of the manifest, and its encrypted file out of the repository
+  mv       Give an entry another name in the repository, or another path on the server
   list     List the entries of the manifest
   trust    Agree to the root that the manifest names now";
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Add(add::AddArgs),
     Adopt(adopt::AdoptArgs),
     Check(check::CheckArgs),
     Decrypt(decrypt::DecryptArgs),
@@ -74,6 +78,8 @@ enum Command {
     Encrypt(encrypt::EncryptArgs),
     Keygen(keygen::KeygenArgs),
     List(list::ListArgs),
+    Mv(rename::MvArgs),
+    Remove(remove::RemoveArgs),
     Status(status::StatusArgs),
     Trust(trust::TrustArgs),
     Undo(undo::UndoArgs),
@@ -110,6 +116,7 @@ pub fn run(mut env: Env) -> Exit {
 
 fn dispatch(command: &Command, cx: &mut Context) -> Result<Outcome, Error> {
     match command {
+        Command::Add(args) => add::run(args, cx),
         Command::Adopt(args) => adopt::run(args, cx),
         Command::Check(args) => check::run(args, cx),
         Command::Decrypt(args) => decrypt::run(args, cx),
@@ -118,6 +125,8 @@ fn dispatch(command: &Command, cx: &mut Context) -> Result<Outcome, Error> {
         Command::Encrypt(args) => encrypt::run(args, cx),
         Command::Keygen(args) => keygen::run(args, cx),
         Command::List(args) => list::run(args, cx),
+        Command::Mv(args) => rename::run(args, cx),
+        Command::Remove(args) => remove::run(args, cx),
         Command::Status(args) => status::run(args, cx),
         Command::Trust(args) => trust::run(args, cx),
         Command::Undo(args) => undo::run(args, cx),

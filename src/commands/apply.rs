@@ -13,7 +13,7 @@ use crate::os::fs::{self, FsError};
 use crate::os::lock::{self, DirectoryLock};
 use crate::os::place::{FileState, Ownership, Place};
 use crate::os::signal::Watch;
-use crate::os::staging::{self, Attributes, InPlace, Staged};
+use crate::os::staging::{self, Attributes, InPlace, Removed, Staged};
 use crate::os::state::{CleanedUp, Journal, StateDir};
 use crate::os::{self};
 
@@ -61,6 +61,16 @@ pub struct Mending<'a> {
     pub mode: u32,
 }
 
+/// A file to be removed.
+pub struct Removal<'a> {
+    /// The entry's name.
+    pub name: &'a str,
+    /// Where.
+    pub place: Place,
+    /// What was seen there: state and content.
+    pub seen: (FileState, &'a [u8]),
+}
+
 /// A file that must still be what was read from it.
 pub struct Watched<'a> {
     /// The entry's name.
@@ -80,6 +90,8 @@ pub struct Work<'a> {
     pub jobs: Vec<Job<'a>>,
     /// Attributes to set.
     pub mendings: Vec<Mending<'a>>,
+    /// Files to remove, once all others are in place.
+    pub removals: Vec<Removal<'a>>,
     /// Files that must not have changed.
     pub watched: Vec<Watched<'a>>,
 }
@@ -89,6 +101,7 @@ pub struct Work<'a> {
 struct Done<'a> {
     made_folders: Vec<PathBuf>,
     staged: Vec<Staged>,
+    removed: Vec<Removed>,
     written_in_place: Vec<(InPlace, FileState, &'a [u8])>,
     mended: Vec<(Place, FileState)>,
 }
@@ -263,11 +276,17 @@ pub fn run(cx: &mut Context, workspace: &Workspace, work: &Work<'_>) -> Result<(
         .iter()
         .map(|_| staging::staging_name(&mut os::fill_random))
         .collect();
-    let staging: Vec<PathBuf> = work
-        .jobs
+    let removal_names: Vec<_> = work
+        .removals
         .iter()
+        .map(|_| staging::staging_name(&mut os::fill_random))
+        .collect();
+    let places = work.jobs.iter().map(|job| &job.place);
+    let removed = work.removals.iter().map(|removal| &removal.place);
+    let staging: Vec<PathBuf> = places
         .zip(&names)
-        .flat_map(|(job, name)| job.place.staging_paths(name))
+        .chain(removed.zip(&removal_names))
+        .flat_map(|(place, name)| place.staging_paths(name))
         .collect();
     let journal = open_journal(cx, workspace, work, &staging)?;
 
@@ -277,6 +296,7 @@ pub fn run(cx: &mut Context, workspace: &Workspace, work: &Work<'_>) -> Result<(
             .and_then(|()| synchronize(workspace, &done))
             .and_then(|()| look_again(work))
             .and_then(|()| replace(work, &mut done, &watch))
+            .and_then(|()| remove(work, removal_names, &mut done))
             .and_then(|()| synchronize_folders(&done))
     }));
     let result = attempt.unwrap_or_else(|_| Err(Problem::new(ErrorKind::Internal)));
@@ -318,7 +338,9 @@ fn open_journal(
     });
     match opened {
         Ok(journal) => Ok(Some(journal)),
-        Err(source) if work.jobs.iter().all(|job| job.seen.is_none()) => {
+        Err(source)
+            if work.removals.is_empty() && work.jobs.iter().all(|job| job.seen.is_none()) =>
+        {
             cx.ui.warning(&format!("the state directory cannot be used, going on without it since nothing is replaced: {source}"));
             Ok(None)
         }
@@ -448,6 +470,12 @@ fn look_again(work: &Work<'_>) -> Result<(), Problem> {
             return Err(changed(job.name, &job.place));
         }
     }
+    for removal in &work.removals {
+        let (state, content) = removal.seen;
+        if !removal.place.is_unchanged(Some(&state), content) {
+            return Err(changed(removal.name, &removal.place));
+        }
+    }
     for watched in &work.watched {
         if !watched
             .place
@@ -495,14 +523,26 @@ fn replace<'a>(work: &Work<'a>, done: &mut Done<'a>, watch: &Watch) -> Result<()
     Ok(())
 }
 
+/// Takes the files that are to go out of their places.
+fn remove(
+    work: &Work<'_>,
+    names: Vec<std::ffi::OsString>,
+    done: &mut Done<'_>,
+) -> Result<(), Problem> {
+    for (removal, name) in work.removals.iter().zip(names) {
+        let removed = Removed::take(removal.place.clone(), name, &removal.seen.0)
+            .map_err(|error| problem(removal.name, error))?;
+        done.removed.push(removed);
+    }
+    Ok(())
+}
+
 /// Removes the old files. The new ones are in place: what fails here is said, not undone. Returns
 /// whether nothing is left.
 fn finish(cx: &mut Context, done: &Done<'_>) -> bool {
-    let failures: Vec<_> = done
-        .staged
-        .iter()
-        .filter_map(|staged| staged.finish().err())
-        .collect();
+    let old = done.staged.iter().map(Staged::finish);
+    let removed = done.removed.iter().map(Removed::finish);
+    let failures: Vec<_> = old.chain(removed).filter_map(Result::err).collect();
     for failure in &failures {
         cx.ui
             .warning(&format!("{failure}; the next run removes it"));
@@ -513,6 +553,9 @@ fn finish(cx: &mut Context, done: &Done<'_>) -> bool {
 /// Brings everything back, newest first. Returns whether all of it could be.
 fn undo(cx: &mut Context, mut done: Done<'_>) -> bool {
     let mut failures = Vec::new();
+    for mut removed in done.removed.drain(..).rev() {
+        failures.extend(removed.roll_back().err());
+    }
     for (file, state, old) in done.written_in_place.drain(..).rev() {
         let owner = Ownership {
             uid: Some(state.uid),

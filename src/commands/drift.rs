@@ -205,6 +205,19 @@ fn old_version(
     Ok(found.map(|(version, is_exact)| named(&version, is_exact)))
 }
 
+/// Returns the version of the repository's file, of any age, that has the very bytes of `content`.
+///
+/// # Errors
+/// Says in words that the history cannot be read.
+pub fn in_history(
+    workspace: &Workspace,
+    entry: &Entry,
+    content: &[u8],
+) -> Result<Option<OldVersion>, String> {
+    let found = old_version(workspace, entry, content, None)?;
+    Ok(found.filter(|version| version.is_exact))
+}
+
 /// Returns whether an encrypted file holds a content: `Some(true)` for its very bytes, `Some(false)`
 /// for the same values in another layout. What no identity opens holds nothing that can be told.
 fn holds(workspace: &Workspace, entry: &Entry, encrypted: &[u8], content: &[u8]) -> Option<bool> {

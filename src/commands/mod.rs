@@ -1,5 +1,6 @@
 //! One file per command, and what commands share.
 
+pub mod add;
 pub mod adopt;
 pub mod apply;
 pub mod capture;
@@ -17,6 +18,9 @@ pub mod list;
 pub mod open;
 pub mod ownership;
 pub mod placing;
+pub mod remove;
+pub mod rename;
+pub mod repository;
 pub mod reversal;
 pub mod sides;
 pub mod status;

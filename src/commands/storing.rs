@@ -273,6 +273,7 @@ pub fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> 
         | Refusal::UnknownDirection { .. }
         | Refusal::DeletedInRepository => explain_direction(workspace, name, refusal),
         Refusal::AlreadyThere { .. }
+        | Refusal::OnlyCopy { .. }
         | Refusal::ServerAhead { .. }
         | Refusal::ChangedSince { .. }
         | Refusal::RootChanged { .. }

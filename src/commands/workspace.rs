@@ -75,19 +75,23 @@ impl Workspace {
     /// No manifest, a wrong manifest, or no root.
     pub fn open(cx: &Context, owner: OwnerArgs) -> Result<Self, Error> {
         let manifest_path = find_manifest(cx)?;
-        let read_failed = |source| fs::FsError::Io {
-            path: manifest_path.clone(),
-            action: "read",
-            source,
-        };
-        let bytes = fs::read_regular(&manifest_path).map_err(|error| {
-            Problem::new(read_failed(error)).with_help("name the manifest with `-m FILE`")
-        })?;
+        let text = read_manifest(cx, &manifest_path)?;
+        Self::open_text(cx, owner, manifest_path, &text)
+    }
+
+    /// Opens the repository as it would be with this text as its manifest.
+    ///
+    /// # Errors
+    /// A wrong manifest.
+    pub fn open_text(
+        cx: &Context,
+        owner: OwnerArgs,
+        manifest_path: PathBuf,
+        text: &str,
+    ) -> Result<Self, Error> {
         let shown = shown_path(&cx.env.cwd, &manifest_path);
-        let text = String::from_utf8(bytes)
-            .map_err(|_| ErrorKind::Option(format!("{shown}: not UTF-8 text")))?;
         let wrong = |error| Problem::new(error).with_help(format!("mend these lines of {shown}"));
-        let mut manifest = Manifest::parse(&text, &shown).map_err(wrong)?;
+        let mut manifest = Manifest::parse(text, &shown).map_err(wrong)?;
         let folder = manifest_path.parent().unwrap_or(Path::new("/"));
         let repository = Base::open(folder)?;
         let (root_path, is_declared) = root_path(cx, &manifest, folder);
@@ -297,6 +301,20 @@ impl Workspace {
         } else {
             named
         }
+    }
+
+    /// Returns a path on the server, as it was typed, relative to the root: below the root, else
+    /// from the working directory where it exists there, else counted from the root.
+    pub fn path_in_root(&self, typed: &str) -> Option<String> {
+        let located = self.locate(typed).in_root;
+        let is_there = fs::is_there(&self.cwd.join(typed));
+        if typed.starts_with('/') || is_there {
+            return located;
+        }
+        let root = self.root.as_ref()?;
+        let path = fs::normalize(&root.path().join(typed));
+        let inside = path.strip_prefix(root.path()).ok()?;
+        inside.to_str().map(str::to_owned)
     }
 
     /// Turns a path typed in the working directory into paths relative to repository and root.
@@ -613,6 +631,24 @@ pub fn find_manifest(cx: &Context) -> Result<PathBuf, Error> {
         .with_help("go into the repository, or name the manifest with `-m FILE`")
         .into()
     })
+}
+
+/// Reads the manifest's text.
+///
+/// # Errors
+/// That it cannot be read.
+pub fn read_manifest(cx: &Context, path: &Path) -> Result<String, Error> {
+    let read_failed = |source| fs::FsError::Io {
+        path: path.to_owned(),
+        action: "read",
+        source,
+    };
+    let bytes = fs::read_regular(path).map_err(|error| {
+        Problem::new(read_failed(error)).with_help("name the manifest with `-m FILE`")
+    })?;
+    let shown = shown_path(&cx.env.cwd, path);
+    String::from_utf8(bytes)
+        .map_err(|_| ErrorKind::Option(format!("{shown}: not UTF-8 text")).into())
 }
 
 /// Finds the files of the repository that may be members of each pattern: those that are there,

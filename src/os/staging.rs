@@ -324,6 +324,55 @@ impl Staged {
     }
 }
 
+/// A file taken out of its place, not yet gone.
+pub struct Removed {
+    place: Place,
+    temporary: OsString,
+}
+
+impl Removed {
+    /// Takes the file that was seen out of its place, under the name `temporary`.
+    ///
+    /// # Errors
+    /// `Changed` when it is another one now, `Mounted`, `Io`; it is where it was then.
+    pub fn take(place: Place, temporary: OsString, seen: &FileState) -> Result<Self, FsError> {
+        let path = place.path();
+        let directory = &*place.directory;
+        renameat(directory, &place.name, directory, &temporary).map_err(|error| match error {
+            Errno::BUSY => FsError::Mounted { path: path.clone() },
+            Errno::NOENT => FsError::Changed { path: path.clone() },
+            other => failed(&path, "remove")(other),
+        })?;
+        let now = statat(directory, &temporary, AtFlags::SYMLINK_NOFOLLOW);
+        let mut removed = Self { place, temporary };
+        if now.is_ok_and(|stat| FileState::of(&stat).is_same_file(seen)) {
+            return Ok(removed);
+        }
+        removed.roll_back()?;
+        Err(FsError::Changed { path })
+    }
+
+    /// Brings the file back.
+    ///
+    /// # Errors
+    /// `Io`: it is still there under its staging name.
+    pub fn roll_back(&mut self) -> Result<(), FsError> {
+        let directory = &*self.place.directory;
+        renameat(directory, &self.temporary, directory, &self.place.name)
+            .map_err(failed(&self.place.path(), "bring back the file"))
+    }
+
+    /// Removes the file for good.
+    ///
+    /// # Errors
+    /// `Io`: it is still there under its staging name.
+    pub fn finish(&self) -> Result<(), FsError> {
+        let path = self.place.folder.join(&self.temporary);
+        unlinkat(&*self.place.directory, &self.temporary, AtFlags::empty())
+            .map_err(failed(&path, "remove"))
+    }
+}
+
 /// Compares a file with what it should hold, in pieces.
 fn reads_back(file: &File, content: &[u8]) -> io::Result<bool> {
     if file.metadata()?.len() != content.len() as u64 {

@@ -85,6 +85,11 @@ fn getent(database: Database, key: &str) -> Option<Vec<String>> {
     Some(line.lines().next()?.split(':').map(str::to_owned).collect())
 }
 
+/// Returns user and group of this process.
+pub fn own_ids() -> (u32, u32) {
+    (geteuid().as_raw(), getegid().as_raw())
+}
+
 /// Returns whether this process may give a file to `uid`.
 pub fn may_give_to_user(uid: u32) -> bool {
     geteuid().is_root() || geteuid().as_raw() == uid

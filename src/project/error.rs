@@ -167,6 +167,12 @@ pub enum Refusal {
         /// What it is.
         kind: &'static str,
     },
+    /// A file that is kept nowhere else would be removed.
+    #[error("git's history does not hold what is in {path}")]
+    OnlyCopy {
+        /// The file.
+        path: String,
+    },
     /// A file was changed after the run that is to be undone.
     #[error("{path} is not what that run wrote any more")]
     ChangedSince {

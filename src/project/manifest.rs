@@ -97,6 +97,24 @@ impl Family {
 pub type UnsupportedName = &'static str;
 
 impl Entry {
+    /// Returns an entry of which only the two paths are known.
+    pub fn named(repository_path: &str, server_path: &str) -> Self {
+        Self {
+            repository_path: repository_path.to_owned(),
+            server_path: server_path.to_owned(),
+            kind: Kind::Secret,
+            format: None,
+            owner: None,
+            group: None,
+            mode: None,
+            write: WriteMode::Rename,
+            optional: false,
+            hosts: Vec::new(),
+            family: None,
+            line: 0,
+        }
+    }
+
     /// Returns whether the entry is for a host, known by its full name.
     pub fn is_for(&self, host: &str) -> bool {
         let short = host.split('.').next().unwrap_or(host);
@@ -164,6 +182,17 @@ pub struct NamedRecipient {
     pub break_glass: bool,
 }
 
+/// What rows that do not say otherwise start from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Defaults {
+    /// Owner, a name or a number.
+    pub owner: Option<String>,
+    /// Group, a name or a number.
+    pub group: Option<String>,
+    /// Permission bits.
+    pub mode: Option<u32>,
+}
+
 /// The whole manifest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Manifest {
@@ -171,6 +200,8 @@ pub struct Manifest {
     pub root: Option<String>,
     /// An identity file that is tried besides the usual sources, as written.
     pub identity: Option<String>,
+    /// Owner, group and mode of rows that do not say otherwise.
+    pub defaults: Defaults,
     /// All entries, in file order; the members of patterns once [`Manifest::expand`] was told of
     /// the files.
     pub entries: Vec<Entry>,

@@ -4,6 +4,7 @@
 pub mod check;
 pub mod diff;
 pub mod drift;
+pub mod edit;
 pub mod error;
 pub mod family;
 pub mod guard;

@@ -20,6 +20,8 @@ pub enum Action {
     Mend,
     /// Nothing, because a guard refuses.
     Refuse,
+    /// A file is removed.
+    Remove,
     /// A file is replaced.
     Replace,
     /// Nothing, because the user or the manifest said so.
@@ -48,7 +50,10 @@ pub struct Step {
 impl Step {
     /// Returns whether carrying it out changes anything.
     pub fn writes(&self) -> bool {
-        matches!(self.action, Action::Create | Action::Mend | Action::Replace)
+        matches!(
+            self.action,
+            Action::Create | Action::Mend | Action::Remove | Action::Replace
+        )
     }
 }
 

@@ -14,7 +14,7 @@ use super::closest;
 use super::error::{ManifestError, ManifestProblem};
 use super::family::{PathPattern, is_pattern};
 use super::manifest::{
-    ENCRYPTED_SUFFIX, Entry, Family, Kind, Manifest, NamedRecipient, WriteMode, conflicts,
+    Defaults, ENCRYPTED_SUFFIX, Entry, Family, Kind, Manifest, NamedRecipient, WriteMode, conflicts,
 };
 use super::placement::{check_repository_path, check_server_path, parse_mode};
 
@@ -45,14 +45,13 @@ struct Reader<'t> {
     problems: Vec<ManifestProblem>,
 }
 
-/// The defaults every row starts from.
+/// The table [defaults].
 #[derive(Default)]
-struct Defaults {
+struct ReadDefaults {
     root: Option<String>,
     identity: Option<String>,
-    owner: Option<String>,
-    group: Option<String>,
-    mode: Option<u32>,
+    /// What every row starts from.
+    rows: Defaults,
 }
 
 /// Reads a manifest. `path` is what error messages call it.
@@ -114,10 +113,10 @@ impl Reader<'_> {
             .unwrap_or_default();
         let mut rows = Vec::new();
         if let Some(table) = self.table(top, "files") {
-            rows.extend(self.read_rows(table, Kind::Secret, &defaults));
+            rows.extend(self.read_rows(table, Kind::Secret, &defaults.rows));
         }
         if let Some(table) = self.table(top, "plain") {
-            rows.extend(self.read_rows(table, Kind::Plain, &defaults));
+            rows.extend(self.read_rows(table, Kind::Plain, &defaults.rows));
         }
         let (families, rows): (Vec<_>, Vec<_>) = rows
             .into_iter()
@@ -138,10 +137,15 @@ impl Reader<'_> {
             .table(top, "check")
             .map(|table| self.read_allowed(table))
             .unwrap_or_default();
-        let Defaults { root, identity, .. } = defaults;
+        let ReadDefaults {
+            root,
+            identity,
+            rows: defaults,
+        } = defaults;
         Some(Manifest {
             root,
             identity,
+            defaults,
             entries,
             families,
             recipients,
@@ -186,14 +190,16 @@ impl Reader<'_> {
         }
     }
 
-    fn read_defaults(&mut self, table: &DeTable<'_>) -> Defaults {
+    fn read_defaults(&mut self, table: &DeTable<'_>) -> ReadDefaults {
         self.check_keys(table, &DEFAULT_KEYS, "[defaults]");
-        Defaults {
+        ReadDefaults {
             root: self.path_text(table, "root"),
             identity: self.path_text(table, "identity"),
-            owner: self.account(table, "owner"),
-            group: self.account(table, "group"),
-            mode: self.mode(table),
+            rows: Defaults {
+                owner: self.account(table, "owner"),
+                group: self.account(table, "group"),
+                mode: self.mode(table),
+            },
         }
     }
 

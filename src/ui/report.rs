@@ -77,6 +77,7 @@ fn word(action: Action) -> &'static str {
         Action::Keep => "unchanged",
         Action::Mend => "mend",
         Action::Refuse => "refuse",
+        Action::Remove => "remove",
         Action::Replace => "replace",
         Action::Skip => "skip",
     }
@@ -124,6 +125,8 @@ impl Ui {
                 (Action::Create, Applied::Done) => "created     ",
                 (Action::Replace, Applied::Done) => "replaced    ",
                 (Action::Mend, Applied::Done) => "mended      ",
+                (Action::Remove, Applied::Done) => "removed     ",
+                (Action::Remove, Applied::DryRun) => "would remove",
                 (Action::Create, Applied::DryRun) => "would create",
                 (Action::Replace, Applied::DryRun) => "would replace",
                 (Action::Mend, Applied::DryRun) => "would mend  ",
@@ -162,7 +165,12 @@ fn summary(report: &Report<'_>) -> String {
     };
     match report.outcome {
         Applied::Nothing => part(
-            &[Action::Create, Action::Replace, Action::Mend],
+            &[
+                Action::Create,
+                Action::Replace,
+                Action::Mend,
+                Action::Remove,
+            ],
             "held back",
         ),
         outcome => {
@@ -174,6 +182,7 @@ fn summary(report: &Report<'_>) -> String {
             part(&[Action::Create], &format!("{would}created"));
             part(&[Action::Replace], &format!("{would}replaced"));
             part(&[Action::Mend], &format!("{would}mended"));
+            part(&[Action::Remove], &format!("{would}removed"));
         }
     }
     part(&[Action::Keep], "unchanged");

@@ -1,0 +1,277 @@
+//! `add`: takes a file of the server into the manifest and into the repository.
+
+use std::path::Path;
+
+use clap::Args;
+
+use crate::error::{Error, ErrorKind, Problem};
+use crate::os::fs;
+use crate::os::place::{Base, FileState, Found};
+use crate::os::users::{self, Database};
+use crate::project::edit::{self, Row, quoted};
+use crate::project::error::Refusal;
+use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry, Kind, Manifest};
+use crate::ui::report::{Applied, Report};
+
+use super::apply;
+use super::capture::{self, CaptureOptions};
+use super::gather::gather;
+use super::repository::{IGNORE_FILE, IGNORE_HEADING, RepositoryFile};
+use super::storing;
+use super::workspace::{Workspace, find_manifest, read_manifest};
+use super::{Context, Outcome, WriteArgs, in_parallel};
+
+/// Take files of the server into the manifest, and encrypt them
+///
+/// Writes the row, the encrypted file, and, where git would see the plaintext, a line of
+/// `.gitignore`: all of it or nothing.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  secrets add /opt/docker/shared/.env          as shared/.env.enc\n  secrets add nginx/.htpasswd --as web/htpasswd  as web/htpasswd.enc"
+)]
+pub struct AddArgs {
+    /// Files on the server: absolute, from the working directory, or from the root
+    #[arg(required = true, value_name = "SERVER_PATH")]
+    paths: Vec<String>,
+    /// The encrypted file in the repository [default: the server path with `.enc`]
+    #[arg(long = "as", value_name = "REPO_PATH")]
+    repository_path: Option<String>,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What stands against it; nothing is written then.
+pub fn run(args: &AddArgs, cx: &mut Context) -> Result<Outcome, Error> {
+    if args.repository_path.is_some() && args.paths.len() > 1 {
+        let message = "`--as` names one file, and several are added".to_owned();
+        return Err(Problem::new(ErrorKind::Option(message))
+            .with_help("add them one by one, each with its `--as`")
+            .into());
+    }
+    let before = Workspace::open(cx, args.write.owner)?;
+    before.require_root()?;
+    let _locks = apply::begin(cx, &before, args.write)?;
+    let manifest_path = find_manifest(cx)?;
+    let text = read_manifest(cx, &manifest_path)?;
+    let rows = rows(&before, args)?;
+    let text = edit::add_rows(&text, Kind::Secret, &rows);
+    let workspace = Workspace::open_text(cx, args.write.owner, manifest_path.clone(), &text)?;
+    let root = workspace.require_root()?;
+    let entries: Vec<&Entry> = workspace
+        .manifest
+        .entries
+        .iter()
+        .filter(|entry| {
+            let mut rows = rows.iter();
+            rows.any(|row| row.repository_path == entry.repository_path)
+        })
+        .collect();
+
+    let now = cx.env.now();
+    let options = CaptureOptions {
+        update_recipients: false,
+        allow_unreadable: false,
+        force: false,
+        max_size: u64::MAX,
+    };
+    let mut problems = Vec::new();
+    for entry in &entries {
+        check_new(&workspace, entry, &mut problems);
+    }
+    let results = in_parallel(&entries, workspace.jobs, |entry| {
+        capture::capture(&workspace, root, entry, options, &now)
+    });
+    let (plan, captured) = gather(cx, &workspace, results, &mut problems, |one, refusal| {
+        storing::explain(&workspace, one, refusal)
+    });
+    let captured: Vec<_> = captured.iter().collect();
+    let manifest_name = manifest_path.file_name().unwrap_or_default();
+    let mut manifest =
+        RepositoryFile::read(&workspace.repository, &manifest_name.to_string_lossy())?;
+    manifest.content = Some(text.into_bytes());
+    let mut ignore = RepositoryFile::read(&workspace.repository, IGNORE_FILE)?;
+    let lines = lines_to_ignore(&workspace, &entries);
+    ignore.content =
+        edit::add_lines(&ignore.text(), &lines, IGNORE_HEADING).map(String::into_bytes);
+
+    let mut backups = Vec::new();
+    let outcome = if args.write.dry_run {
+        Applied::DryRun
+    } else if problems.is_empty() {
+        let mut work = storing::work(&captured, args.write.owner)?;
+        work.jobs.extend(manifest.job()?);
+        work.jobs.extend(ignore.job()?);
+        storing::keep_backups(cx, &workspace, &captured, &mut backups)?;
+        apply::run(cx, &workspace, &work).map_err(|failure| failure.problem)?;
+        storing::remember(cx, &workspace, &captured);
+        Applied::Done
+    } else {
+        Applied::Nothing
+    };
+    if outcome == Applied::Done {
+        let shown = manifest_path.display();
+        cx.ui.status(&format!(
+            "added to {shown}: {} of [files]",
+            counted(rows.len())
+        ));
+        if !lines.is_empty() && ignore.content.is_some() {
+            cx.ui
+                .status(&format!("added to {IGNORE_FILE}: {}", lines.join(", ")));
+        }
+    }
+    cx.ui.report(&Report {
+        command: "add",
+        plan: &plan,
+        problems: &problems,
+        outcome,
+        backups: &backups,
+    });
+    Ok(Outcome::default().with_problems(&problems))
+}
+
+fn counted(count: usize) -> String {
+    match count {
+        1 => "1 row".to_owned(),
+        count => format!("{count} rows"),
+    }
+}
+
+/// Makes the row of each file.
+fn rows(workspace: &Workspace, args: &AddArgs) -> Result<Vec<Row>, Error> {
+    let root = workspace.require_root()?;
+    let mut rows: Vec<Row> = Vec::new();
+    for typed in &args.paths {
+        let server_path = workspace.path_in_root(typed).ok_or_else(|| {
+            let message = format!(
+                "{typed}: is not below the root {}",
+                workspace.root_path.display()
+            );
+            Problem::new(ErrorKind::Option(message))
+                .with_help("name a file below the root, or another root with `--root DIR`")
+        })?;
+        let known = workspace.manifest.entries.iter();
+        let mut known = known.filter(|entry| entry.server_path == server_path);
+        if let Some(entry) = known.next() {
+            let path = format!("the row of `{server_path}` (line {})", entry.line);
+            let help = format!(
+                "{} captures it",
+                workspace.hints.ours("encrypt", &entry.repository_path)
+            );
+            return Err(
+                Problem::of(&entry.repository_path, Refusal::AlreadyThere { path })
+                    .with_help(help)
+                    .into(),
+            );
+        }
+        let default = format!("{server_path}{ENCRYPTED_SUFFIX}");
+        let repository_path = match &args.repository_path {
+            Some(path) if path.ends_with(ENCRYPTED_SUFFIX) => path.clone(),
+            Some(path) => format!("{path}{ENCRYPTED_SUFFIX}"),
+            None => default,
+        };
+        if rows.iter().any(|row| row.server_path == server_path) {
+            continue;
+        }
+        let place = root.place(Path::new(&server_path));
+        let state = match place.map(|place| place.look()) {
+            Ok(Found::File(state, _)) => Some(state),
+            // What is wrong with it is said when it is captured.
+            _ => None,
+        };
+        let mut row = Row {
+            repository_path,
+            server_path,
+            fields: Vec::new(),
+        };
+        row.fields = fields(&workspace.manifest, &row, state.as_ref());
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// Returns what a row must say beyond its paths: owner, group and mode where they are not the
+/// defaults, and a format where the name's own cannot be stored.
+pub fn fields(
+    manifest: &Manifest,
+    row: &Row,
+    state: Option<&FileState>,
+) -> Vec<(&'static str, String)> {
+    let mut fields = Vec::new();
+    if Entry::named(&row.repository_path, &row.server_path)
+        .format_for_new()
+        .is_err()
+    {
+        fields.push(("format", quoted("binary")));
+    }
+    let Some(state) = state else { return fields };
+    let defaults = &manifest.defaults;
+    let mut account = |field, database, default: &Option<String>, own: u32, have: u32| {
+        let usual = match default {
+            Some(name) => users::find_id(database, name),
+            None => Some(own),
+        };
+        if usual != Some(have) {
+            fields.push((field, quoted(&users::name_of(database, have))));
+        }
+    };
+    let (uid, gid) = users::own_ids();
+    account("owner", Database::Passwd, &defaults.owner, uid, state.uid);
+    account("group", Database::Group, &defaults.group, gid, state.gid);
+    let mode = state.mode & 0o775;
+    if defaults.mode.unwrap_or(0o600) != mode {
+        fields.push(("mode", quoted(&format!("{mode:04o}"))));
+    }
+    fields
+}
+
+/// Refuses a file that is in the repository already: it may be another secret's only copy.
+fn check_new(workspace: &Workspace, entry: &Entry, problems: &mut Vec<Problem>) {
+    let file = workspace.repository_file(entry);
+    if fs::is_there(&file) {
+        let path = file.display().to_string();
+        problems.push(
+            Problem::of(&entry.repository_path, Refusal::AlreadyThere { path }).with_help(
+                "choose another name with `--as`; or write the row by hand, where it is this file's",
+            ),
+        );
+    }
+}
+
+/// Returns the lines of `.gitignore` that keep the plaintexts of entries out of git: for those inside
+/// the checkout that are not ignored yet.
+pub fn lines_to_ignore(workspace: &Workspace, entries: &[&Entry]) -> Vec<String> {
+    let Ok(Some(checkout)) = workspace.checkout() else {
+        return Vec::new();
+    };
+    let repository: &Base = &workspace.repository;
+    let mut lines = Vec::new();
+    for entry in entries.iter().filter(|entry| entry.kind == Kind::Secret) {
+        let own = repository.path().join(entry.path_without_suffix());
+        let target = fs::canonical(&workspace.root_path)
+            .unwrap_or_else(|| workspace.root_path.clone())
+            .join(&entry.server_path);
+        for path in [target, own] {
+            // A name that is nowhere to be seen needs no line.
+            let is_target =
+                path.ends_with(&entry.server_path) && path.starts_with(&workspace.root_path);
+            if !is_target && !fs::is_there(&path) {
+                continue;
+            }
+            let inside = path
+                .strip_prefix(repository.path())
+                .ok()
+                .and_then(Path::to_str);
+            let Some(inside) = inside else { continue };
+            if !checkout.is_ignored(&path).unwrap_or(true) {
+                let line = format!("/{inside}");
+                if !lines.contains(&line) {
+                    lines.push(line);
+                }
+            }
+        }
+    }
+    lines
+}

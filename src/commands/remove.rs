@@ -1,0 +1,257 @@
+//! `remove`: takes an entry out of the manifest and out of the repository.
+
+use clap::Args;
+
+use crate::error::{Error, ErrorKind, Problem};
+use crate::os::place::{FileState, Found, Place};
+use crate::project::edit;
+use crate::project::error::Refusal;
+use crate::project::manifest::{Entry, Kind};
+use crate::project::plan::{self, Action, Plan};
+use crate::secret::SecretBytes;
+use crate::ui::report::{Applied, Backup, Report};
+
+use super::apply::{self, Removal};
+use super::drift;
+use super::hints;
+use super::open::{leads_out, leads_out_of_repository};
+use super::repository::{IGNORE_FILE, RepositoryFile};
+use super::workspace::{Workspace, find_manifest, read_manifest};
+use super::{Context, Outcome, WriteArgs};
+
+/// Take an entry out of the manifest, and its encrypted file out of the repository
+///
+/// The file on the server stays, unless `--wipe` is given: it is then removed too, once it was found
+/// in git's history.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  secrets remove shared/.env          row and encrypted file; the server keeps its file\n  secrets remove --wipe shared/.env   the server's file too, if history holds it"
+)]
+pub struct RemoveArgs {
+    /// The entry, by repository path, path without `.enc`, or server path
+    #[arg(value_name = "ENTRY")]
+    entry: String,
+    /// Remove the file on the server too, after it was found in git's history
+    #[arg(long)]
+    wipe: bool,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+/// A file that is to go.
+struct Going {
+    place: Place,
+    state: FileState,
+    content: SecretBytes,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What stands against it; nothing is changed then.
+pub fn run(args: &RemoveArgs, cx: &mut Context) -> Result<Outcome, Error> {
+    let workspace = Workspace::open(cx, args.write.owner)?;
+    let selected = workspace.select_everywhere(std::slice::from_ref(&args.entry))?;
+    let [entry] = selected[..] else {
+        let message = format!("`{}` names {} entries", args.entry, selected.len());
+        return Err(Problem::new(ErrorKind::Option(message))
+            .with_help("name one entry")
+            .into());
+    };
+    let _locks = apply::begin(cx, &workspace, args.write)?;
+    let name = &entry.repository_path;
+    let sealed = match entry.kind {
+        Kind::Secret => read_sealed(&workspace, entry)?,
+        Kind::Plain => None,
+    };
+    let plaintext = if args.wipe {
+        Some(read_to_wipe(&workspace, entry)?)
+    } else {
+        None
+    };
+    let mut plan = Plan::default();
+    let mut step = |path: std::path::PathBuf, detail: &str| {
+        let mut step = plan::skip(name, path, detail);
+        step.action = Action::Remove;
+        plan.steps.push(step);
+    };
+    if sealed.is_some() {
+        step(name.into(), "the encrypted file");
+    }
+    if plaintext.is_some() {
+        step(workspace.server_file(entry), "the plaintext");
+    }
+
+    let manifest_path = find_manifest(cx)?;
+    let text = read_manifest(cx, &manifest_path)?;
+    let manifest_name = manifest_path.file_name().unwrap_or_default();
+    let mut manifest =
+        RepositoryFile::read(&workspace.repository, &manifest_name.to_string_lossy())?;
+    // The row of a pattern stays: it stands for others too.
+    if entry.family.is_none() {
+        let text = edit::remove_row(&text, entry.kind, name)
+            .ok_or_else(|| Problem::of(name, ErrorKind::Internal))?;
+        Workspace::open_text(cx, args.write.owner, manifest_path.clone(), &text)?;
+        manifest.content = Some(text.into_bytes());
+    }
+    let mut ignore = RepositoryFile::read(&workspace.repository, IGNORE_FILE)?;
+    if args.wipe {
+        let line = ignore_line(&workspace, entry);
+        let line = line.and_then(|line| edit::remove_line(&ignore.text(), &line));
+        ignore.content = line.map(String::into_bytes);
+    }
+
+    let mut backups = Vec::new();
+    let outcome = if args.write.dry_run {
+        Applied::DryRun
+    } else {
+        let mut work = apply::Work::default();
+        work.jobs.extend(manifest.job()?);
+        work.jobs.extend(ignore.job()?);
+        work.removals = [&sealed, &plaintext]
+            .into_iter()
+            .flatten()
+            .map(|going| Removal {
+                name,
+                place: going.place.clone(),
+                seen: (going.state, going.content.expose()),
+            })
+            .collect();
+        if sealed.is_some() {
+            keep_uncommitted(cx, &workspace, entry, &mut backups)?;
+        }
+        apply::run(cx, &workspace, &work).map_err(|failure| failure.problem)?;
+        forget(cx, &workspace, entry);
+        Applied::Done
+    };
+    if outcome == Applied::Done && plaintext.is_none() {
+        let path = workspace.server_file(entry);
+        cx.ui.status(&format!("{} stays as it is", path.display()));
+    }
+    cx.ui.report(&Report {
+        command: "remove",
+        plan: &plan,
+        problems: &[],
+        outcome,
+        backups: &backups,
+    });
+    Ok(Outcome::default())
+}
+
+fn read_sealed(workspace: &Workspace, entry: &Entry) -> Result<Option<Going>, Problem> {
+    let name = &entry.repository_path;
+    let place = workspace
+        .repository
+        .place(name.as_ref())
+        .map_err(|error| leads_out_of_repository(name, error))?;
+    match place.read(u64::MAX) {
+        Found::File(state, content) => Ok(Some(Going {
+            place,
+            state,
+            content,
+        })),
+        Found::Missing => Ok(None),
+        _ => Err(Problem::of(
+            name,
+            ErrorKind::NotRegular {
+                path: place.path(),
+                kind: "no readable file",
+            },
+        )
+        .with_help("look at it by hand")),
+    }
+}
+
+/// Reads the file on the server, and makes sure that git's history holds its very bytes.
+fn read_to_wipe(workspace: &Workspace, entry: &Entry) -> Result<Going, Error> {
+    let name = &entry.repository_path;
+    let root = workspace.require_root()?;
+    let place = root
+        .place(entry.server_path.as_ref())
+        .map_err(|error| leads_out(name, error))?;
+    let path = place.path().display().to_string();
+    let Found::File(state, content) = place.read(u64::MAX) else {
+        return Err(Problem::of(name, Refusal::SourceMissing { path })
+            .with_help("leave `--wipe` out: there is nothing to remove on the server")
+            .into());
+    };
+    let kept = drift::in_history(workspace, entry, content.expose());
+    match kept {
+        Ok(Some(_)) => Ok(Going {
+            place,
+            state,
+            content,
+        }),
+        Ok(None) => {
+            let help = format!(
+                "{} and commit it first; or leave `--wipe` out and remove {} by hand",
+                workspace.hints.ours("encrypt", name),
+                hints::quoted(&path)
+            );
+            Err(Problem::of(name, Refusal::OnlyCopy { path })
+                .with_help(help)
+                .into())
+        }
+        Err(reason) => Err(Problem::of(name, ErrorKind::Option(reason))
+            .with_help("leave `--wipe` out")
+            .into()),
+    }
+}
+
+/// Returns the line of `.gitignore` that stands for the file on the server.
+fn ignore_line(workspace: &Workspace, entry: &Entry) -> Option<String> {
+    let path = workspace.server_file(entry);
+    let inside = path.strip_prefix(workspace.repository.path()).ok()?;
+    Some(format!("/{}", inside.to_str()?))
+}
+
+/// Keeps the encrypted file where git does not have it.
+fn keep_uncommitted(
+    cx: &Context,
+    workspace: &Workspace,
+    entry: &Entry,
+    backups: &mut Vec<Backup>,
+) -> Result<(), Problem> {
+    let file = workspace.repository_file(entry);
+    let checkout = workspace.checkout().unwrap_or(None);
+    if checkout.is_some_and(|checkout| checkout.is_committed(&file).unwrap_or(false)) {
+        return Ok(());
+    }
+    let Some(state) = &workspace.state else {
+        return Err(Problem::new(ErrorKind::Option(
+            "there is no state directory for the backup".to_owned(),
+        ))
+        .with_help("name a folder you may write with `SECRETS_STATE_DIR=DIR`"));
+    };
+    let path = state
+        .keep_backup_of(entry.path_without_suffix(), &cx.env.now(), &file)
+        .map_err(apply::state_problem)?;
+    let path = path.display().to_string();
+    backups.push(Backup {
+        entry: entry.repository_path.clone(),
+        command: format!("cp {} NAME.enc", hints::quoted(&path)),
+        path,
+    });
+    Ok(())
+}
+
+/// Forgets the record of the file on the server.
+fn forget(cx: &mut Context, workspace: &Workspace, entry: &Entry) {
+    let place = workspace
+        .root
+        .as_ref()
+        .and_then(|root| root.place(entry.server_path.as_ref()).ok());
+    let (Some(place), Some(state)) = (place, &workspace.state) else {
+        return;
+    };
+    let path = place.path();
+    let Some(target) = path.to_str() else { return };
+    if workspace.memory().record_of(&path).is_none() {
+        return;
+    }
+    if let Err(error) = drift::restore(state, std::iter::once((target, None))) {
+        cx.ui.warning(&format!(
+            "the record of its last sync is still there: {error}"
+        ));
+    }
+}

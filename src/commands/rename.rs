@@ -1,0 +1,294 @@
+//! `mv`: gives an entry another encrypted file, or another file on the server.
+
+use clap::Args;
+
+use crate::error::{Error, ErrorKind, Problem};
+use crate::os::fs;
+use crate::os::place::{FileState, Found, Ownership, Place};
+use crate::os::staging::Attributes;
+use crate::project::edit;
+use crate::project::error::Refusal;
+use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry, Kind};
+use crate::project::plan::{self, Action, Plan};
+use crate::secret::SecretBytes;
+use crate::ui::report::{Applied, Report};
+
+use super::apply::{self, Job, Removal, Work};
+use super::drift;
+use super::govern::govern;
+use super::open::{leads_out, leads_out_of_repository};
+use super::repository::RepositoryFile;
+use super::workspace::{Workspace, find_manifest, read_manifest};
+use super::{Context, Outcome, WriteArgs};
+
+/// Give an entry another name in the repository, or another path on the server
+///
+/// Moves the encrypted file and changes the row; with `--server`, the file on the server is moved
+/// too. All of it or nothing.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  secrets mv shared/.env common/.env                         the encrypted file is common/.env.enc now\n  secrets mv shared/.env common/.env --server common/.env    and the server's file common/.env"
+)]
+pub struct MvArgs {
+    /// The entry, by repository path, path without `.enc`, or server path
+    #[arg(value_name = "ENTRY")]
+    entry: String,
+    /// Its new path in the repository; `.enc` is added
+    #[arg(value_name = "NEW")]
+    new: String,
+    /// Its new path on the server, from the root
+    #[arg(long, value_name = "SERVER_PATH")]
+    server: Option<String>,
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+/// A file on its way.
+struct Moving {
+    from: Place,
+    to: Place,
+    state: FileState,
+    content: SecretBytes,
+}
+
+impl Moving {
+    fn job<'a>(&'a self, name: &'a str) -> Job<'a> {
+        let owner = Ownership {
+            uid: Some(self.state.uid),
+            gid: Some(self.state.gid),
+        };
+        Job {
+            name,
+            place: self.to.clone(),
+            content: self.content.expose(),
+            attributes: Attributes {
+                owner,
+                mode: self.state.mode,
+                keep_access_list: false,
+            },
+            folder_owner: owner,
+            seen: None,
+            in_place: false,
+        }
+    }
+
+    fn removal<'a>(&'a self, name: &'a str) -> Removal<'a> {
+        Removal {
+            name,
+            place: self.from.clone(),
+            seen: (self.state, self.content.expose()),
+        }
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What stands against it; nothing is changed then.
+pub fn run(args: &MvArgs, cx: &mut Context) -> Result<Outcome, Error> {
+    let before = Workspace::open(cx, args.write.owner)?;
+    let selected = before.select_everywhere(std::slice::from_ref(&args.entry))?;
+    let [entry] = selected[..] else {
+        let message = format!("`{}` names {} entries", args.entry, selected.len());
+        return Err(Problem::new(ErrorKind::Option(message))
+            .with_help("name one entry")
+            .into());
+    };
+    let name = &entry.repository_path;
+    if let Some(pattern) = &entry.family {
+        let message = format!("it is a member of the pattern `{pattern}`, which says where it is");
+        return Err(Problem::of(name, ErrorKind::Option(message))
+            .with_help(
+                "move the files by hand to names that the pattern gives, or change the pattern",
+            )
+            .into());
+    }
+    let _locks = apply::begin(cx, &before, args.write)?;
+    let new_name = match entry.kind {
+        Kind::Secret if !args.new.ends_with(ENCRYPTED_SUFFIX) => {
+            format!("{}{ENCRYPTED_SUFFIX}", args.new)
+        }
+        _ => args.new.clone(),
+    };
+    let manifest_path = find_manifest(cx)?;
+    let text = read_manifest(cx, &manifest_path)?;
+    let text = edit::move_row(&text, entry.kind, name, &new_name, args.server.as_deref())
+        .ok_or_else(|| Problem::of(name, ErrorKind::Internal))?;
+    let after = Workspace::open_text(cx, args.write.owner, manifest_path.clone(), &text)?;
+    let moved = after
+        .manifest
+        .entries
+        .iter()
+        .find(|entry| entry.repository_path == new_name)
+        .ok_or_else(|| Problem::of(name, ErrorKind::Internal))?;
+
+    let in_repository = move_in_repository(&before, entry, &new_name)?;
+    let on_server = match &args.server {
+        Some(path) if *path != entry.server_path => move_on_server(&before, entry, moved, &after)?,
+        _ => None,
+    };
+    warn_of_rule(cx, &after, moved);
+    let plan = plan_of(
+        &before,
+        entry,
+        moved,
+        in_repository.as_ref(),
+        on_server.as_ref(),
+    );
+    let manifest_name = manifest_path.file_name().unwrap_or_default();
+    let mut manifest = RepositoryFile::read(&before.repository, &manifest_name.to_string_lossy())?;
+    manifest.content = Some(text.into_bytes());
+
+    let outcome = if args.write.dry_run {
+        Applied::DryRun
+    } else {
+        let mut work = Work::default();
+        for moving in [&in_repository, &on_server].into_iter().flatten() {
+            work.jobs.push(moving.job(name));
+            work.removals.push(moving.removal(name));
+        }
+        work.jobs.extend(manifest.job()?);
+        apply::run(cx, &before, &work).map_err(|failure| failure.problem)?;
+        move_record(cx, &before, entry, moved);
+        Applied::Done
+    };
+    cx.ui.report(&Report {
+        command: "mv",
+        plan: &plan,
+        problems: &[],
+        outcome,
+        backups: &[],
+    });
+    Ok(Outcome::default())
+}
+
+fn move_in_repository(
+    workspace: &Workspace,
+    entry: &Entry,
+    new_name: &str,
+) -> Result<Option<Moving>, Problem> {
+    let name = &entry.repository_path;
+    if name == new_name {
+        return Ok(None);
+    }
+    let repository = &workspace.repository;
+    let outside = |error| leads_out_of_repository(name, error);
+    let from = repository.place(name.as_ref()).map_err(outside)?;
+    let to = repository.place(new_name.as_ref()).map_err(outside)?;
+    moving(name, from, to)
+}
+
+fn move_on_server(
+    workspace: &Workspace,
+    entry: &Entry,
+    moved: &Entry,
+    after: &Workspace,
+) -> Result<Option<Moving>, Error> {
+    let name = &entry.repository_path;
+    let root = workspace.require_root()?;
+    let outside = |error| leads_out(name, error);
+    let from = root.place(entry.server_path.as_ref()).map_err(outside)?;
+    let to = root.place(moved.server_path.as_ref()).map_err(outside)?;
+    after.check_target(moved, &to)?;
+    Ok(moving(name, from, to)?)
+}
+
+fn moving(name: &str, from: Place, to: Place) -> Result<Option<Moving>, Problem> {
+    if fs::is_there(&to.path()) {
+        let path = to.path().display().to_string();
+        return Err(Problem::of(name, Refusal::AlreadyThere { path })
+            .with_help("move it away, or choose another name"));
+    }
+    match from.read(u64::MAX) {
+        Found::File(state, content) => Ok(Some(Moving {
+            from,
+            to,
+            state,
+            content,
+        })),
+        Found::Missing => Ok(None),
+        _ => Err(Problem::of(
+            name,
+            ErrorKind::NotRegular {
+                path: from.path(),
+                kind: "no readable file",
+            },
+        )
+        .with_help("look at it by hand")),
+    }
+}
+
+/// The rule of the new name may say something else: the file stays as it is, and that is said.
+fn warn_of_rule(cx: &mut Context, workspace: &Workspace, moved: &Entry) {
+    if moved.kind == Kind::Plain {
+        return;
+    }
+    let name = &moved.repository_path;
+    let mut refusals = Vec::new();
+    match govern(workspace, moved, &mut refusals) {
+        Ok(_) => {
+            for refusal in refusals {
+                cx.ui.warning(&format!("{name}: {refusal}"));
+            }
+        }
+        Err(problem) => cx.ui.warning(&format!("{name}: {}", problem.kind)),
+    }
+    let update = workspace.hints.ours("encrypt --update-recipients", name);
+    cx.ui.detail(&format!(
+        "{name}: where the rule of the new name has other recipients, {update} follows it"
+    ));
+}
+
+fn plan_of(
+    workspace: &Workspace,
+    entry: &Entry,
+    moved: &Entry,
+    in_repository: Option<&Moving>,
+    on_server: Option<&Moving>,
+) -> Plan {
+    let name = &entry.repository_path;
+    let mut plan = Plan::default();
+    let mut step = |path: std::path::PathBuf, from: String| {
+        let mut step = plan::skip(name, path, &format!("moved from {from}"));
+        step.action = Action::Create;
+        plan.steps.push(step);
+    };
+    if in_repository.is_some() {
+        step((&moved.repository_path).into(), name.clone());
+    }
+    if on_server.is_some() {
+        let from = workspace.server_file(entry).display().to_string();
+        step(workspace.server_file(moved), from);
+    }
+    plan
+}
+
+/// Lets the record of the last sync follow the file.
+fn move_record(cx: &mut Context, workspace: &Workspace, entry: &Entry, moved: &Entry) {
+    let (Some(root), Some(state)) = (&workspace.root, &workspace.state) else {
+        return;
+    };
+    let target = |entry: &Entry| {
+        let place = root.place(entry.server_path.as_ref()).ok()?;
+        place.path().to_str().map(str::to_owned)
+    };
+    let (Some(old), Some(new)) = (target(entry), target(moved)) else {
+        return;
+    };
+    let Some(record) = workspace.memory().record_of(old.as_ref()).cloned() else {
+        return;
+    };
+    let record = crate::project::record::Record {
+        entry: moved.repository_path.clone(),
+        ..record
+    };
+    let gone = (old != new).then_some((old.as_str(), None));
+    let changes = gone
+        .into_iter()
+        .chain(std::iter::once((new.as_str(), Some(record))));
+    if let Err(error) = drift::restore(state, changes) {
+        cx.ui.warning(&format!(
+            "the record of its last sync did not follow: {error}"
+        ));
+    }
+}
