@@ -6,7 +6,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
     ColorChoice, Context, GlobalArgs, Outcome, add, adopt, check, decrypt, deploy, diff, encrypt,
-    keygen, list, remove, rename, status, trust, undo,
+    init, keygen, list, remove, rename, status, trust, undo,
 };
 use crate::error::{Error, ErrorKind, Problem};
 use crate::os::{Env, fs};
@@ -60,6 +60,7 @@ Gate:
   check    Check without a key that the repository is in order
 
 Set-up:
+  init     Write the manifest of this repository, new or from a Makefile
   keygen   Make a new age identity
   add      Take files of the server into the manifest, and encrypt them
   remove   Take an entry out of the manifest, and its encrypted file out of the repository
@@ -76,6 +77,7 @@ enum Command {
     Deploy(deploy::DeployArgs),
     Diff(diff::DiffArgs),
     Encrypt(encrypt::EncryptArgs),
+    Init(init::InitArgs),
     Keygen(keygen::KeygenArgs),
     List(list::ListArgs),
     Mv(rename::MvArgs),
@@ -123,6 +125,7 @@ fn dispatch(command: &Command, cx: &mut Context) -> Result<Outcome, Error> {
         Command::Deploy(args) => deploy::run(args, cx),
         Command::Diff(args) => diff::run(args, cx),
         Command::Encrypt(args) => encrypt::run(args, cx),
+        Command::Init(args) => init::run(args, cx),
         Command::Keygen(args) => keygen::run(args, cx),
         Command::List(args) => list::run(args, cx),
         Command::Mv(args) => rename::run(args, cx),

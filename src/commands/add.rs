@@ -19,7 +19,7 @@ use super::gather::gather;
 use super::repository::{IGNORE_FILE, IGNORE_HEADING, RepositoryFile};
 use super::storing;
 use super::workspace::{Workspace, find_manifest, read_manifest};
-use super::{Context, Outcome, WriteArgs, in_parallel};
+use super::{Context, Outcome, OwnerArgs, StepArgs, in_parallel};
 
 /// Take files of the server into the manifest, and encrypt them
 ///
@@ -37,7 +37,7 @@ pub struct AddArgs {
     #[arg(long = "as", value_name = "REPO_PATH")]
     repository_path: Option<String>,
     #[command(flatten)]
-    write: WriteArgs,
+    step: StepArgs,
 }
 
 /// Runs the command.
@@ -51,14 +51,14 @@ pub fn run(args: &AddArgs, cx: &mut Context) -> Result<Outcome, Error> {
             .with_help("add them one by one, each with its `--as`")
             .into());
     }
-    let before = Workspace::open(cx, args.write.owner)?;
+    let before = Workspace::open(cx, OwnerArgs::default())?;
     before.require_root()?;
-    let _locks = apply::begin(cx, &before, args.write)?;
+    let _locks = apply::begin(cx, &before, args.step.write_args())?;
     let manifest_path = find_manifest(cx)?;
     let text = read_manifest(cx, &manifest_path)?;
     let rows = rows(&before, args)?;
     let text = edit::add_rows(&text, Kind::Secret, &rows);
-    let workspace = Workspace::open_text(cx, args.write.owner, manifest_path.clone(), &text)?;
+    let workspace = Workspace::open_text(cx, OwnerArgs::default(), manifest_path.clone(), &text)?;
     let root = workspace.require_root()?;
     let entries: Vec<&Entry> = workspace
         .manifest
@@ -98,10 +98,10 @@ pub fn run(args: &AddArgs, cx: &mut Context) -> Result<Outcome, Error> {
         edit::add_lines(&ignore.text(), &lines, IGNORE_HEADING).map(String::into_bytes);
 
     let mut backups = Vec::new();
-    let outcome = if args.write.dry_run {
+    let outcome = if args.step.dry_run {
         Applied::DryRun
     } else if problems.is_empty() {
-        let mut work = storing::work(&captured, args.write.owner)?;
+        let mut work = storing::work(&captured, OwnerArgs::default())?;
         work.jobs.extend(manifest.job()?);
         work.jobs.extend(ignore.job()?);
         storing::keep_backups(cx, &workspace, &captured, &mut backups)?;
@@ -243,9 +243,7 @@ fn check_new(workspace: &Workspace, entry: &Entry, problems: &mut Vec<Problem>) 
 /// Returns the lines of `.gitignore` that keep the plaintexts of entries out of git: for those inside
 /// the checkout that are not ignored yet.
 pub fn lines_to_ignore(workspace: &Workspace, entries: &[&Entry]) -> Vec<String> {
-    let Ok(Some(checkout)) = workspace.checkout() else {
-        return Vec::new();
-    };
+    let checkout = workspace.checkout().unwrap_or(None);
     let repository: &Base = &workspace.repository;
     let mut lines = Vec::new();
     for entry in entries.iter().filter(|entry| entry.kind == Kind::Secret) {
@@ -265,7 +263,9 @@ pub fn lines_to_ignore(workspace: &Workspace, entries: &[&Entry]) -> Vec<String>
                 .ok()
                 .and_then(Path::to_str);
             let Some(inside) = inside else { continue };
-            if !checkout.is_ignored(&path).unwrap_or(true) {
+            let is_ignored =
+                checkout.is_some_and(|checkout| checkout.is_ignored(&path).unwrap_or(true));
+            if !is_ignored {
                 let line = format!("/{inside}");
                 if !lines.contains(&line) {
                     lines.push(line);

@@ -144,6 +144,41 @@ pub fn govern(
     }))
 }
 
+/// Says how to mend rules that speak against writing; `None` for a refusal that is about something else.
+pub fn rule_help(refusal: &Refusal) -> Option<String> {
+    Some(match refusal {
+        Refusal::NoRulesFile => {
+            "write a `.sops.yaml` with `creation_rules` and `age: RECIPIENT` beside the manifest"
+                .to_owned()
+        }
+        Refusal::NoRule {
+            suggestion: Some(pattern),
+            ..
+        } => format!("a rule matches the name without `.enc`; write it as `path_regex: {pattern}`"),
+        Refusal::NoRule { path, .. } => {
+            format!(
+                "add a rule whose `path_regex` matches `{path}`, such as `path_regex: '\\.enc$'`"
+            )
+        }
+        Refusal::TwoRules {
+            suggestion: Some(pattern),
+            without,
+            ..
+        } => format!(
+            "write creation rule {without} as `path_regex: {pattern}`, or take it out if the other one is meant"
+        ),
+        Refusal::TwoRules { without, .. } => {
+            format!(
+                "let creation rule {without} match the name with `.enc` too, or take it out if the other one is meant"
+            )
+        }
+        Refusal::BreakGlassMissing { .. } => {
+            "add the recipient to the rule in `.sops.yaml`".to_owned()
+        }
+        _ => return None,
+    })
+}
+
 /// Finds the rule for a path relative to the rules file, and what speaks against it: an earlier one
 /// that says something else of the plaintext's name. That none matches is a refusal.
 fn find_rule<'r>(

@@ -13,6 +13,7 @@ pub mod encrypt;
 pub mod gather;
 pub mod govern;
 pub mod hints;
+pub mod init;
 pub mod keygen;
 pub mod list;
 pub mod open;
@@ -157,6 +158,28 @@ pub struct WriteArgs {
     /// Do not wait for another run that is writing; fail at once
     #[arg(long)]
     pub no_wait: bool,
+}
+
+/// Options of the commands that write a few files of their own.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct StepArgs {
+    /// Find out and say what would be done, and write nothing
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Do not wait for another run that is writing; fail at once
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+impl StepArgs {
+    /// Returns them as options of a writing command.
+    pub fn write_args(self) -> WriteArgs {
+        WriteArgs {
+            dry_run: self.dry_run,
+            no_wait: self.no_wait,
+            ..WriteArgs::default()
+        }
+    }
 }
 
 /// What a command may use.

@@ -17,7 +17,7 @@ use super::hints;
 use super::open::{leads_out, leads_out_of_repository};
 use super::repository::{IGNORE_FILE, RepositoryFile};
 use super::workspace::{Workspace, find_manifest, read_manifest};
-use super::{Context, Outcome, WriteArgs};
+use super::{Context, Outcome, OwnerArgs, StepArgs};
 
 /// Take an entry out of the manifest, and its encrypted file out of the repository
 ///
@@ -35,7 +35,7 @@ pub struct RemoveArgs {
     #[arg(long)]
     wipe: bool,
     #[command(flatten)]
-    write: WriteArgs,
+    step: StepArgs,
 }
 
 /// A file that is to go.
@@ -50,7 +50,7 @@ struct Going {
 /// # Errors
 /// What stands against it; nothing is changed then.
 pub fn run(args: &RemoveArgs, cx: &mut Context) -> Result<Outcome, Error> {
-    let workspace = Workspace::open(cx, args.write.owner)?;
+    let workspace = Workspace::open(cx, OwnerArgs::default())?;
     let selected = workspace.select_everywhere(std::slice::from_ref(&args.entry))?;
     let [entry] = selected[..] else {
         let message = format!("`{}` names {} entries", args.entry, selected.len());
@@ -58,7 +58,7 @@ pub fn run(args: &RemoveArgs, cx: &mut Context) -> Result<Outcome, Error> {
             .with_help("name one entry")
             .into());
     };
-    let _locks = apply::begin(cx, &workspace, args.write)?;
+    let _locks = apply::begin(cx, &workspace, args.step.write_args())?;
     let name = &entry.repository_path;
     let sealed = match entry.kind {
         Kind::Secret => read_sealed(&workspace, entry)?,
@@ -91,7 +91,7 @@ pub fn run(args: &RemoveArgs, cx: &mut Context) -> Result<Outcome, Error> {
     if entry.family.is_none() {
         let text = edit::remove_row(&text, entry.kind, name)
             .ok_or_else(|| Problem::of(name, ErrorKind::Internal))?;
-        Workspace::open_text(cx, args.write.owner, manifest_path.clone(), &text)?;
+        Workspace::open_text(cx, OwnerArgs::default(), manifest_path.clone(), &text)?;
         manifest.content = Some(text.into_bytes());
     }
     let mut ignore = RepositoryFile::read(&workspace.repository, IGNORE_FILE)?;
@@ -102,7 +102,7 @@ pub fn run(args: &RemoveArgs, cx: &mut Context) -> Result<Outcome, Error> {
     }
 
     let mut backups = Vec::new();
-    let outcome = if args.write.dry_run {
+    let outcome = if args.step.dry_run {
         Applied::DryRun
     } else {
         let mut work = apply::Work::default();

@@ -19,7 +19,7 @@ use super::govern::govern;
 use super::open::{leads_out, leads_out_of_repository};
 use super::repository::RepositoryFile;
 use super::workspace::{Workspace, find_manifest, read_manifest};
-use super::{Context, Outcome, WriteArgs};
+use super::{Context, Outcome, OwnerArgs, StepArgs};
 
 /// Give an entry another name in the repository, or another path on the server
 ///
@@ -40,7 +40,7 @@ pub struct MvArgs {
     #[arg(long, value_name = "SERVER_PATH")]
     server: Option<String>,
     #[command(flatten)]
-    write: WriteArgs,
+    step: StepArgs,
 }
 
 /// A file on its way.
@@ -86,7 +86,7 @@ impl Moving {
 /// # Errors
 /// What stands against it; nothing is changed then.
 pub fn run(args: &MvArgs, cx: &mut Context) -> Result<Outcome, Error> {
-    let before = Workspace::open(cx, args.write.owner)?;
+    let before = Workspace::open(cx, OwnerArgs::default())?;
     let selected = before.select_everywhere(std::slice::from_ref(&args.entry))?;
     let [entry] = selected[..] else {
         let message = format!("`{}` names {} entries", args.entry, selected.len());
@@ -103,7 +103,7 @@ pub fn run(args: &MvArgs, cx: &mut Context) -> Result<Outcome, Error> {
             )
             .into());
     }
-    let _locks = apply::begin(cx, &before, args.write)?;
+    let _locks = apply::begin(cx, &before, args.step.write_args())?;
     let new_name = match entry.kind {
         Kind::Secret if !args.new.ends_with(ENCRYPTED_SUFFIX) => {
             format!("{}{ENCRYPTED_SUFFIX}", args.new)
@@ -114,7 +114,7 @@ pub fn run(args: &MvArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let text = read_manifest(cx, &manifest_path)?;
     let text = edit::move_row(&text, entry.kind, name, &new_name, args.server.as_deref())
         .ok_or_else(|| Problem::of(name, ErrorKind::Internal))?;
-    let after = Workspace::open_text(cx, args.write.owner, manifest_path.clone(), &text)?;
+    let after = Workspace::open_text(cx, OwnerArgs::default(), manifest_path.clone(), &text)?;
     let moved = after
         .manifest
         .entries
@@ -139,7 +139,7 @@ pub fn run(args: &MvArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let mut manifest = RepositoryFile::read(&before.repository, &manifest_name.to_string_lossy())?;
     manifest.content = Some(text.into_bytes());
 
-    let outcome = if args.write.dry_run {
+    let outcome = if args.step.dry_run {
         Applied::DryRun
     } else {
         let mut work = Work::default();

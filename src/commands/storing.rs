@@ -11,6 +11,7 @@ use crate::ui::report::Backup;
 use super::apply::{self, Failure, Job, Watched, Work};
 use super::capture::Captured;
 use super::drift::{self, Agreed};
+use super::govern::rule_help;
 use super::hints;
 use super::open::{leads_out_of_repository, stock_command};
 use super::placing::drop_backups;
@@ -231,19 +232,6 @@ pub fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> 
         Refusal::NotRegular { .. } => format!("put a regular file in the place of {server}"),
         Refusal::Unreadable { .. } => "run as a user who may read it".to_owned(),
         Refusal::TooLarge { .. } => "`--max-size SIZE` raises the limit".to_owned(),
-        Refusal::NoRulesFile => {
-            "write a `.sops.yaml` with `creation_rules` and `age: RECIPIENT` beside the manifest"
-                .to_owned()
-        }
-        Refusal::NoRule {
-            suggestion: Some(pattern),
-            ..
-        } => format!("a rule matches the name without `.enc`; write it as `path_regex: {pattern}`"),
-        Refusal::NoRule { path, .. } => {
-            format!(
-                "add a rule whose `path_regex` matches `{path}`, such as `path_regex: '\\.enc$'`"
-            )
-        }
         Refusal::RecipientsDiffer { .. } | Refusal::SelectionDiffers { .. } => {
             format!(
                 "if that is meant: {}",
@@ -253,21 +241,10 @@ pub fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> 
         Refusal::NotOpenable => {
             "name your identity with `-i FILE`; `--allow-unreadable` writes it unchecked".to_owned()
         }
-        Refusal::TwoRules {
-            suggestion: Some(pattern),
-            without,
-            ..
-        } => format!(
-            "write creation rule {without} as `path_regex: {pattern}`, or take it out if the other one is meant"
-        ),
-        Refusal::TwoRules { without, .. } => {
-            format!(
-                "let creation rule {without} match the name with `.enc` too, or take it out if the other one is meant"
-            )
-        }
-        Refusal::BreakGlassMissing { .. } => {
-            "add the recipient to the rule in `.sops.yaml`".to_owned()
-        }
+        Refusal::NoRulesFile
+        | Refusal::NoRule { .. }
+        | Refusal::TwoRules { .. }
+        | Refusal::BreakGlassMissing { .. } => rule_help(refusal).unwrap_or_default(),
         Refusal::RepositoryAhead { .. }
         | Refusal::BothMoved { .. }
         | Refusal::UnknownDirection { .. }

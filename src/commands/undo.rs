@@ -21,7 +21,7 @@ use super::drift;
 use super::hints;
 use super::reversal::{self, Replaced, Reversal, Side};
 use super::workspace::Workspace;
-use super::{Context, Outcome, WriteArgs};
+use super::{Context, Outcome, OwnerArgs, StepArgs};
 
 /// Bring back what the last forced run replaced
 ///
@@ -33,7 +33,7 @@ use super::{Context, Outcome, WriteArgs};
 )]
 pub struct UndoArgs {
     #[command(flatten)]
-    write: WriteArgs,
+    step: StepArgs,
     /// List the runs that can be undone, newest first, and change nothing
     #[arg(long)]
     list: bool,
@@ -52,11 +52,11 @@ struct Return<'r> {
 /// # Errors
 /// What stands against it; nothing is changed then.
 pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
-    let workspace = Workspace::open(cx, args.write.owner)?;
+    let workspace = Workspace::open(cx, OwnerArgs::default())?;
     if args.list {
         return show_list(cx, &workspace);
     }
-    let _locks = apply::begin(cx, &workspace, args.write)?;
+    let _locks = apply::begin(cx, &workspace, args.step.write_args())?;
     let mut list = reversal::list(&workspace).map_err(apply::state_problem)?;
     let (Some(last), Some(state)) = (list.pop(), &workspace.state) else {
         cx.ui.status("nothing to undo");
@@ -82,7 +82,7 @@ pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
         step.detail = format!("as it was before `{}` at {}", last.command, last.time);
         plan.steps.push(step);
     }
-    let outcome = if args.write.dry_run {
+    let outcome = if args.step.dry_run {
         Applied::DryRun
     } else if problems.is_empty() {
         write(cx, &workspace, &returns)?;

@@ -5,6 +5,7 @@
 
 pub mod diff;
 pub mod findings;
+pub mod init;
 pub mod progress;
 pub mod prompt;
 pub mod report;
