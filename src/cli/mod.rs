@@ -65,7 +65,7 @@ Set-up:
   add      Take files of the server into the manifest, and encrypt them
   remove   Take an entry out of the manifest, and its encrypted file out of the repository
   mv       Give an entry another name in the repository, or another path on the server
-  list     List the entries of the manifest
+  list     List the entries of the manifest, and who can read what
   trust    Agree to the root that the manifest names now";
 
 #[derive(Subcommand, Debug)]

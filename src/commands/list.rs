@@ -1,15 +1,21 @@
-//! `list`: the entries of the manifest, as they are understood.
+//! `list`: the entries of the manifest, as they are understood, and who can read what.
 
 use clap::Args;
 
 use crate::error::Error;
-use crate::project::manifest::{Kind, WriteMode};
-use crate::ui::status::ListRow;
+use crate::keys::age::canonical;
+use crate::project::manifest::{Entry, Kind, WriteMode};
+use crate::ui::list::{ListRow, Reader, ReaderMark};
 
+use super::govern::govern;
+use super::open::{Lookup, read_encrypted};
 use super::workspace::Workspace;
 use super::{Context, Outcome, OwnerArgs};
 
-/// List the entries of the manifest
+/// List the entries of the manifest, and who can read what
+///
+/// The second table has a column for each recipient: `x` can read the file; `+` is in its rule and
+/// cannot read it yet, `-` can read it and is not in its rule.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  secrets list                  every entry, with format, owner and mode\n  secrets list --json 'envs/*'  some of them, for scripts"
@@ -25,9 +31,9 @@ pub struct ListArgs {
 /// A wrong manifest, or a word that names no entry.
 pub fn run(args: &ListArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let workspace = Workspace::open(cx, OwnerArgs::default())?;
-    let rows: Vec<ListRow> = workspace
-        .select(&args.entries)?
-        .into_iter()
+    let entries = workspace.select_everywhere(&args.entries)?;
+    let rows: Vec<ListRow> = entries
+        .iter()
         .map(|entry| ListRow {
             entry: entry.repository_path.clone(),
             target: workspace.server_file(entry).display().to_string(),
@@ -51,8 +57,53 @@ pub fn run(args: &ListArgs, cx: &mut Context) -> Result<Outcome, Error> {
                 "rename"
             },
             optional: entry.optional,
+            hosts: entry.hosts.clone(),
+            family: entry.family.clone(),
+            readers: readers(&workspace, entry),
         })
         .collect();
     cx.ui.show_list(&rows);
     Ok(Outcome::default())
+}
+
+/// Says who can read an entry's file, and in what that differs from its rule. Needs no key.
+fn readers(workspace: &Workspace, entry: &Entry) -> Vec<Reader> {
+    if entry.kind == Kind::Plain {
+        return Vec::new();
+    }
+    let sealed = match read_encrypted(workspace, entry) {
+        Ok(Lookup::Found(encrypted)) => Some(encrypted),
+        _ => None,
+    };
+    let have: Vec<String> = sealed
+        .iter()
+        .flat_map(|encrypted| {
+            let metadata = &encrypted.sealed.metadata;
+            let kinds = metadata.other_kinds();
+            let others = kinds
+                .into_iter()
+                .map(|kind| format!("a key of kind {kind}"));
+            let age = metadata.age_recipients().into_iter().map(canonical);
+            age.chain(others).collect::<Vec<_>>()
+        })
+        .collect();
+    let want = match govern(workspace, entry, &mut Vec::new()) {
+        Ok(Some(governing)) => Some(governing.recipients),
+        _ => None,
+    };
+    let want: Option<Vec<String>> =
+        want.map(|keys| keys.iter().map(|key| canonical(key)).collect());
+    let mark = |key: &String| match (&want, sealed.is_some()) {
+        (Some(want), true) if !want.contains(key) => ReaderMark::NotInRule,
+        _ => ReaderMark::CanRead,
+    };
+    let reader = |key: &String, mark| Reader {
+        name: workspace.manifest.short_name(key),
+        recipient: key.clone(),
+        mark,
+    };
+    let mut readers: Vec<Reader> = have.iter().map(|key| reader(key, mark(key))).collect();
+    let missing = want.iter().flatten().filter(|key| !have.contains(key));
+    readers.extend(missing.map(|key| reader(key, ReaderMark::OnlyInRule)));
+    readers
 }

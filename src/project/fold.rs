@@ -5,13 +5,6 @@ use super::edit::Row;
 use super::family::PathPattern;
 use super::manifest::ENCRYPTED_SUFFIX;
 
-/// Which parts of a path become captures.
-#[derive(Clone, Copy)]
-struct Captured {
-    folder: bool,
-    name: bool,
-}
-
 /// Folds what can be folded. `files` are the files of the repository, relative to the manifest: a
 /// pattern that would stand for one more of them is no fold.
 pub fn fold(rows: &[Row], files: &[String]) -> Vec<Row> {
@@ -47,47 +40,37 @@ fn fold_once(rows: &[Row], files: &[String]) -> Option<Vec<Row>> {
     Some(folded)
 }
 
-/// Returns the patterns a row could be a member of.
+/// Returns the patterns a row could be a member of: one of the folders that both sides have, the
+/// varying part of the name, or both, become captures.
 fn candidates(row: &Row) -> Vec<Row> {
-    let all = [
-        Captured {
-            folder: true,
-            name: true,
-        },
-        Captured {
-            folder: false,
-            name: true,
-        },
-        Captured {
-            folder: true,
-            name: false,
-        },
-    ];
     if row.repository_path.contains('{') {
         return Vec::new();
     }
-    all.into_iter()
-        .filter_map(|captured| generalize(row, captured))
+    let folders = row.repository_path.matches('/').count();
+    let positions = (0..folders).map(Some).chain(std::iter::once(None));
+    let both = positions.flat_map(|folder| [(folder, true), (folder, false)]);
+    both.filter_map(|(folder, has_name)| generalize(row, folder, has_name))
         .collect()
 }
 
-fn generalize(row: &Row, captured: Captured) -> Option<Row> {
+fn generalize(row: &Row, folder: Option<usize>, has_name: bool) -> Option<Row> {
     let mut repository: Vec<String> = row.repository_path.split('/').map(str::to_owned).collect();
     let mut server: Vec<String> = row.server_path.split('/').map(str::to_owned).collect();
-    if captured.folder {
-        // The first folder that both sides have.
-        let folders = repository.len() - 1;
-        let at = (0..folders).find(|&at| {
-            is_value(&repository[at]) && server[..server.len() - 1].contains(&repository[at])
-        })?;
-        let value = repository[at].clone();
+    if let Some(at) = folder {
+        let value = repository.get(at)?.clone();
+        let (_, server_folders) = server.split_last()?;
+        if !is_value(&value) || !server_folders.contains(&value) {
+            return None;
+        }
         for segment in repository.iter_mut().chain(&mut server) {
             if *segment == value {
                 "{app}".clone_into(segment);
             }
         }
+    } else if !has_name {
+        return None;
     }
-    if captured.name {
+    if has_name {
         let name = repository.last_mut()?;
         let (before, value, after) = varying(name)?;
         let of = |text: &str| {

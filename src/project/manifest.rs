@@ -301,6 +301,15 @@ impl Manifest {
         )
     }
 
+    /// Returns the name of a recipient alone, or the recipient shortened where it has none.
+    pub fn short_name(&self, key: &str) -> String {
+        let named = self.name_recipient(key);
+        match named.split_once(" (") {
+            Some((name, _)) => name.to_owned(),
+            None => shortened(&named),
+        }
+    }
+
     /// Returns a text with the recipients that have a name followed by it.
     pub fn name_recipients_in(&self, text: &str) -> String {
         let named = self.recipients.iter().fold(text.to_owned(), |text, named| {

@@ -1,4 +1,4 @@
-//! One line an entry: `status` and `list`.
+//! One line an entry: `status`; and the runs that can be undone.
 
 use serde::Serialize;
 
@@ -227,87 +227,6 @@ fn counts(status: &Status) -> String {
         format!("{total} {entries}")
     } else {
         format!("{total} {entries}: {}", parts.join(", "))
-    }
-}
-
-/// One row of a list.
-#[derive(Serialize)]
-pub struct ListRow {
-    /// The file in the repository.
-    pub entry: String,
-    /// The file on the server, absolute where the root is known.
-    pub target: String,
-    /// `secret` or `plain`.
-    pub kind: &'static str,
-    /// The stored form.
-    pub format: &'static str,
-    /// Owner as declared.
-    pub owner: Option<String>,
-    /// Group as declared.
-    pub group: Option<String>,
-    /// Mode as declared, octal.
-    pub mode: Option<String>,
-    /// `rename` or `in-place`.
-    pub write: &'static str,
-    /// A missing source is fine.
-    pub optional: bool,
-}
-
-#[derive(Serialize)]
-struct ListJson<'a> {
-    schema_version: u32,
-    command: &'static str,
-    entries: &'a [ListRow],
-}
-
-impl Ui {
-    /// Shows the entries as a table.
-    pub fn show_list(&mut self, rows: &[ListRow]) {
-        if self.json {
-            return self.json(&ListJson {
-                schema_version: SCHEMA_VERSION,
-                command: "list",
-                entries: rows,
-            });
-        }
-        let cells: Vec<[String; 5]> = rows
-            .iter()
-            .map(|row| {
-                let account =
-                    |name: &Option<String>| name.clone().unwrap_or_else(|| "-".to_owned());
-                let owner = match (&row.owner, &row.group) {
-                    (None, None) => "-".to_owned(),
-                    (owner, group) => format!("{}:{}", account(owner), account(group)),
-                };
-                let mode = row.mode.clone().unwrap_or_else(|| "-".to_owned());
-                [
-                    row.entry.clone(),
-                    harmless(&row.target),
-                    row.format.to_owned(),
-                    owner,
-                    mode,
-                ]
-            })
-            .collect();
-        let width = |column: usize| {
-            cells
-                .iter()
-                .map(|row| row[column].chars().count())
-                .max()
-                .unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..5).map(width).collect();
-        let mut text = String::new();
-        for row in &cells {
-            let line: Vec<String> = row
-                .iter()
-                .zip(&widths)
-                .map(|(cell, width)| format!("{cell:<width$}"))
-                .collect();
-            text.push_str(line.join("  ").trim_end());
-            text.push('\n');
-        }
-        self.data(&text);
     }
 }
 

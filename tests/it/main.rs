@@ -15,6 +15,7 @@
 
 mod decrypt;
 mod diff;
+mod drift;
 mod encrypt;
 mod faults;
 mod interop;

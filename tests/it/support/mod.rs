@@ -3,8 +3,8 @@
 
 pub(crate) mod stock;
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -16,6 +16,8 @@ use std::time::{Duration, SystemTime};
 
 use secret_files::cli;
 use secret_files::os::Env;
+use secret_files::os::terminal::Ask;
+use secret_files::secret::SecretBytes;
 
 /// The identity most tests use; it protects nothing.
 pub(crate) const SERVER_KEY: &str = "throwaway-server.txt";
@@ -237,29 +239,53 @@ impl TestProject {
         self.run_unsearched(&self.repo(), args)
     }
 
+    /// Runs a command with somebody at the terminal who gives these answers, and returns the
+    /// questions too.
+    pub(crate) fn run_answering(&self, answers: &[&str], args: &[&str]) -> (Output, Vec<String>) {
+        let person = Arc::new(Person::new(answers));
+        let asker: Arc<dyn Ask> = Arc::<Person>::clone(&person);
+        let output = self.run_with(&self.repo(), args, Some(asker));
+        assert_hidden(&output.stdout, &format!("{args:?}"));
+        assert_hidden(&output.stderr, &format!("{args:?}"));
+        let questions = person.questions.lock().unwrap().clone();
+        (output, questions)
+    }
+
+    /// Changes an entry in the repository as a teammate would, who has another server.
+    pub(crate) fn capture_elsewhere(&mut self, server_path: &str, content: &str) {
+        let other = self.path("elsewhere");
+        write(&other.join(server_path), content.as_bytes());
+        let state = self.vars.get(OsStr::new("SECRETS_STATE_DIR")).cloned();
+        self.set("SECRETS_STATE_DIR", self.path("state-elsewhere"));
+        let root = other.to_str().unwrap().to_owned();
+        self.ok(&["encrypt", "--force", "--root", &root, server_path]);
+        self.vars.insert("SECRETS_STATE_DIR".into(), state.unwrap());
+    }
+
+    /// Returns the plaintext of an encrypted file of the repository.
+    pub(crate) fn opened(&self, name: &str) -> Vec<u8> {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        let root = folder.path().to_str().unwrap();
+        let mut vars = self.vars.clone();
+        vars.insert("SECRETS_STATE_DIR".into(), state.into());
+        let args = ["decrypt", "--root", root, name];
+        let output = run_as(&vars, &self.repo(), &args, None);
+        assert_eq!(output.code, 0, "{output:#?}");
+        let mut files = BTreeMap::new();
+        collect(folder.path(), &mut files);
+        let plain = files
+            .iter()
+            .find(|(path, _)| !path.to_string_lossy().contains("/state/"));
+        plain.unwrap().1.clone()
+    }
+
     fn run_unsearched(&self, folder: &Path, args: &[&str]) -> Output {
-        let (stdout, stderr) = (Captured::default(), Captured::default());
-        let env = Env {
-            args: std::iter::once("secrets")
-                .chain(args.iter().copied())
-                .map(OsString::from)
-                .collect(),
-            vars: self.vars.clone(),
-            cwd: folder.to_owned(),
-            stdout: Box::new(stdout.clone()),
-            stderr: Box::new(stderr.clone()),
-            stdout_is_terminal: false,
-            stderr_is_terminal: false,
-            owns_terminal: false,
-            asker: None,
-            clock: tick,
-        };
-        let code = cli::run(env).code();
-        Output {
-            code,
-            stdout: stdout.text(),
-            stderr: stderr.text(),
-        }
+        self.run_with(folder, args, None)
+    }
+
+    fn run_with(&self, folder: &Path, args: &[&str], asker: Option<Arc<dyn Ask>>) -> Output {
+        run_as(&self.vars, folder, args, asker)
     }
 
     /// Runs a command that must end with 0.
@@ -268,7 +294,71 @@ impl TestProject {
         assert_eq!(output.code, 0, "{args:?}: {output:#?}");
         output
     }
+}
 
+/// Runs a command in process.
+fn run_as(
+    vars: &BTreeMap<OsString, OsString>,
+    folder: &Path,
+    args: &[&str],
+    asker: Option<Arc<dyn Ask>>,
+) -> Output {
+    let (stdout, stderr) = (Captured::default(), Captured::default());
+    let env = Env {
+        args: std::iter::once("secrets")
+            .chain(args.iter().copied())
+            .map(OsString::from)
+            .collect(),
+        vars: vars.clone(),
+        cwd: folder.to_owned(),
+        stdout: Box::new(stdout.clone()),
+        stderr: Box::new(stderr.clone()),
+        stdout_is_terminal: false,
+        stderr_is_terminal: false,
+        owns_terminal: false,
+        asker,
+        clock: tick,
+    };
+    let code = cli::run(env).code();
+    Output {
+        code,
+        stdout: stdout.text(),
+        stderr: stderr.text(),
+    }
+}
+
+/// Somebody at the terminal, whose answers are known.
+struct Person {
+    answers: Mutex<VecDeque<String>>,
+    questions: Mutex<Vec<String>>,
+}
+
+impl Person {
+    fn new(answers: &[&str]) -> Self {
+        Self {
+            answers: Mutex::new(answers.iter().map(|&answer| answer.to_owned()).collect()),
+            questions: Mutex::default(),
+        }
+    }
+}
+
+impl Ask for Person {
+    fn line(&self, question: &str) -> std::io::Result<Option<String>> {
+        self.questions.lock().unwrap().push(question.to_owned());
+        Ok(self.answers.lock().unwrap().pop_front())
+    }
+
+    fn hidden(&self, question: &str) -> std::io::Result<SecretBytes> {
+        let answer = self.line(question)?.unwrap_or_default();
+        Ok(SecretBytes::new(answer.into_bytes()))
+    }
+
+    fn say(&self, text: &str) {
+        self.questions.lock().unwrap().push(text.to_owned());
+    }
+}
+
+impl TestProject {
     /// Returns the program in a place that every user may enter, as the folder of the build may not
     /// be. Another process copies it: a descriptor of ours, open for writing and inherited by a
     /// program started meanwhile, would make it too busy to run.

@@ -1,0 +1,553 @@
+//! Which side is behind: the table of verdicts, case by case, and what each command does with it.
+
+use std::fs;
+use std::process::Command;
+
+use super::support::TestProject;
+
+/// Three versions of a file, and one that has the values of the first in another layout.
+struct Versions {
+    name: &'static str,
+    texts: [&'static str; 3],
+    layout: Option<&'static str>,
+}
+
+const ENV: Versions = Versions {
+    name: "a.env",
+    texts: ["A=1\nB=1\n", "A=2\nB=1\n", "A=3\nB=1\n"],
+    layout: Some("A=1\n\nB=1\n"),
+};
+const BINARY: Versions = Versions {
+    name: "a.sql",
+    texts: ["one\n", "two\n", "three\n"],
+    layout: None,
+};
+
+impl Versions {
+    fn sealed(&self) -> String {
+        format!("{}.enc", self.name)
+    }
+
+    /// Returns a project whose sides agree on the first version, recorded and committed.
+    fn agreed(&self) -> TestProject {
+        let project = TestProject::with_files(&[(&self.sealed(), self.name)], "");
+        project.write_server(self.name, self.texts[0]);
+        project.ok(&["encrypt"]);
+        project.commit();
+        // The record now knows the commit.
+        project.ok(&["decrypt"]);
+        project
+    }
+
+    fn forget(project: &TestProject) {
+        fs::remove_file(project.path("state/records.json")).unwrap();
+    }
+}
+
+/// What a case must come to.
+struct Expected {
+    verdict: &'static str,
+    /// Exit codes of `encrypt`, `decrypt`, `diff`.
+    codes: [u8; 3],
+}
+
+/// Prepares the case anew for each command, and compares exit codes and both sides afterwards.
+fn check(versions: &Versions, what: &str, expected: &Expected, prepare: impl Fn(&mut TestProject)) {
+    let case = format!("{what} ({})", versions.name);
+    let fresh = || {
+        let mut project = versions.agreed();
+        prepare(&mut project);
+        project
+    };
+    let sides = |project: &TestProject| {
+        let server = fs::read(project.server_file(versions.name)).ok();
+        let sealed = project.repo_file(&versions.sealed());
+        let repository = sealed.exists().then(|| project.opened(&versions.sealed()));
+        (server, repository)
+    };
+    let project = fresh();
+    let json = project.run(&["status", "--json"]).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        json["entries"][0]["verdict"], expected.verdict,
+        "{case}: {json}"
+    );
+    let (server, repository) = sides(&project);
+    let before = project.snapshot();
+    let diff = project.run(&["diff"]);
+    assert_eq!(diff.code, expected.codes[2], "{case}: {diff:#?}");
+    for (command, code) in [
+        ("encrypt", expected.codes[0]),
+        ("decrypt", expected.codes[1]),
+    ] {
+        let project = if command == "encrypt" {
+            &project
+        } else {
+            &fresh()
+        };
+        let dry = project.run(&[command, "-n"]);
+        assert_eq!(dry.code, code, "{case}: dry {command}: {dry:#?}");
+        let output = project.run(&[command]);
+        assert_eq!(output.code, code, "{case}: {command}: {output:#?}");
+        let after = sides(project);
+        if code != 0 {
+            assert_eq!(
+                after,
+                (server.clone(), repository.clone()),
+                "{case}: {command}"
+            );
+            if command == "encrypt" {
+                assert_eq!(project.snapshot(), before, "{case}: {command}");
+            }
+            continue;
+        }
+        let wanted = if command == "encrypt" {
+            &server
+        } else {
+            &repository
+        };
+        let wanted = wanted.clone().or(repository.clone()).or(server.clone());
+        let untouched = command == "encrypt" && server.is_none();
+        if !untouched {
+            assert_eq!(after.0, wanted, "{case}: {command}: server");
+            assert_eq!(after.1, wanted, "{case}: {command}: repository");
+        }
+        // What agrees now is remembered.
+        assert_eq!(project.run(&["diff"]).code, 0, "{case}: {command}");
+    }
+}
+
+fn table(versions: &Versions) {
+    let [_, second, third] = versions.texts;
+    let name = versions.name;
+    let sealed = versions.sealed();
+    let case = |verdict, codes| Expected { verdict, codes };
+    check(
+        versions,
+        "nothing moved",
+        &case("in-sync", [0, 0, 0]),
+        |_| {},
+    );
+    check(
+        versions,
+        "server",
+        &case("server-ahead", [0, 3, 1]),
+        |project| {
+            project.write_server(name, second);
+        },
+    );
+    check(
+        versions,
+        "repository",
+        &case("repo-ahead", [3, 0, 1]),
+        |project| {
+            project.capture_elsewhere(name, second);
+        },
+    );
+    check(
+        versions,
+        "both alike",
+        &case("in-sync", [0, 0, 0]),
+        |project| {
+            project.capture_elsewhere(name, second);
+            project.write_server(name, second);
+        },
+    );
+    check(
+        versions,
+        "both",
+        &case("both-moved", [3, 3, 1]),
+        |project| {
+            project.capture_elsewhere(name, second);
+            project.write_server(name, third);
+        },
+    );
+    check(
+        versions,
+        "missing on server",
+        &case("missing-on-server", [3, 0, 1]),
+        |project| {
+            fs::remove_file(project.server_file(name)).unwrap();
+        },
+    );
+    check(
+        versions,
+        "missing on server, no record",
+        &case("missing-on-server", [3, 0, 1]),
+        |project| {
+            fs::remove_file(project.server_file(name)).unwrap();
+            Versions::forget(project);
+        },
+    );
+    check(
+        versions,
+        "deleted, recorded",
+        &case("deleted-in-repo", [3, 2, 1]),
+        |project| {
+            project.git(&["rm", "-q", &sealed]);
+            project.git(&["commit", "-q", "-m", "gone"]);
+        },
+    );
+    check(
+        versions,
+        "deleted, in HEAD",
+        &case("deleted-in-repo", [3, 2, 1]),
+        |project| {
+            fs::remove_file(project.repo_file(&sealed)).unwrap();
+            Versions::forget(project);
+        },
+    );
+    check(
+        versions,
+        "never encrypted",
+        &case("not-encrypted-yet", [0, 2, 1]),
+        |project| {
+            project.git(&["rm", "-q", &sealed]);
+            project.git(&["commit", "-q", "-m", "gone"]);
+            Versions::forget(project);
+        },
+    );
+    check(
+        versions,
+        "unknown",
+        &case("unknown", [3, 3, 1]),
+        |project| {
+            project.write_server(name, second);
+            Versions::forget(project);
+        },
+    );
+    check(
+        versions,
+        "behind",
+        &case("repo-ahead", [3, 0, 1]),
+        |project| {
+            project.capture_elsewhere(name, second);
+            project.commit();
+            Versions::forget(project);
+        },
+    );
+    check(
+        versions,
+        "behind, not committed",
+        &case("repo-ahead", [3, 0, 1]),
+        |project| {
+            project.capture_elsewhere(name, second);
+            Versions::forget(project);
+        },
+    );
+    check(
+        versions,
+        "equal, no record",
+        &case("in-sync", [0, 0, 0]),
+        Versions::forget_in,
+    );
+    let stale = |project: &mut TestProject, server: &str| {
+        project.capture_elsewhere(name, second);
+        project.commit();
+        project.capture_elsewhere(name, third);
+        project.commit();
+        project.write_server(name, server);
+    };
+    check(
+        versions,
+        "another user decrypted since",
+        &case("repo-ahead", [3, 0, 1]),
+        |project| {
+            stale(project, second);
+        },
+    );
+}
+
+impl Versions {
+    fn forget_in(project: &mut TestProject) {
+        Self::forget(project);
+    }
+}
+
+#[test]
+fn the_table_holds_for_environment_files() {
+    table(&ENV);
+}
+
+#[test]
+fn the_table_holds_for_binary_files() {
+    table(&BINARY);
+}
+
+#[test]
+fn a_difference_of_layout_is_no_second_mover() {
+    let layout = ENV.layout.unwrap();
+    let [first, second, _] = ENV.texts;
+    let case = |verdict, codes| Expected { verdict, codes };
+    check(
+        &ENV,
+        "server layout",
+        &case("server-ahead", [0, 3, 1]),
+        |project| {
+            project.write_server(ENV.name, layout);
+        },
+    );
+    check(
+        &ENV,
+        "repository layout",
+        &case("repo-ahead", [3, 0, 1]),
+        |project| {
+            project.capture_elsewhere(ENV.name, layout);
+        },
+    );
+    check(
+        &ENV,
+        "repository layout, server value",
+        &case("server-ahead", [0, 3, 1]),
+        |project| {
+            project.capture_elsewhere(ENV.name, layout);
+            project.write_server(ENV.name, second);
+        },
+    );
+    check(
+        &ENV,
+        "server layout, repository value",
+        &case("repo-ahead", [3, 0, 1]),
+        |project| {
+            project.capture_elsewhere(ENV.name, second);
+            project.write_server(ENV.name, layout);
+        },
+    );
+    check(
+        &ENV,
+        "layout, no record",
+        &case("unknown", [3, 3, 1]),
+        |project| {
+            project.write_server(ENV.name, layout);
+            Versions::forget(project);
+        },
+    );
+    let project = ENV.agreed();
+    project.write_server(ENV.name, layout);
+    let json = project.ok(&["status", "--json"]).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["entries"][0]["state"], "layout-only");
+    assert!(project.ok(&["status"]).stdout.starts_with("layout only"));
+    assert_ne!(first, layout);
+}
+
+#[test]
+fn the_commit_that_the_server_is_behind_at_is_named() {
+    let mut project = ENV.agreed();
+    let commit = project.git(&["rev-parse", "--short=10", "HEAD"]);
+    project.capture_elsewhere(ENV.name, ENV.texts[1]);
+    project.commit();
+    Versions::forget(&project);
+    let diff = project.run(&["diff"]);
+    let expected = format!("the server has commit {}", commit.trim());
+    assert!(diff.stdout.contains(&expected), "{diff:#?}");
+    let refused = project.run(&["encrypt"]);
+    assert!(refused.stderr.contains(&expected), "{refused:#?}");
+    assert!(
+        refused.stderr.contains("`secrets decrypt a.env.enc`"),
+        "{refused:#?}"
+    );
+    // What is committed needs no backup.
+    project.ok(&["decrypt"]);
+    assert!(!project.path("state/backups").exists());
+}
+
+#[test]
+fn a_history_that_is_cut_is_said_and_a_tarball_works() {
+    let mut project = ENV.agreed();
+    project.capture_elsewhere(ENV.name, ENV.texts[1]);
+    project.commit();
+    project.capture_elsewhere(ENV.name, ENV.texts[2]);
+    project.commit();
+    let full = project.repo();
+    let shallow = project.path("shallow");
+    let source = format!("file://{}", full.display());
+    let cloned = Command::new("git")
+        .args(["clone", "-q", "--depth", "1", &source])
+        .arg(&shallow)
+        .status();
+    assert!(cloned.unwrap().success());
+    Versions::forget(&project);
+    let refused = project.run_in(&shallow, &["decrypt"]);
+    assert_eq!(refused.code, 3, "{refused:#?}");
+    assert!(refused.stderr.contains("shallow clone"), "{refused:#?}");
+    fs::remove_dir_all(shallow.join(".git")).unwrap();
+    assert_eq!(project.run_in(&shallow, &["decrypt"]).code, 3);
+    // A record needs no git.
+    project.write_server(ENV.name, ENV.texts[2]);
+    assert_eq!(project.run_in(&shallow, &["decrypt"]).code, 0);
+    project.write_server(ENV.name, ENV.texts[0]);
+    let output = project.run_in(&shallow, &["encrypt"]);
+    assert_eq!(output.code, 0, "the server moved since: {output:#?}");
+}
+
+#[test]
+fn a_pull_followed_by_decrypt_needs_no_flag() {
+    let mut project = TestProject::infrastructure();
+    project.ok(&["encrypt"]);
+    project.commit();
+    project.capture_elsewhere("shared/.env", "REGISTRY_TOKEN=canary-Jr59-rotated\n");
+    project.commit();
+    let output = project.ok(&["decrypt"]);
+    assert!(
+        output.stderr.contains("1 replaced, 10 unchanged"),
+        "{output:#?}"
+    );
+    assert_eq!(project.run(&["diff"]).code, 0);
+}
+
+#[test]
+fn reading_commands_write_nothing() {
+    let project = ENV.agreed();
+    fs::remove_dir_all(project.path("state")).unwrap();
+    for args in [
+        &["status"][..],
+        &["diff"],
+        &["list"],
+        &["check"],
+        &["decrypt", "-n"],
+        &["undo", "--list"],
+    ] {
+        project.run(args);
+        assert!(!project.path("state").exists(), "{args:?}");
+    }
+}
+
+#[test]
+fn damaged_records_lead_to_a_refusal_that_says_so() {
+    let project = ENV.agreed();
+    fs::write(project.path("state/records.json"), "{").unwrap();
+    project.write_server(ENV.name, ENV.texts[1]);
+    for command in ["encrypt", "decrypt"] {
+        let output = project.run(&[command]);
+        assert_eq!(output.code, 3);
+        assert!(
+            output
+                .stderr
+                .contains("records of the last sync are damaged"),
+            "{output:#?}"
+        );
+    }
+    project.ok(&["encrypt", "--force"]);
+    project.write_server(ENV.name, ENV.texts[2]);
+    project.ok(&["encrypt"]);
+}
+
+#[test]
+fn undo_brings_back_files_and_verdicts() {
+    let mut project = ENV.agreed();
+    project.capture_elsewhere(ENV.name, ENV.texts[1]);
+    project.write_server(ENV.name, ENV.texts[2]);
+    let before = project.snapshot();
+    for command in ["decrypt", "encrypt"] {
+        let output = project.ok(&[command, "--force"]);
+        assert!(output.stderr.contains("kept "), "{output:#?}");
+        assert_eq!(project.run(&["diff"]).code, 0);
+        let list = project.ok(&["undo", "--list"]).stdout;
+        assert!(
+            list.contains(command) && list.lines().count() == 1,
+            "{list}"
+        );
+        assert_eq!(project.ok(&["undo", "-n"]).code, 0);
+        assert_ne!(project.snapshot(), before);
+        project.ok(&["undo"]);
+        assert_eq!(project.snapshot(), before, "{command}");
+        assert_eq!(project.run(&[command]).code, 3, "both moved, as before");
+        assert_eq!(project.run(&["undo"]).code, 1);
+    }
+    project.ok(&["decrypt", "--force"]);
+    project.write_server(ENV.name, "A=9\n");
+    let output = project.run(&["undo"]);
+    assert_eq!(output.code, 3);
+    assert!(
+        output
+            .stderr
+            .contains("is not what that run wrote any more"),
+        "{output:#?}"
+    );
+    assert_eq!(project.read_server(ENV.name), b"A=9\n");
+}
+
+#[test]
+fn a_changed_root_stops_the_run_until_it_is_trusted() {
+    let project = ENV.agreed();
+    let other = project.path("other");
+    fs::create_dir(&other).unwrap();
+    let manifest = project.read_repo("secret-files.toml");
+    let old = project.root().display().to_string();
+    project.write_repo(
+        "secret-files.toml",
+        manifest.replace(&old, other.to_str().unwrap()),
+    );
+    for args in [
+        &["decrypt"][..],
+        &["decrypt", "-n"],
+        &["encrypt"],
+        &["deploy"],
+    ] {
+        let output = project.run(args);
+        assert_eq!(output.code, 3, "{output:#?}");
+        assert!(output.stderr.contains("`secrets trust`"), "{output:#?}");
+    }
+    assert!(fs::read_dir(&other).unwrap().next().is_none());
+    project.ok(&["decrypt", "--root", &old]);
+    let output = project.ok(&["trust"]);
+    assert!(output.stderr.contains("(before: "), "{output:#?}");
+    project.ok(&["decrypt"]);
+    assert!(other.join(ENV.name).exists());
+}
+
+#[test]
+fn owner_and_mode_that_nothing_declares_are_compared_with_the_record() {
+    use std::os::unix::fs::PermissionsExt;
+    let project = ENV.agreed();
+    let file = project.server_file(ENV.name);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o604)).unwrap();
+    let diff = project.run(&["diff"]);
+    assert_eq!(diff.code, 1);
+    assert!(
+        diff.stdout
+            .contains("mode is 0604, was 0640 at the last sync"),
+        "{diff:#?}"
+    );
+    let output = project.ok(&["decrypt"]);
+    assert!(
+        output.stderr.contains("not declared, left as it is"),
+        "{output:#?}"
+    );
+}
+
+#[test]
+fn deploy_places_plain_and_secret_files_in_one_plan() {
+    use std::os::unix::fs::PermissionsExt;
+    let project = TestProject::infrastructure();
+    project.ok(&["encrypt"]);
+    fs::remove_dir_all(project.root()).unwrap();
+    fs::create_dir(project.root()).unwrap();
+    let output = project.ok(&["deploy"]);
+    assert!(
+        output.stderr.ends_with("13 entries: 13 created\n"),
+        "{output:#?}"
+    );
+    let mode = fs::metadata(project.server_file("compose.yaml"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o644);
+    project.write_repo("compose.yaml", "new\n");
+    project.ok(&["deploy"]);
+    assert_eq!(project.read_server("compose.yaml"), b"new\n");
+    project.write_server("compose.yaml", "edited\n");
+    project.write_server("shared/.env", "A=1\n");
+    let before = project.snapshot();
+    assert_eq!(project.run(&["deploy"]).code, 3);
+    assert_eq!(project.snapshot(), before);
+    project.ok(&["deploy", "--force"]);
+    assert_eq!(project.read_server("compose.yaml"), b"new\n");
+    project.ok(&["undo"]);
+    assert_eq!(project.snapshot(), before);
+    let sealed = project.read_repo("shared/.env.enc");
+    project.write_repo("compose.yaml", sealed);
+    let output = project.run(&["deploy", "compose.yaml"]);
+    assert_eq!(output.code, 3, "ciphertext is never deployed: {output:#?}");
+}
