@@ -41,7 +41,7 @@ const ATTRIBUTES: &str = "*.enc -text";
 )]
 pub struct InitArgs {
     /// Take the rows from the lists of a Makefile [default: `GNUmakefile`, `makefile`, `Makefile`]
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "")]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = ".")]
     from_makefile: Option<PathBuf>,
     /// The Makefile's variables that list secret files (repeatable) [default: `SECRET_FILES`]
     #[arg(long = "secret-var", value_name = "NAME", requires = "from_makefile")]
@@ -203,7 +203,7 @@ fn from_makefile(
     named: &Path,
     repository: &Base,
 ) -> Result<Draft, Error> {
-    let path = if named.as_os_str().is_empty() {
+    let path = if named == Path::new(".") {
         ["GNUmakefile", "makefile", "Makefile"]
             .iter()
             .map(|name| repository.path().join(name))

@@ -540,7 +540,8 @@ impl Workspace {
     pub fn check_distinct(&self, entries: &[&Entry], problems: &mut Vec<Problem>) {
         let Some(root) = &self.root else { return };
         let mut owners: HashMap<PathBuf, Vec<&Entry>> = HashMap::new();
-        for entry in &self.manifest.entries {
+        let here = self.manifest.entries.iter();
+        for entry in here.filter(|entry| entry.is_for(&self.host)) {
             if let Ok(place) = root.place(entry.server_path.as_ref()) {
                 owners.entry(place.path()).or_default().push(entry);
             }

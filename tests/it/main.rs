@@ -13,17 +13,22 @@
     reason = "a test may stop at once, and nobody imports it"
 )]
 
+mod check;
 mod decrypt;
 mod diff;
 mod drift;
 mod encrypt;
+mod families;
 mod faults;
 mod interop;
+mod keys;
 mod manifest;
+mod migrate;
 mod placement;
 mod process;
 mod properties;
 mod recipients;
+mod rows;
 mod status;
 mod story;
 mod support;

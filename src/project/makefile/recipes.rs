@@ -201,8 +201,10 @@ impl Recipes {
         let (name, rest) = reference.unwrap_or(("", word));
         let end = rest.find(['$', '`']).or(whole.then_some(rest.len()))?;
         let prefix = rest.get(..end)?;
-        let other = prefix.starts_with("/tmp/") || prefix.starts_with("/dev/");
-        if other || word.ends_with(".enc") || !(whole || prefix.ends_with('/')) {
+        if prefix.starts_with("/dev/")
+            || word.ends_with(".enc")
+            || !(whole || prefix.ends_with('/'))
+        {
             return None;
         }
         let parts = path_parts(prefix);
@@ -230,6 +232,12 @@ impl Recipes {
         }
         let whole = found.iter().all(|(whole, _)| *whole);
         found.retain(|(other, _)| *other == whole);
+        // Files on their way stand there, unless nothing else does.
+        let is_temporary =
+            |root: &Root| matches!(root, Root::Known(path) if path.starts_with("/tmp"));
+        if !found.iter().all(|(_, (root, _))| is_temporary(root)) {
+            found.retain(|(_, (root, _))| !is_temporary(root));
+        }
         let found = found.into_iter().map(|(_, root)| root).collect();
         let what = "the recipes put different folders before the server sides";
         let root = agreed(found, &format!("{what}, so the root is not known"), notes);

@@ -161,7 +161,7 @@ impl TestProject {
             self.root().display()
         );
         for (encrypted, plain) in rows {
-            if plain.starts_with('{') {
+            if plain.starts_with("{ ") {
                 text.push_str(&format!("\"{encrypted}\" = {plain}\n"));
             } else {
                 text.push_str(&format!("\"{encrypted}\" = \"{plain}\"\n"));
