@@ -223,7 +223,8 @@ fn what_a_rule_holds_beyond_is_refused_by_name() {
     for (extra, word) in [
         ("pgp: ABCD", "`pgp`"),
         ("encrypted_regexp: x", "`encrypted_regexp`"),
-        ("key_groups: [{age: [x]}]", "`key_groups`"),
+        ("key_groups: [{age: [x]}, {age: [y]}]", "`key_groups (2 groups)`"),
+        ("key_groups: [{pgp: [F]}]", "`pgp`"),
     ] {
         project.write_repo(
             ".sops.yaml",
@@ -237,9 +238,9 @@ fn what_a_rule_holds_beyond_is_refused_by_name() {
         assert!(output.stderr.contains(word), "{output:#?}");
     }
     for (age, word) in [
-        ("ssh-ed25519 AAAA x", "SSH recipients are not supported yet"),
-        ("age1pq1abc", "post-quantum"),
-        ("age1yubikey1abc", "age plugin"),
+        ("ssh-ed25519 AAAA x", "neither ssh-ed25519 nor ssh-rsa, or damaged"),
+        ("age1pq1abc", "is not an age recipient"),
+        ("age1yubikey1abc", "is not an age recipient"),
         ("age1abc", "is not an age recipient"),
     ] {
         project.write_repo(".sops.yaml", format!("creation_rules:\n- age: {age}\n"));

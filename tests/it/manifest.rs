@@ -137,7 +137,7 @@ fn a_word_that_names_nothing_gets_the_closest_name() {
 fn a_secret_key_among_the_recipients_is_refused_and_not_repeated() {
     let project = TestProject::with_files(
         &[("a.enc", "a")],
-        "[recipients]\nme = \"AGE-SECRET-KEY-1CANARYCANARY\"\n",
+        "[recipients]\nme = \"AGE-SECRET-KEY-1CANARY\"\n",
     );
     let output = project.run(&["list"]);
     assert_eq!(output.code, 2);

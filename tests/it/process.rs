@@ -41,7 +41,7 @@ fn help_version_and_usage_errors_end_as_documented() {
     assert_eq!(help.status.code(), Some(0));
     let text = String::from_utf8(help.stdout).unwrap();
     assert!(
-        text.contains("Daily:\n  status") && text.contains("Set-up:\n  list"),
+        text.contains("Daily:\n  status") && text.contains("Set-up:\n  init"),
         "{text}"
     );
     assert_eq!(run(&["--version"]).status.code(), Some(0));

@@ -192,7 +192,7 @@ fn list_shows_what_the_manifest_means() {
     assert_eq!(
         output.stdout,
         format!(
-            "a.env.enc  {0}/x/a.env  dotenv  root:1000  0640\nb.enc      {0}/b        binary  -          -\n",
+            "a.env.enc  {0}/x/a.env  dotenv  root:1000  0640\nb.enc      {0}/b        binary  -          -\n\nreadable by  server\na.env.enc    +\nb.enc        +\n",
             root.display()
         )
     );

@@ -1,3 +1,5 @@
+//! Five Makefiles of different styles, tables of small cases, and texts that must not panic.
+
 use super::*;
 const CLASSIC: &str = include_str!("../../../tests/fixtures/makefiles/1-classic.mk");
 const ONE_LINER: &str = include_str!("../../../tests/fixtures/makefiles/2-one-liner.mk");
