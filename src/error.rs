@@ -147,6 +147,16 @@ pub enum ErrorKind {
         /// The keys.
         names: String,
     },
+    /// A rule with a key that SOPS does not know.
+    #[error("{}: creation rule {rule} holds the unknown key `{key}`", path.display())]
+    UnknownRuleKey {
+        /// The rules file.
+        path: PathBuf,
+        /// The rule's position.
+        rule: usize,
+        /// The key.
+        key: String,
+    },
     /// A rule without recipients.
     #[error("{}: creation rule {rule} names no age recipient", path.display())]
     RuleWithoutKeys {
@@ -163,6 +173,12 @@ pub enum ErrorKind {
     State {
         /// Why.
         source: FsError,
+    },
+    /// The state directory cannot be read, and it is needed.
+    #[error("{reason}")]
+    StateUnreadable {
+        /// What cannot be told, and why.
+        reason: String,
     },
     /// An account that does not exist here.
     #[error("the {kind} `{name}` does not exist here")]
@@ -224,6 +240,7 @@ impl ErrorKind {
                 Refusal::Blank | Refusal::CommentsOnly | Refusal::Empty => "source-empty",
                 Refusal::BreakGlassMissing { .. } => "break-glass-missing",
                 Refusal::ConflictMarker { .. } => "conflict-marker",
+                Refusal::NotARow { .. } => "not-a-row",
                 Refusal::OnlyCopy { .. } => "only-copy",
                 Refusal::AlreadyThere { .. } => "already-there",
                 Refusal::ChangedSince { .. } => "changed-since",
@@ -246,10 +263,11 @@ impl ErrorKind {
                 Refusal::Unreadable { .. } => "source-unreadable",
                 Refusal::Unrepresentable { .. } => "unrepresentable",
             },
-            Self::Rules { .. } | Self::RuleUnsupported { .. } | Self::RuleWithoutKeys { .. } => {
-                "rules"
-            }
-            Self::State { .. } => "state",
+            Self::Rules { .. }
+            | Self::RuleUnsupported { .. }
+            | Self::RuleWithoutKeys { .. }
+            | Self::UnknownRuleKey { .. } => "rules",
+            Self::State { .. } | Self::StateUnreadable { .. } => "state",
             Self::UnsupportedName { .. } => "unsupported-format",
         }
     }
@@ -258,10 +276,13 @@ impl ErrorKind {
     pub fn severity(&self) -> Severity {
         match self {
             Self::Refusal(_)
+            | Self::EncryptedMissing
+            | Self::PlainMissing
             | Self::IdentityTarget { .. }
             | Self::GitTarget { .. }
             | Self::RuleUnsupported { .. }
-            | Self::RuleWithoutKeys { .. } => Severity::Refused,
+            | Self::RuleWithoutKeys { .. }
+            | Self::UnknownRuleKey { .. } => Severity::Refused,
             _ => Severity::Trouble,
         }
     }

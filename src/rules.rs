@@ -28,6 +28,17 @@ const KEY_FIELDS: [&str; 8] = [
 ];
 /// The fields of rules and groups that are known and not honoured when writing.
 const OTHER_FIELDS: [&str; 4] = ["hc_vault", "key_groups", "shamir_threshold", "merge"];
+/// The other fields of a rule.
+const OPTION_FIELDS: [&str; 8] = [
+    "path_regex",
+    "unencrypted_suffix",
+    "encrypted_suffix",
+    "unencrypted_regex",
+    "encrypted_regex",
+    "unencrypted_comment_regex",
+    "encrypted_comment_regex",
+    "mac_only_encrypted",
+];
 /// Groups that merge groups that merge groups: no deeper than this.
 const DEEPEST_MERGE: usize = 16;
 
@@ -42,11 +53,21 @@ pub struct Rule {
     pub age: Vec<String>,
     /// What is encrypted and what the MAC covers.
     pub selection: Selection,
+    /// How many key groups it has; one where it has none.
+    pub groups: usize,
     /// Names of what this version does not honour when writing.
     pub unsupported: Vec<String>,
 }
 
 impl Rule {
+    /// Returns its keys that are none of SOPS'.
+    pub fn unknown_keys(&self) -> impl Iterator<Item = &str> {
+        self.unsupported.iter().map(String::as_str).filter(|key| {
+            let key = key.split(' ').next().unwrap_or_default();
+            !KEY_FIELDS.contains(&key) && !OTHER_FIELDS.contains(&key)
+        })
+    }
+
     /// Returns whether both have the same readers and the same options.
     pub fn says_the_same(&self, other: &Self) -> bool {
         let keys = |rule: &Self| -> BTreeSet<String> {
@@ -139,16 +160,21 @@ impl Rules {
         Ok(Self { rules })
     }
 
+    /// Returns the key of a rule that an unknown one is most likely meant to be.
+    pub fn known_key_like(key: &str) -> Option<&'static str> {
+        let known = KEY_FIELDS.into_iter().chain(OPTION_FIELDS);
+        known
+            .filter(|known| known.starts_with(key) || key.starts_with(known))
+            .max_by_key(|known| known.len())
+    }
+
     /// Returns the keys of rules that are none of SOPS', with the rule's position: a typing mistake,
     /// which the reference takes no notice of.
     pub fn unknown_keys(&self) -> Vec<(usize, String)> {
         let mut found = Vec::new();
         for rule in &self.rules {
-            let unknown = rule.unsupported.iter().filter(|key| {
-                let key = key.split(' ').next().unwrap_or_default();
-                !KEY_FIELDS.contains(&key) && !OTHER_FIELDS.contains(&key)
-            });
-            found.extend(unknown.map(|key| (rule.number, key.clone())));
+            let unknown = rule.unknown_keys();
+            found.extend(unknown.map(|key| (rule.number, key.to_owned())));
         }
         found
     }
@@ -185,6 +211,7 @@ fn parse_rule(number: usize, item: &Node) -> Result<Rule, RulesError> {
         path_regex: None,
         age: Vec::new(),
         selection: Selection::default(),
+        groups: 1,
         unsupported: Vec::new(),
     };
     let compile = |source: PatternError| RulesError::Pattern {
@@ -243,6 +270,7 @@ fn read_groups(rule: &mut Rule, node: &Node) -> Result<(), RulesError> {
     let Node::List(groups) = node else {
         return Err(malformed(rule.number, "key_groups", "is not a list"));
     };
+    rule.groups = groups.len();
     if groups.len() > 1 {
         let several = format!("key_groups ({} groups)", groups.len());
         rule.unsupported.push(several);

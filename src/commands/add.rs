@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::error::{Error, ErrorKind, Problem};
 use crate::os::fs;
@@ -11,10 +11,12 @@ use crate::os::users::{self, Database};
 use crate::project::edit::{self, Row, quoted};
 use crate::project::error::Refusal;
 use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry, Kind, Manifest};
+use crate::project::placement::{check_repository_path, check_server_path};
+use crate::sops::store::Format;
 use crate::ui::report::{Applied, Report};
 
 use super::apply;
-use super::capture::{self, CaptureOptions};
+use super::capture::{self, CaptureOptions, Captured};
 use super::gather::gather;
 use super::repository::{IGNORE_FILE, IGNORE_HEADING, RepositoryFile};
 use super::storing;
@@ -36,8 +38,20 @@ pub struct AddArgs {
     /// The encrypted file in the repository [default: the server path with `.enc`]
     #[arg(long = "as", value_name = "REPO_PATH")]
     repository_path: Option<String>,
+    /// The stored form [default: by the name]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    format: Option<StoredForm>,
     #[command(flatten)]
     step: StepArgs,
+}
+
+/// A stored form, as it is typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StoredForm {
+    /// Any bytes, in a JSON envelope
+    Binary,
+    /// `KEY=value` lines
+    Dotenv,
 }
 
 /// Runs the command.
@@ -58,7 +72,15 @@ pub fn run(args: &AddArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let text = read_manifest(cx, &manifest_path)?;
     let rows = rows(&before, args)?;
     let text = edit::add_rows(&text, Kind::Secret, &rows);
-    let workspace = Workspace::open_text(cx, OwnerArgs::default(), manifest_path.clone(), &text)?;
+    let files: Vec<String> = rows.iter().map(|row| row.repository_path.clone()).collect();
+    let opened = Workspace::open_text(
+        cx,
+        OwnerArgs::default(),
+        manifest_path.clone(),
+        &text,
+        &files,
+    );
+    let workspace = opened.map_err(|error| not_added(&rows, &error))?;
     let root = workspace.require_root()?;
     let entries: Vec<&Entry> = workspace
         .manifest
@@ -75,6 +97,7 @@ pub fn run(args: &AddArgs, cx: &mut Context) -> Result<Outcome, Error> {
         update_recipients: false,
         allow_unreadable: false,
         force: false,
+        is_new: true,
         max_size: u64::MAX,
     };
     let mut problems = Vec::new();
@@ -85,7 +108,7 @@ pub fn run(args: &AddArgs, cx: &mut Context) -> Result<Outcome, Error> {
         capture::capture(&workspace, root, entry, options, &now)
     });
     let (plan, captured) = gather(cx, &workspace, results, &mut problems, |one, refusal| {
-        storing::explain(&workspace, one, refusal)
+        explain(&workspace, one, refusal)
     });
     let captured: Vec<_> = captured.iter().collect();
     let manifest_name = manifest_path.file_name().unwrap_or_default();
@@ -132,11 +155,56 @@ pub fn run(args: &AddArgs, cx: &mut Context) -> Result<Outcome, Error> {
     Ok(Outcome::default().with_problems(&problems))
 }
 
+/// Returns the error of a manifest that could not be read with the new rows: they are not in it yet,
+/// so its line numbers mean nothing to the user.
+pub fn not_added(rows: &[Row], error: &Error) -> Error {
+    let words = |problem: &Problem| match &*problem.kind {
+        ErrorKind::Manifest(error) => {
+            let messages: Vec<_> = error
+                .problems
+                .iter()
+                .map(|problem| problem.message.as_str())
+                .collect();
+            messages.join("; ")
+        }
+        other => other.to_string(),
+    };
+    let message: Vec<_> = error.problems.iter().map(words).collect();
+    let lines: Vec<_> = rows.iter().map(|row| row.to_line(0)).collect();
+    Problem::new(Refusal::NotARow {
+        reason: message.join("; "),
+    })
+    .with_help(format!(
+        "choose other paths, or write the row by hand: {}",
+        lines.join("; ")
+    ))
+    .into()
+}
+
 fn counted(count: usize) -> String {
     match count {
         1 => "1 row".to_owned(),
         count => format!("{count} rows"),
     }
+}
+
+/// Returns the problem of a refusal: there is no row yet that could be changed.
+fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> Problem {
+    let name = &one.entry.repository_path;
+    let help = match refusal {
+        Refusal::SourceMissing { .. } => "name a file that exists on the server",
+        Refusal::Empty | Refusal::Blank | Refusal::CommentsOnly => {
+            "write its content first, then add it"
+        }
+        Refusal::MultiLineValue { .. } | Refusal::Unrepresentable { .. } => {
+            "`--format binary` stores the file byte for byte"
+        }
+        Refusal::NotOpenable => {
+            "name your identity with `-i FILE`, or add its recipient to the rule"
+        }
+        _ => return storing::explain(workspace, one, refusal),
+    };
+    Problem::of(name, refusal.clone()).with_help(help)
 }
 
 /// Makes the row of each file.
@@ -166,6 +234,25 @@ fn rows(workspace: &Workspace, args: &AddArgs) -> Result<Vec<Row>, Error> {
                     .into(),
             );
         }
+        let found = workspace.found_on_server.iter();
+        let mut found = found.filter(|entry| entry.server_path == server_path);
+        if let Some(entry) = found.next() {
+            let pattern = entry.family.clone().unwrap_or_default();
+            let path = format!("the pattern of `{server_path}`, `{pattern}`,");
+            let help = format!(
+                "{} captures it",
+                workspace.hints.ours("encrypt", &server_path)
+            );
+            return Err(
+                Problem::of(&entry.repository_path, Refusal::AlreadyThere { path })
+                    .with_help(help)
+                    .into(),
+            );
+        }
+        check_server_path(&server_path).map_err(|reason| {
+            Problem::new(ErrorKind::Option(format!("{server_path}: {reason}")))
+                .with_help("name another file")
+        })?;
         let default = format!("{server_path}{ENCRYPTED_SUFFIX}");
         let repository_path = match &args.repository_path {
             Some(path) if path.ends_with(ENCRYPTED_SUFFIX) => path.clone(),
@@ -175,7 +262,22 @@ fn rows(workspace: &Workspace, args: &AddArgs) -> Result<Vec<Row>, Error> {
         if rows.iter().any(|row| row.server_path == server_path) {
             continue;
         }
+        check_repository_path(&repository_path).map_err(|reason| {
+            Problem::new(ErrorKind::Option(format!("{repository_path}: {reason}")))
+                .with_help("name a path in the repository with `--as`")
+        })?;
+        let named = workspace.manifest.entries.iter();
+        let mut named = named.filter(|entry| entry.repository_path == repository_path);
+        if let Some(entry) = named.next() {
+            let path = format!("the row of `{repository_path}` (line {})", entry.line);
+            return Err(Problem::new(Refusal::AlreadyThere { path })
+                .with_help("choose another name with `--as`")
+                .into());
+        }
         let place = root.place(Path::new(&server_path));
+        if let Ok(place) = &place {
+            workspace.check_target(&Entry::named(&repository_path, &server_path), place)?;
+        }
         let state = match place.map(|place| place.look()) {
             Ok(Found::File(state, _)) => Some(state),
             // What is wrong with it is said when it is captured.
@@ -186,7 +288,7 @@ fn rows(workspace: &Workspace, args: &AddArgs) -> Result<Vec<Row>, Error> {
             server_path,
             fields: Vec::new(),
         };
-        row.fields = fields(&workspace.manifest, &row, state.as_ref());
+        row.fields = fields(&workspace.manifest, &row, state.as_ref(), args.format);
         rows.push(row);
     }
     Ok(rows)
@@ -198,13 +300,17 @@ pub fn fields(
     manifest: &Manifest,
     row: &Row,
     state: Option<&FileState>,
+    format: Option<StoredForm>,
 ) -> Vec<(&'static str, String)> {
     let mut fields = Vec::new();
-    if Entry::named(&row.repository_path, &row.server_path)
-        .format_for_new()
-        .is_err()
-    {
-        fields.push(("format", quoted("binary")));
+    let usual = Entry::named(&row.repository_path, &row.server_path).format_for_new();
+    let wanted = match (format, usual) {
+        (Some(StoredForm::Dotenv), _) => Format::Dotenv,
+        (Some(StoredForm::Binary), _) | (None, Err(_)) => Format::Binary,
+        (None, Ok(usual)) => usual,
+    };
+    if usual != Ok(wanted) {
+        fields.push(("format", quoted(wanted.name())));
     }
     let Some(state) = state else { return fields };
     let defaults = &manifest.defaults;
@@ -266,7 +372,7 @@ pub fn lines_to_ignore(workspace: &Workspace, entries: &[&Entry]) -> Vec<String>
             let is_ignored =
                 checkout.is_some_and(|checkout| checkout.is_ignored(&path).unwrap_or(true));
             if !is_ignored {
-                let line = format!("/{inside}");
+                let line = edit::ignore_line(inside);
                 if !lines.contains(&line) {
                     lines.push(line);
                 }

@@ -75,9 +75,16 @@ pub fn run(args: &AdoptArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let found = find_open(&workspace, root, &entries, &mut problems);
     if found.is_empty() && problems.is_empty() {
         cx.ui.status(&format!(
-            "nothing to adopt: for every entry it is known which side is newer; {} shows them",
+            "nothing to adopt: for every entry of [files] it is known which side is newer; {} shows them",
             workspace.hints.ours_for_all("status")
         ));
+        cx.ui.report(&Report {
+            command: "adopt",
+            plan: &Plan::default(),
+            problems: &[],
+            outcome: Applied::Done,
+            backups: &[],
+        });
         return Ok(Outcome::default());
     }
     let mut decisions = Vec::new();
@@ -268,6 +275,7 @@ fn carry_out(
         update_recipients: false,
         allow_unreadable: false,
         force: true,
+        is_new: false,
         max_size: u64::MAX,
     };
     let captured = in_parallel(from_server, workspace.jobs, |entry| {
@@ -325,16 +333,17 @@ fn carry_out(
         work.watched.extend(placing.watched);
         storing::keep_backups(cx, workspace, &captured, &mut backups)?;
         placing::keep_backups(cx, workspace, &prepared, &mut backups)?;
+        let mut undoable = storing::undoable(&captured, &backups);
+        undoable.extend(placing::undoable(&prepared, &backups));
+        let noted = reversal::note(cx, workspace, "adopt", undoable);
         if let Err(Failure { problem, is_undone }) = apply::run(cx, workspace, &work) {
             if is_undone {
+                reversal::take_back(workspace, noted);
                 placing::drop_backups(workspace, &mut backups);
             }
             problems.push(problem);
             Applied::Nothing
         } else {
-            let mut undoable = storing::undoable(&captured, &backups);
-            undoable.extend(placing::undoable(&prepared, &backups));
-            reversal::note(cx, workspace, "adopt", undoable);
             storing::remember(cx, workspace, &captured);
             placing::remember(cx, workspace, None, &prepared);
             Applied::Done

@@ -17,6 +17,7 @@ use crate::os::staging::{self, Attributes, InPlace, Removed, Staged};
 use crate::os::state::{CleanedUp, Journal, StateDir};
 use crate::os::{self};
 
+use crate::project::error::Refusal;
 use crate::project::plan::{Action, Plan};
 use crate::ui::report::Applied;
 
@@ -298,6 +299,7 @@ pub fn run(cx: &mut Context, workspace: &Workspace, work: &Work<'_>) -> Result<(
             .and_then(|()| replace(work, &mut done, &watch))
             .and_then(|()| remove(work, removal_names, &mut done))
             .and_then(|()| synchronize_folders(&done))
+            .and_then(|()| look_back(work, &done))
     }));
     let result = attempt.unwrap_or_else(|_| Err(Problem::new(ErrorKind::Internal)));
     let is_clean = match &result {
@@ -360,6 +362,18 @@ fn state_of(workspace: &Workspace) -> Result<&StateDir, FsError> {
 pub fn state_problem(source: FsError) -> Problem {
     Problem::new(ErrorKind::State { source })
         .with_help("name a folder you may write with `SECRETS_STATE_DIR=DIR`")
+}
+
+/// Returns the problem that nothing is known of the last sync because the state directory cannot be
+/// read.
+pub fn unusable_state(name: &str, refusal: &Refusal) -> Problem {
+    Problem::of(
+        name,
+        ErrorKind::StateUnreadable {
+            reason: refusal.to_string(),
+        },
+    )
+    .with_help("name a folder you may write with `SECRETS_STATE_DIR=DIR`")
 }
 
 fn problem(name: &str, error: FsError) -> Problem {
@@ -521,6 +535,21 @@ fn replace<'a>(work: &Work<'a>, done: &mut Done<'a>, watch: &Watch) -> Result<()
         written.map_err(|error| problem(job.name, error))?;
     }
     Ok(())
+}
+
+/// Makes sure that nobody wrote into a file while it was replaced: what was written went into the old
+/// one and would be lost.
+fn look_back(work: &Work<'_>, done: &Done<'_>) -> Result<(), Problem> {
+    let written = done.staged.iter().find(|staged| !staged.is_old_untouched());
+    let Some(staged) = written else {
+        return Ok(());
+    };
+    let path = staged.path();
+    let mut jobs = work.jobs.iter();
+    let name = jobs
+        .find(|job| job.place.path() == path)
+        .map_or("", |job| job.name);
+    Err(problem(name, FsError::Changed { path }))
 }
 
 /// Takes the files that are to go out of their places.

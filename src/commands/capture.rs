@@ -41,6 +41,8 @@ pub struct CaptureOptions {
     pub allow_unreadable: bool,
     /// Capture the server's file also where the repository moved.
     pub force: bool,
+    /// The file is new in the repository, whatever was there before.
+    pub is_new: bool,
     /// The longest source, in bytes.
     pub max_size: u64,
 }
@@ -140,14 +142,28 @@ pub fn capture<'w>(
         mac: String::new(),
         warnings: Vec::new(),
     };
-    if entry.optional && matches!(refusals[..], [Refusal::SourceMissing { .. }]) {
-        return Ok(captured);
-    }
+    let is_absent = matches!(refusals[..], [Refusal::SourceMissing { .. }]);
     let mut judgement = Judgement {
         stored: Stored::Missing,
         refusals,
         warnings: Vec::new(),
     };
+    if existing.is_none() && !options.is_new {
+        let sides = drift::Sides {
+            entry,
+            target: &source_place.path(),
+            server: source.as_ref().map(|(_, content)| content.expose()),
+            repository: None,
+        };
+        if drift::of(workspace, &sides).verdict == Verdict::DeletedInRepository {
+            let path = PathBuf::from(name);
+            captured.step = plan::encrypt(name, path, &Stored::Deleted, Vec::new(), false);
+            return Ok(captured);
+        }
+    }
+    if entry.optional && is_absent {
+        return Ok(captured);
+    }
     if let Some((_, content)) = &source {
         let found = guard::check_source(content.expose(), format, entry.is_env());
         judgement.refusals.extend(found);
@@ -181,18 +197,6 @@ pub fn capture<'w>(
                 format,
             };
             judge(workspace, &sides, governing, options, &mut judgement)?
-        }
-        (None, _) if existing.is_none() => {
-            let sides = drift::Sides {
-                entry,
-                target: &source_place.path(),
-                server: source.as_ref().map(|(_, content)| content.expose()),
-                repository: None,
-            };
-            if drift::of(workspace, &sides).verdict == Verdict::DeletedInRepository {
-                judgement.stored = Stored::Deleted;
-            }
-            None
         }
         _ => None,
     };

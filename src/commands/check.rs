@@ -10,8 +10,10 @@ use crate::error::{Error, ErrorKind, Problem};
 use crate::os::fs;
 use crate::os::git::Checkout;
 use crate::project::check::{Finding, Sealed, check_sealed, finding, identities_in};
+use crate::project::family::PathPattern;
 use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry, Kind, Manifest};
 use crate::rules::{RULES_FILE, Rules, RulesError};
+use crate::sops;
 
 use super::workspace::find_manifest;
 use super::{Context, Outcome, in_parallel, jobs_of};
@@ -41,22 +43,44 @@ struct View {
     /// The manifest's folder, relative to `top`, with a final slash unless it is `top`.
     prefix: String,
     files: Vec<String>,
+    /// Tracked files that are not in the folder.
+    gone: Vec<String>,
     checkout: Option<Checkout>,
     is_staged: bool,
 }
 
 impl View {
     /// Reads a file, by its path relative to `top`; `None` where there is none.
-    fn read(&self, path: &str) -> Option<Vec<u8>> {
+    ///
+    /// # Errors
+    /// Says in words that there is one and it cannot be read.
+    fn read(&self, path: &str) -> Result<Option<Vec<u8>>, String> {
+        let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", self.shown(path));
         match &self.checkout {
-            Some(checkout) if self.is_staged => checkout.read_staged(path).ok().flatten(),
-            _ => fs::read_regular(&self.top.join(path)).ok(),
+            Some(checkout) if self.is_staged => {
+                checkout.read_staged(path).map_err(|error| failed(&error))
+            }
+            _ => match fs::read_regular(&self.top.join(path)) {
+                Ok(content) => Ok(Some(content)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(failed(&error)),
+            },
         }
     }
 
-    /// Returns a path as findings name it: relative to the manifest where it lies below it.
-    fn shown<'p>(&self, path: &'p str) -> &'p str {
-        path.strip_prefix(&self.prefix).unwrap_or(path)
+    /// Returns a path as findings name it: relative to the manifest.
+    fn shown(&self, path: &str) -> String {
+        if let Some(inside) = path.strip_prefix(&self.prefix) {
+            return inside.to_owned();
+        }
+        let mut base = self.prefix.as_str();
+        let mut up = String::new();
+        while !path.starts_with(base) {
+            up.push_str("../");
+            let without = base.trim_end_matches('/');
+            base = without.rfind('/').map_or("", |at| &base[..=at]);
+        }
+        format!("{up}{}", &path[base.len()..])
     }
 
     fn holds(&self, path: &str) -> bool {
@@ -84,11 +108,12 @@ pub fn run(args: &CheckArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let mut checker = Checker {
         view: &view,
         manifest: &manifest,
-        manifest_file: view.shown(&manifest_file).to_owned(),
-        rules: read_rules(&view),
+        manifest_file: view.shown(&manifest_file),
+        rules: BTreeMap::new(),
         findings: Vec::new(),
         unchecked: Vec::new(),
     };
+    checker.read_rules();
     checker.check_rules();
     checker.check_entries(cx);
     checker.check_orphans();
@@ -101,7 +126,11 @@ pub fn run(args: &CheckArgs, cx: &mut Context) -> Result<Outcome, Error> {
     } = checker;
     findings.retain(|one| !allowed.is_match(&one.path));
     if let Some(changed) = &changed {
-        findings.retain(|one| changed.iter().any(|path| view.shown(path) == one.path));
+        // What is missing has no file that could have changed.
+        findings.retain(|one| {
+            matches!(one.code, "missing" | "not-ignored")
+                || changed.iter().any(|path| view.shown(path) == one.path)
+        });
     }
     findings.sort();
     findings.dedup();
@@ -130,6 +159,7 @@ fn open_view(args: &CheckArgs, folder: &Path) -> Result<View, Error> {
             top: folder.to_owned(),
             prefix: String::new(),
             files,
+            gone: Vec::new(),
             checkout: None,
             is_staged: false,
         });
@@ -145,9 +175,12 @@ fn open_view(args: &CheckArgs, folder: &Path) -> Result<View, Error> {
         .filter(|inside| !inside.is_empty())
         .map(|inside| format!("{inside}/"))
         .unwrap_or_default();
+    let mut gone = Vec::new();
     if !args.staged {
         // What was taken away or is new in the folder counts as it is there.
-        files.retain(|file| fs::is_there(&top.join(file)));
+        (files, gone) = files
+            .into_iter()
+            .partition(|file| fs::is_there(&top.join(file)));
         let here = fs::files_below(folder).into_iter();
         let sealed = here.filter(|file| file.ends_with(ENCRYPTED_SUFFIX));
         files.extend(
@@ -162,6 +195,7 @@ fn open_view(args: &CheckArgs, folder: &Path) -> Result<View, Error> {
         top,
         prefix,
         files,
+        gone,
         checkout: Some(checkout),
         is_staged: args.staged,
     })
@@ -174,17 +208,19 @@ fn read_manifest(view: &View, path: &Path, file: &str) -> Result<Manifest, Error
     };
     let bytes = if view.is_staged {
         view.read(file)
+            .map_err(|reason| unreadable(&reason))?
             .ok_or_else(|| unreadable("is not staged: `git add` it"))?
     } else {
         fs::read_regular(path).map_err(|error| unreadable(&error.to_string()))?
     };
     let text = String::from_utf8(bytes).map_err(|_| unreadable("not UTF-8 text"))?;
-    let shown = view.shown(file).to_owned();
+    let shown = view.shown(file);
     let wrong = |error| Problem::new(error).with_help(format!("mend these lines of {shown}"));
     let mut manifest = Manifest::parse(&text, &shown).map_err(wrong)?;
-    let below: Vec<&str> = view
+    let below: BTreeSet<&str> = view
         .files
         .iter()
+        .chain(&view.gone)
         .filter_map(|file| file.strip_prefix(&view.prefix))
         .collect();
     let members: Vec<Vec<String>> = manifest
@@ -241,30 +277,6 @@ fn changed_files(
     Ok(Some(changed))
 }
 
-/// Reads every rules file, by its folder relative to the top, with a final slash unless empty.
-fn read_rules(view: &View) -> BTreeMap<String, Result<Rules, RulesError>> {
-    let mut rules = BTreeMap::new();
-    let files = view.files.iter().cloned();
-    // Not tracked yet, but it governs all the same.
-    let untracked = [
-        format!("{}{RULES_FILE}", view.prefix),
-        RULES_FILE.to_owned(),
-    ];
-    for file in files.chain(untracked.into_iter().filter(|_| !view.is_staged)) {
-        let Some(folder) = file.strip_suffix(RULES_FILE) else {
-            continue;
-        };
-        if !folder.is_empty() && !folder.ends_with('/') {
-            continue;
-        }
-        if let Some(content) = view.read(&file) {
-            let parsed = Rules::parse(&String::from_utf8_lossy(&content));
-            rules.insert(folder.to_owned(), parsed);
-        }
-    }
-    rules
-}
-
 struct Checker<'c> {
     view: &'c View,
     manifest: &'c Manifest,
@@ -275,6 +287,31 @@ struct Checker<'c> {
 }
 
 impl Checker<'_> {
+    /// Reads every rules file, by its folder relative to the top, with a final slash unless empty.
+    fn read_rules(&mut self) {
+        let view = self.view;
+        let files = view.files.iter().cloned();
+        // Not tracked yet, but it governs all the same.
+        let untracked = [
+            format!("{}{RULES_FILE}", view.prefix),
+            RULES_FILE.to_owned(),
+        ];
+        for file in files.chain(untracked.into_iter().filter(|_| !view.is_staged)) {
+            let Some(folder) = file.strip_suffix(RULES_FILE) else {
+                continue;
+            };
+            if !folder.is_empty() && !folder.ends_with('/') {
+                continue;
+            }
+            let rules = match view.read(&file) {
+                Ok(Some(content)) => Rules::parse(&String::from_utf8_lossy(&content)),
+                Ok(None) => continue,
+                Err(reason) => Err(RulesError::Unreadable { reason }),
+            };
+            self.rules.insert(folder.to_owned(), rules);
+        }
+    }
+
     fn path_of(&self, entry: &Entry) -> String {
         format!("{}{}", self.view.prefix, entry.repository_path)
     }
@@ -288,14 +325,22 @@ impl Checker<'_> {
     /// version knows may be a typing mistake that leaves values in clear.
     fn check_rules(&mut self) {
         for (folder, rules) in &self.rules {
-            let path = format!("{folder}{RULES_FILE}");
-            let path = self.view.shown(&path);
+            let file = format!("{folder}{RULES_FILE}");
+            let path = self.view.shown(&file);
             match rules {
                 Err(error) => self.unchecked.push(format!("{path}: {error}")),
                 Ok(rules) => {
+                    let text = self.view.read(&file).ok().flatten().unwrap_or_default();
+                    let text = String::from_utf8_lossy(&text).into_owned();
                     for (number, key) in rules.unknown_keys() {
+                        let start = format!("{key}:");
+                        let mut lines = text.lines();
+                        let line = lines.position(|line| {
+                            line.trim_start_matches([' ', '-', '\t'])
+                                .starts_with(&start)
+                        });
                         let text = format!("creation rule {number}: unknown key `{key}`");
-                        let one = finding(path, None, "unknown-rule-key", text);
+                        let one = finding(&path, line.map(|at| at + 1), "unknown-rule-key", text);
                         self.findings.push(one);
                     }
                 }
@@ -319,7 +364,13 @@ impl Checker<'_> {
     fn check_entry(&self, entry: &Entry) -> Result<Vec<Finding>, String> {
         let path = self.path_of(entry);
         let name = &entry.repository_path;
-        let Some(content) = self.view.read(&path) else {
+        if let Some(checkout) = &self.view.checkout
+            && checkout.is_unmerged(&path).unwrap_or(false)
+        {
+            let text = "git is in the middle of a merge of the encrypted file";
+            return Ok(vec![finding(name, None, "conflict-marker", text)]);
+        }
+        let Some(content) = self.view.read(&path)? else {
             if entry.optional {
                 return Ok(Vec::new());
             }
@@ -346,14 +397,11 @@ impl Checker<'_> {
             Some((folder, Ok(rules))) => Some((*folder, rules)),
             None => None,
         };
-        let rules_path = rules.map(|(folder, _)| format!("{folder}{RULES_FILE}"));
+        let rules_path = rules.map(|(folder, _)| self.view.shown(&format!("{folder}{RULES_FILE}")));
         let sealed = Sealed {
             path: name,
             content: &content,
-            rules: rules_path
-                .as_deref()
-                .map(|path| self.view.shown(path))
-                .zip(rules.map(|(_, rules)| rules)),
+            rules: rules_path.as_deref().zip(rules.map(|(_, rules)| rules)),
             subject: path
                 .strip_prefix(rules.map_or("", |(folder, _)| folder))
                 .unwrap_or(&path),
@@ -376,8 +424,13 @@ impl Checker<'_> {
                 && file.ends_with(ENCRYPTED_SUFFIX)
                 && !known.contains(file)
             {
-                let text = "an encrypted file without a row in the manifest";
-                let one = finding(self.view.shown(file), None, "orphan", text);
+                let content = self.view.read(file).ok().flatten().unwrap_or_default();
+                let text = if sops::parse_sealed(content).is_ok() {
+                    "an encrypted file without a row in the manifest"
+                } else {
+                    "a file without a row in the manifest, named as if it were encrypted, which it is not"
+                };
+                let one = finding(&self.view.shown(file), None, "orphan", text);
                 self.findings.push(one);
             }
         }
@@ -405,7 +458,7 @@ impl Checker<'_> {
                 if told.contains(&path) {
                     continue;
                 }
-                let shown = self.view.shown(&path).to_owned();
+                let shown = self.view.shown(&path);
                 let name = &entry.repository_path;
                 if self.view.holds(&path) {
                     let text = format!("the plaintext of `{name}` is tracked by git");
@@ -427,6 +480,26 @@ impl Checker<'_> {
                 }
             }
         }
+        // A member that was never encrypted has no entry yet.
+        for family in &self.manifest.families {
+            let stem = family.pattern.as_str().strip_suffix(ENCRYPTED_SUFFIX);
+            let stem = stem.and_then(|stem| PathPattern::parse(stem).ok());
+            let Some(stem) = stem.filter(|_| family.row.kind == Kind::Secret) else {
+                continue;
+            };
+            for file in &self.view.files {
+                let inside = file.strip_prefix(&self.view.prefix);
+                let is_member = inside.is_some_and(|file| !stem.readings(file).is_empty());
+                if is_member && !told.contains(file) {
+                    let shown = self.view.shown(file);
+                    let text = format!(
+                        "the plaintext of a member of `{}` is tracked by git",
+                        family.pattern.as_str()
+                    );
+                    found.push(finding(&shown, None, "tracked-plaintext", text));
+                }
+            }
+        }
         self.findings.extend(found);
         self.unchecked.extend(unchecked);
     }
@@ -435,14 +508,22 @@ impl Checker<'_> {
     fn check_identities(&mut self, cx: &Context) {
         let view = self.view;
         let lines = in_parallel(&view.files, jobs_of(cx), |file| {
-            let content = view.read(file).unwrap_or_default();
-            identities_in(&content)
+            // Links and what is gone hold nothing of their own.
+            let is_link = !view.is_staged && !fs::is_file(&view.top.join(file));
+            if is_link {
+                return Ok(Vec::new());
+            }
+            let content = view.read(file)?.unwrap_or_default();
+            Ok::<_, String>(identities_in(&content))
         });
         for (file, lines) in view.files.iter().zip(lines) {
-            for line in lines {
-                let text = "holds the secret half of an age key";
-                let one = finding(view.shown(file), Some(line), "identity", text);
-                self.findings.push(one);
+            match lines {
+                Ok(lines) => self.findings.extend(lines.into_iter().map(|line| {
+                    let text = "holds the secret half of an age key";
+                    finding(&view.shown(file), Some(line), "identity", text)
+                })),
+                Err(reason) if !self.unchecked.contains(&reason) => self.unchecked.push(reason),
+                Err(_) => {}
             }
         }
     }

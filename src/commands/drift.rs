@@ -4,11 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use crate::os::fs::FsError;
-use crate::os::git::Version;
+use crate::os::git::{Position, Version};
 use crate::os::place::FileState;
 use crate::os::state::StateDir;
 use crate::project::diff;
-use crate::project::drift::{Drift, Likeness, Observed, OldVersion, judge};
+use crate::project::drift::{Drift, Likeness, Observed, OldVersion, Verdict, judge};
 use crate::project::manifest::{Entry, Kind};
 use crate::project::record::{Digester, Record, Records};
 use crate::sops;
@@ -51,6 +51,8 @@ pub struct Memory {
     digester: Option<Digester>,
     /// Why nothing is remembered, in words.
     trouble: Option<String>,
+    /// Whether that is because the directory cannot be used.
+    pub is_unusable: bool,
 }
 
 impl Memory {
@@ -60,13 +62,14 @@ impl Memory {
             return Self::default();
         };
         let trouble = |what: String| Self {
+            is_unusable: what.contains("cannot be read"),
             trouble: Some(what),
             ..Self::default()
         };
         let key = match state.key() {
             Ok(Some(key)) => key,
             Ok(None) => return Self::default(),
-            Err(error) => return trouble(format!("its records cannot be read: {error}")),
+            Err(error) => return trouble(format!("the records cannot be read: {error}")),
         };
         let digester = Digester::new(key);
         match state.read(RECORDS_FILE) {
@@ -76,6 +79,7 @@ impl Memory {
                     records,
                     digester: Some(digester),
                     trouble: None,
+                    is_unusable: false,
                 },
                 None => trouble("the records of the last sync are damaged".to_owned()),
             },
@@ -156,17 +160,22 @@ pub fn of(workspace: &Workspace, sides: &Sides<'_>) -> Drift {
     let since = record.and_then(|record| record.commit.as_deref());
     // A record without a commit comes from a copy without git: no version is known to be later.
     if record.is_none() || since.is_some() {
-        let found = old_version(workspace, entry, server, since);
-        match found {
-            Ok(found) => {
-                drift.behind =
-                    found.filter(|version| version.is_exact || seen.sides == Likeness::Different);
-            }
+        // Where only the layout differs, today's version has the same values: only the very bytes tell.
+        let only_exact = seen.sides == Likeness::Layout;
+        match old_version(workspace, entry, server, since, only_exact) {
+            Ok(found) => drift.behind = found,
             Err(error) => drift.note = Some(error),
         }
     }
     seen.server_is_old_version = drift.behind.is_some();
     drift.verdict = judge(&seen);
+    if let (Verdict::RepositoryAhead, Some(record)) = (drift.verdict, record)
+        && let Some((verdict, note)) = went_back(workspace, entry, record)
+    {
+        drift.verdict = verdict;
+        drift.behind = None;
+        drift.note = Some(note);
+    }
     if drift.note.is_none() {
         drift.note.clone_from(&memory.trouble);
     }
@@ -174,6 +183,35 @@ pub fn of(workspace: &Workspace, sides: &Sides<'_>) -> Drift {
         drift.note = Some("this is a shallow clone: its history is cut".to_owned());
     }
     drift
+}
+
+/// Says that the repository did not move ahead of the last sync, but back: to a checkout that does not
+/// have its commit, or to what was committed before a capture that was thrown away.
+fn went_back(workspace: &Workspace, entry: &Entry, record: &Record) -> Option<(Verdict, String)> {
+    let commit = record.commit.as_deref()?;
+    let checkout = workspace.checkout().ok()??;
+    let file = workspace.repository_file(entry);
+    let short: String = commit.chars().take(10).collect();
+    if checkout.head().as_deref() == Some(commit) {
+        let is_thrown_away = checkout.is_committed(&file).unwrap_or(false);
+        return is_thrown_away.then(|| {
+            let note = "what was captured last was thrown away in the repository".to_owned();
+            (Verdict::ServerAhead, note)
+        });
+    }
+    match checkout.position_of(commit) {
+        Position::Before => None,
+        Position::After => Some((
+            Verdict::Unknown,
+            format!("this checkout is older than commit {short} of the last sync"),
+        )),
+        // Where the history is cut, nothing can be told from that.
+        Position::Absent if checkout.is_shallow() => None,
+        Position::Absent | Position::Elsewhere => Some((
+            Verdict::Unknown,
+            format!("this checkout does not have commit {short} of the last sync"),
+        )),
+    }
 }
 
 fn is_in_head(workspace: &Workspace, entry: &Entry) -> bool {
@@ -190,6 +228,7 @@ fn old_version(
     entry: &Entry,
     server: &[u8],
     since: Option<&str>,
+    only_exact: bool,
 ) -> Result<Option<OldVersion>, String> {
     let checkout = workspace.checkout().map_err(|error| error.to_string())?;
     let Some(checkout) = checkout else {
@@ -199,7 +238,9 @@ fn old_version(
     let found = checkout
         .find_version(&file, since, |version| match entry.kind {
             Kind::Plain => (version == server).then_some(true),
-            Kind::Secret => holds(workspace, entry, version, server),
+            Kind::Secret => {
+                holds(workspace, entry, version, server).filter(|is_exact| *is_exact || !only_exact)
+            }
         })
         .map_err(|error| error.to_string())?;
     Ok(found.map(|(version, is_exact)| named(&version, is_exact)))
@@ -214,8 +255,7 @@ pub fn in_history(
     entry: &Entry,
     content: &[u8],
 ) -> Result<Option<OldVersion>, String> {
-    let found = old_version(workspace, entry, content, None)?;
-    Ok(found.filter(|version| version.is_exact))
+    old_version(workspace, entry, content, None, true)
 }
 
 /// Returns whether an encrypted file holds a content: `Some(true)` for its very bytes, `Some(false)`
@@ -259,6 +299,8 @@ pub struct Agreed<'a> {
     pub mac: &'a str,
     /// The file on the server as it is now.
     pub state: FileState,
+    /// Whether this run set its owner, group and mode; else those of the last record count on.
+    pub is_placed: bool,
 }
 
 /// Notes what agrees. That it cannot be noted is no failure: the next run then finds less to go by
@@ -299,6 +341,10 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
                 digester.meaning(one.content, is_env),
             ),
         };
+        let (uid, gid, mode) = match known {
+            Some(known) if !one.is_placed => (known.uid, known.gid, known.mode),
+            _ => (one.state.uid, one.state.gid, one.state.mode),
+        };
         let record = Record {
             entry: one.entry.repository_path.clone(),
             content,
@@ -306,9 +352,9 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
             mac: one.mac.to_owned(),
             commit: head.clone(),
             time: now.clone(),
-            uid: one.state.uid,
-            gid: one.state.gid,
-            mode: one.state.mode,
+            uid,
+            gid,
+            mode,
         };
         if !known.is_some_and(|known| known.says_the_same(&record)) {
             changed.push((target, record));

@@ -63,6 +63,7 @@ pub fn run(args: &EncryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
         update_recipients: args.update_recipients,
         allow_unreadable: args.allow_unreadable,
         force: args.force,
+        is_new: false,
         max_size: args.max_size,
     };
     let mut problems = Vec::new();

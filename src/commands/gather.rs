@@ -3,7 +3,7 @@
 
 use crate::error::Problem;
 use crate::project::error::Refusal;
-use crate::project::manifest::Entry;
+use crate::project::manifest::{Entry, Kind};
 use crate::project::plan::{Plan, Step};
 use crate::sops::store::Format;
 
@@ -51,7 +51,7 @@ pub fn gather<T: Prospect>(
         }
         let refusals = one.step().refusals.iter();
         problems.extend(refusals.map(|refusal| explain(one, refusal)));
-        if one.step().writes() {
+        if one.step().writes() && one.entry().kind == Kind::Secret {
             let (format, recipients) = one.sealed_as();
             let file = workspace.hints.file(&one.entry().repository_path);
             let command = stock_command(workspace, format, recipients, &file);

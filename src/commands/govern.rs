@@ -86,6 +86,20 @@ pub fn govern(
     let Some((rule, hidden)) = find_rule(rules, &subject, path, refusals) else {
         return Ok(None);
     };
+    if let Some(key) = rule.unknown_keys().next() {
+        let kind = ErrorKind::UnknownRuleKey {
+            path: path.clone(),
+            rule: rule.number,
+            key: key.to_owned(),
+        };
+        let help = match Rules::known_key_like(key) {
+            Some(known) => {
+                format!("did you mean `{known}`? stock `sops` takes no notice of `{key}`")
+            }
+            None => format!("take it out: stock `sops` takes no notice of `{key}`"),
+        };
+        return Err(Problem::of(name, kind).with_help(help));
+    }
     if !rule.unsupported.is_empty() {
         let names: Vec<_> = rule
             .unsupported

@@ -17,6 +17,7 @@ use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry, Kind, MANIFEST_FILE};
 use crate::project::placement::{check_repository_path, check_server_path};
 use crate::rules::RULES_FILE;
 use crate::sops;
+use crate::sops::error::DocumentError;
 use crate::sops::store::Format;
 use crate::ui::init::{InitReport, RuleNote, UnreadNote};
 
@@ -67,7 +68,10 @@ struct Draft {
     mode: Option<String>,
     secret: Vec<Row>,
     plain: Vec<Row>,
+    /// Rows that this version could not work with, and why.
+    aside: Vec<(Row, String)>,
     unread: Vec<UnreadNote>,
+    notes: Vec<String>,
 }
 
 /// Runs the command.
@@ -98,7 +102,7 @@ pub fn run(args: &InitArgs, cx: &mut Context) -> Result<Outcome, Error> {
         draft.plain = fold(&draft.plain, &files);
     }
     let text = draft.text();
-    let workspace = Workspace::open_text(cx, OwnerArgs::default(), path.clone(), &text)?;
+    let workspace = Workspace::open_text(cx, OwnerArgs::default(), path.clone(), &text, &[])?;
     let _locks = apply::begin(cx, &workspace, args.step.write_args())?;
 
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -116,6 +120,7 @@ pub fn run(args: &InitArgs, cx: &mut Context) -> Result<Outcome, Error> {
         written,
         rows: draft.secret.len() + draft.plain.len(),
         unread: draft.unread,
+        notes: draft.notes,
         rules: Vec::new(),
         dry_run: args.step.dry_run.then_some(text),
         is_migration: args.from_makefile.is_some(),
@@ -127,8 +132,10 @@ pub fn run(args: &InitArgs, cx: &mut Context) -> Result<Outcome, Error> {
             work.jobs.extend(file.job()?);
         }
         apply::run(cx, &workspace, &work).map_err(|failure| failure.problem)?;
-        drop(workspace);
-        report.rules = rule_notes(cx, &path)?;
+    }
+    // Rules that this run makes name everybody; those that were there are tested, by a dry run too.
+    if !report.written.iter().any(|name| name == RULES_FILE) {
+        report.rules = rule_notes(&workspace);
     }
     cx.ui.show_init(&report);
     Ok(Outcome::default())
@@ -153,7 +160,8 @@ fn from_files(repository: &Base, files: &[String]) -> Draft {
         let Some(server_path) = file.strip_suffix(ENCRYPTED_SUFFIX) else {
             continue;
         };
-        let is_sops = stored_format(repository, file).is_some();
+        let is_sops = stored_format(repository, file).is_some()
+            || unreadable_form(repository, file).is_some();
         let is_fine = check_repository_path(file).is_ok() && check_server_path(server_path).is_ok();
         if is_sops && is_fine && !file.contains(['{', '}']) {
             let mut row = Row {
@@ -165,7 +173,17 @@ fn from_files(repository: &Base, files: &[String]) -> Draft {
             draft.secret.push(row);
         }
     }
+    draft.set_aside(repository);
     draft
+}
+
+/// Returns the form of an encrypted file that this version cannot read.
+fn unreadable_form(repository: &Base, file: &str) -> Option<&'static str> {
+    let bytes = fs::read_regular(&repository.path().join(file)).ok()?;
+    match sops::parse_sealed(bytes) {
+        Err(DocumentError::UnsupportedForm { form }) => Some(form),
+        _ => None,
+    }
 }
 
 /// Returns the stored form of an encrypted file, where it is one.
@@ -315,12 +333,13 @@ fn draft(cx: &Context, migration: &Migration, repository: &Base) -> Draft {
     let here = cx.global.root.as_ref().map(|root| cx.env.absolute(root));
     let here = here.or_else(|| root.as_ref().map(PathBuf::from));
     draft.root = root;
-    take_attributes(&mut draft, migration, here.as_deref());
+    take_attributes(&mut draft, migration, here.as_deref(), repository);
     for row in &mut draft.secret {
         let input_type = migration.input_type.as_deref();
         let field = format_field(repository, row, input_type);
         row.fields.extend(field);
     }
+    draft.set_aside(repository);
     draft
 }
 
@@ -334,7 +353,12 @@ struct Attributes {
 
 /// Takes owner, group and mode of the files on this server, else what the recipes set; what most of
 /// them have becomes the default.
-fn take_attributes(draft: &mut Draft, migration: &Migration, root: Option<&Path>) {
+fn take_attributes(
+    draft: &mut Draft,
+    migration: &Migration,
+    root: Option<&Path>,
+    repository: &Base,
+) {
     let of = |row: &Row| -> Attributes {
         let recipes = Attributes {
             owner: migration.owner.clone(),
@@ -387,10 +411,51 @@ fn take_attributes(draft: &mut Draft, migration: &Migration, root: Option<&Path>
     let plain: Vec<Attributes> = draft.plain.iter().map(of).collect();
     for (row, have) in draft.plain.iter_mut().zip(&plain) {
         differing(row, have, false);
+        // A plain file is 0644 where it is new: a program would not run any more.
+        let mode = plain_mode(repository, root, row);
+        if let Some(mode) = mode.filter(|&mode| mode != 0o644) {
+            row.fields.push(("mode", quoted(&format!("{mode:04o}"))));
+        }
     }
 }
 
+/// Returns the mode of a plain file: of the one on this server, else what git keeps of it.
+fn plain_mode(repository: &Base, root: Option<&Path>, row: &Row) -> Option<u32> {
+    let look = |base: &Base, path: &str| match base.place(path.as_ref()).ok()?.look() {
+        crate::os::place::Found::File(state, _) => Some(state.mode & 0o775),
+        _ => None,
+    };
+    let on_server = root
+        .and_then(|root| Base::open(root).ok())
+        .and_then(|base| look(&base, &row.server_path));
+    let is_program = || {
+        let mode = look(repository, &row.repository_path)?;
+        (mode & 0o100 != 0).then_some(0o755)
+    };
+    on_server.or_else(is_program)
+}
+
 impl Draft {
+    /// Sets rows aside whose file is stored in a form that this version cannot read: with them, every
+    /// run over all entries would fail.
+    fn set_aside(&mut self, repository: &Base) {
+        let rows = std::mem::take(&mut self.secret);
+        for mut row in rows {
+            match unreadable_form(repository, &row.repository_path) {
+                Some(form) => {
+                    let why = format!("stored as {form}, which this version cannot read yet");
+                    self.notes.push(format!(
+                        "{}: {why}; its row is a comment",
+                        row.repository_path
+                    ));
+                    row.fields.clear();
+                    self.aside.push((row, why));
+                }
+                None => self.secret.push(row),
+            }
+        }
+    }
+
     /// Returns the manifest.
     fn text(&self) -> String {
         let mut out = String::from(
@@ -398,6 +463,7 @@ impl Draft {
         );
         let mut line = |name: &str, value: &Option<String>, example: &str, note: &str| match value {
             Some(value) => out.push_str(&format!("{name:<8} = {}\n", quoted(value))),
+            None if note.is_empty() => out.push_str(&format!("# {name:<8} = {example}\n")),
             None => out.push_str(&format!("# {name:<8} = {example:<26} # {note}\n")),
         };
         let root_note = format!("fill in: {}", self.root_note);
@@ -418,7 +484,10 @@ impl Draft {
         );
         out.push_str("\n[files]  # encrypted in the repository = plaintext on the server\n");
         out.push_str(&table(&self.secret));
-        if self.secret.is_empty() {
+        for (row, why) in &self.aside {
+            out.push_str(&format!("# {}  # {why}\n", row.to_line(0)));
+        }
+        if self.secret.is_empty() && self.aside.is_empty() {
             out.push_str("# \"shared/.env.enc\" = \"shared/.env\"\n");
         }
         if !self.plain.is_empty() {
@@ -510,15 +579,13 @@ fn rules_text(workspace: &Workspace, files: &[String]) -> String {
 }
 
 /// Tests every entry against the rules, and says what is to be mended.
-fn rule_notes(cx: &Context, path: &Path) -> Result<Vec<RuleNote>, Error> {
-    let text = super::workspace::read_manifest(cx, path)?;
-    let workspace = Workspace::open_text(cx, OwnerArgs::default(), path.to_owned(), &text)?;
+fn rule_notes(workspace: &Workspace) -> Vec<RuleNote> {
     let mut notes: Vec<RuleNote> = Vec::new();
     let entries = workspace.manifest.entries.iter();
     for entry in entries.filter(|entry| entry.kind == Kind::Secret) {
         let mut refusals = Vec::new();
         let name = entry.repository_path.clone();
-        match govern(&workspace, entry, &mut refusals) {
+        match govern(workspace, entry, &mut refusals) {
             Ok(governing) => {
                 refusals.extend(governing.and_then(|governing| governing.hidden));
             }
@@ -539,5 +606,5 @@ fn rule_notes(cx: &Context, path: &Path) -> Result<Vec<RuleNote>, Error> {
             });
         }
     }
-    Ok(notes)
+    notes
 }

@@ -43,7 +43,8 @@ pub struct KeygenArgs {
 /// # Errors
 /// A file that exists, a group that does not, a folder that cannot be written.
 pub fn run(args: &KeygenArgs, cx: &mut Context) -> Result<Outcome, Error> {
-    let Some(path) = &args.output else {
+    let output = args.output.as_ref().filter(|path| path.as_os_str() != "-");
+    let Some(path) = output else {
         if cx.ui.json {
             let message = "`--json` never shows a key".to_owned();
             return Err(Problem::new(ErrorKind::Option(message))

@@ -10,7 +10,7 @@ use crate::os::place::{Base, FileState, Found, Ownership, Place};
 use crate::os::staging::Attributes;
 use crate::os::{RandomPool, fs};
 use crate::project::diff;
-use crate::project::drift::Drift;
+use crate::project::drift::{Drift, Verdict};
 use crate::project::error::Refusal;
 use crate::project::manifest::{Entry, Kind, WriteMode};
 use crate::project::plan::{self, Action, DecryptOptions, Step, Target};
@@ -30,6 +30,7 @@ use super::open::{
 };
 use super::ownership::{self, Purpose};
 use super::reversal::{self, Side, Undoable};
+use super::storing;
 use super::workspace::Workspace;
 use super::{Context, Outcome, WriteArgs, in_parallel};
 
@@ -192,6 +193,13 @@ pub fn transform<'w>(
         return Err(Problem::of(name, ErrorKind::NoRightToGive { what })
             .with_help("run as root, or `--no-owner` to let the file become yours"));
     }
+    let keyring = &workspace.keyring;
+    let mut recipients = prepared.recipients.iter();
+    if prepared.step.needs_backup
+        && !recipients.any(|recipient| keyring.check_recipient(recipient).is_ok())
+    {
+        return Err(unopenable(name));
+    }
     prepared.place = Some(place);
     prepared.seen = seen.map(|(state, content)| {
         let is_kept = content.len() <= KEPT_BYTES || entry.write == WriteMode::InPlace;
@@ -214,17 +222,16 @@ fn decrypt(workspace: &Workspace, prepared: &mut Prepared<'_>) -> Result<bool, P
     prepared.format = check_format(entry)?;
     let encrypted = match read_encrypted(workspace, entry)? {
         Lookup::Found(encrypted) => encrypted,
+        Lookup::Missing(_) if is_deleted(workspace, entry) => {
+            prepared.step.action = Action::Refuse;
+            prepared.step.refusals.push(Refusal::DeletedInRepository);
+            return Ok(false);
+        }
         Lookup::Missing(_) if entry.optional => return Ok(false),
         Lookup::Missing(_) => {
-            let file = workspace.repository_file(entry);
-            let restore = if workspace.is_tracked(entry, &file)? {
-                format!("{}; ", workspace.hints.restore(name))
-            } else {
-                String::new()
-            };
             let make = workspace.hints.ours("encrypt", name);
             return Err(Problem::of(name, ErrorKind::EncryptedMissing)
-                .with_help(format!("{restore}{make} makes it from the server's file")));
+                .with_help(format!("{make} makes it from the server's file")));
         }
     };
     let opened = open(workspace, entry, &encrypted)?;
@@ -242,6 +249,34 @@ fn decrypt(workspace: &Workspace, prepared: &mut Prepared<'_>) -> Result<bool, P
     Ok(true)
 }
 
+/// Says where the file of a row of `[plain]` may come from.
+fn missing_help(workspace: &Workspace, entry: &Entry) -> String {
+    let name = &entry.repository_path;
+    let file = workspace.repository_file(entry);
+    let checkout = workspace.checkout().unwrap_or(None);
+    if checkout.is_some_and(|checkout| checkout.is_in_head(&file).unwrap_or(false)) {
+        return workspace.hints.restore(name);
+    }
+    let remove = workspace.hints.ours("remove", name);
+    format!("put the file there, or {remove} takes its row out")
+}
+
+/// Returns whether the repository had the file of an entry and has it no more.
+fn is_deleted(workspace: &Workspace, entry: &Entry) -> bool {
+    let place = workspace
+        .root
+        .as_ref()
+        .and_then(|root| root.place(entry.server_path.as_ref()).ok());
+    let target = place.map_or_else(|| workspace.server_file(entry), |place| place.path());
+    let sides = drift::Sides {
+        entry,
+        target: &target,
+        server: None,
+        repository: None,
+    };
+    drift::of(workspace, &sides).verdict == Verdict::DeletedInRepository
+}
+
 /// Reads the file of a row of `[plain]`. Returns whether there is one.
 fn read_plain(workspace: &Workspace, prepared: &mut Prepared<'_>) -> Result<bool, Problem> {
     let entry = prepared.entry;
@@ -255,9 +290,8 @@ fn read_plain(workspace: &Workspace, prepared: &mut Prepared<'_>) -> Result<bool
         Some((_, content)) => prepared.plaintext = content,
         None if entry.optional => return Ok(false),
         None => {
-            return Err(
-                Problem::of(name, ErrorKind::PlainMissing).with_help(workspace.hints.restore(name))
-            );
+            return Err(Problem::of(name, ErrorKind::PlainMissing)
+                .with_help(missing_help(workspace, entry)));
         }
     }
     if sops::parse_sealed(prepared.plaintext.expose().to_vec()).is_ok() {
@@ -343,7 +377,7 @@ fn write(
         Some(_) => None,
         None => Some(create_root(workspace)?),
     };
-    let done = place_below(cx, workspace, new_root.as_ref(), prepared, backups);
+    let done = place_below(cx, workspace, command, new_root.as_ref(), prepared, backups);
     if done.as_ref().is_err_and(|failure| failure.is_undone) {
         drop_backups(workspace, backups);
     }
@@ -351,8 +385,6 @@ fn write(
         fs::remove_empty_folder(&workspace.root_path);
     }
     if done.is_ok() {
-        let undoable = undoable(prepared, backups);
-        reversal::note(cx, workspace, command, undoable);
         remember(cx, workspace, new_root.as_ref(), prepared);
     }
     done
@@ -412,6 +444,7 @@ pub fn remember(
             content: one.plaintext.expose(),
             mac: &one.mac,
             state,
+            is_placed: one.step.writes(),
         })
     });
     let agreed: Vec<_> = agreed.collect();
@@ -436,13 +469,19 @@ fn create_root(workspace: &Workspace) -> Result<Base, Problem> {
 fn place_below(
     cx: &mut Context,
     workspace: &Workspace,
+    command: &str,
     new_root: Option<&Base>,
     prepared: &[&Prepared<'_>],
     backups: &mut Vec<Backup>,
 ) -> Result<(), Failure> {
     let work = work(workspace, new_root, prepared)?;
     keep_backups(cx, workspace, prepared, backups)?;
-    apply::run(cx, workspace, &work)
+    let noted = reversal::note(cx, workspace, command, undoable(prepared, backups));
+    let done = apply::run(cx, workspace, &work);
+    if done.as_ref().is_err_and(|failure| failure.is_undone) {
+        reversal::take_back(workspace, noted);
+    }
+    done
 }
 
 /// Returns what is to be written.
@@ -469,7 +508,8 @@ pub fn work<'p>(
             (None, None) => continue,
         };
         let existing = one.seen.as_ref().map(|(state, _)| *state);
-        let kept_mode = existing.map(|state| state.mode & 0o777);
+        // What everybody could write is no mode to keep.
+        let kept_mode = existing.map(|state| state.mode & 0o775);
         let usual_mode = match one.entry.kind {
             Kind::Plain => 0o644,
             Kind::Secret => 0o600,
@@ -523,6 +563,15 @@ pub fn keep_backups(
     Ok(())
 }
 
+/// Returns the problem that nobody could open a backup.
+fn unopenable(name: &str) -> Problem {
+    let message =
+        "no backup of the server's file can be kept: there is no recipient to encrypt it to";
+    Problem::of(name, ErrorKind::Option(message.to_owned())).with_help(
+        "name your identity with `-i FILE`, or recipients in [recipients] of the manifest; or move the server's file away by hand",
+    )
+}
+
 /// Keeps what is about to be replaced, encrypted to the entry's recipients in the binary form.
 fn keep_backup(cx: &Context, workspace: &Workspace, one: &Prepared<'_>) -> Result<Backup, Problem> {
     let name = &one.entry.repository_path;
@@ -552,10 +601,7 @@ fn keep_backup(cx: &Context, workspace: &Workspace, one: &Prepared<'_>) -> Resul
         })
         .collect();
     if wrapped.is_empty() {
-        return Err(
-            no_backup("none of the entry's recipients can be encrypted to")
-                .with_help("move the server's file away by hand, then decrypt again"),
-        );
+        return Err(unopenable(name));
     }
     let mut metadata = Metadata::new(None);
     metadata.set_age_keys(&wrapped);
@@ -594,6 +640,9 @@ pub fn explain(workspace: &Workspace, command: &str, entry: &Entry, refusal: &Re
     let name = &entry.repository_path;
     let hints = &workspace.hints;
     let forced = hints.ours(&format!("{command} --force"), name);
+    if let (Refusal::UnknownDirection { .. }, true) = (refusal, workspace.memory().is_unusable) {
+        return apply::unusable_state(name, refusal);
+    }
     let help = match refusal {
         Refusal::NotRegular { .. } => {
             let path = workspace.server_file(entry);
@@ -602,6 +651,7 @@ pub fn explain(workspace: &Workspace, command: &str, entry: &Entry, refusal: &Re
                 path.display()
             )
         }
+        Refusal::DeletedInRepository => storing::deleted_help(workspace, name),
         _ if entry.kind == Kind::Plain => format!(
             "{} shows it; copy the server's file into the repository by hand, or {forced} replaces it and keeps an encrypted backup",
             hints.ours("diff", name)

@@ -9,6 +9,7 @@ use crate::project::error::Refusal;
 use crate::project::manifest::{Entry, Kind};
 use crate::project::plan::{self, Action, Plan};
 use crate::secret::SecretBytes;
+use crate::sops::store::Format;
 use crate::ui::report::{Applied, Backup, Report};
 
 use super::apply::{self, Removal};
@@ -51,13 +52,7 @@ struct Going {
 /// What stands against it; nothing is changed then.
 pub fn run(args: &RemoveArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let workspace = Workspace::open(cx, OwnerArgs::default())?;
-    let selected = workspace.select_everywhere(std::slice::from_ref(&args.entry))?;
-    let [entry] = selected[..] else {
-        let message = format!("`{}` names {} entries", args.entry, selected.len());
-        return Err(Problem::new(ErrorKind::Option(message))
-            .with_help("name one entry")
-            .into());
-    };
+    let entry = workspace.select_one(&args.entry)?;
     let _locks = apply::begin(cx, &workspace, args.step.write_args())?;
     let name = &entry.repository_path;
     let sealed = match entry.kind {
@@ -78,6 +73,9 @@ pub fn run(args: &RemoveArgs, cx: &mut Context) -> Result<Outcome, Error> {
     if sealed.is_some() {
         step(name.into(), "the encrypted file");
     }
+    if entry.family.is_none() {
+        step(workspace.manifest_path.clone(), "its row");
+    }
     if plaintext.is_some() {
         step(workspace.server_file(entry), "the plaintext");
     }
@@ -91,7 +89,7 @@ pub fn run(args: &RemoveArgs, cx: &mut Context) -> Result<Outcome, Error> {
     if entry.family.is_none() {
         let text = edit::remove_row(&text, entry.kind, name)
             .ok_or_else(|| Problem::of(name, ErrorKind::Internal))?;
-        Workspace::open_text(cx, OwnerArgs::default(), manifest_path.clone(), &text)?;
+        Workspace::open_text(cx, OwnerArgs::default(), manifest_path.clone(), &text, &[])?;
         manifest.content = Some(text.into_bytes());
     }
     let mut ignore = RepositoryFile::read(&workspace.repository, IGNORE_FILE)?;
@@ -127,6 +125,16 @@ pub fn run(args: &RemoveArgs, cx: &mut Context) -> Result<Outcome, Error> {
     if outcome == Applied::Done && plaintext.is_none() {
         let path = workspace.server_file(entry);
         cx.ui.status(&format!("{} stays as it is", path.display()));
+    }
+    if outcome == Applied::Done
+        && workspace
+            .checkout()
+            .is_ok_and(|checkout| checkout.is_some())
+    {
+        cx.ui.status(&format!(
+            "commit it: until then `HEAD` still has {}",
+            workspace.hints.file(name)
+        ));
     }
     cx.ui.report(&Report {
         command: "remove",
@@ -170,10 +178,28 @@ fn read_to_wipe(workspace: &Workspace, entry: &Entry) -> Result<Going, Error> {
         .place(entry.server_path.as_ref())
         .map_err(|error| leads_out(name, error))?;
     let path = place.path().display().to_string();
-    let Found::File(state, content) = place.read(u64::MAX) else {
-        return Err(Problem::of(name, Refusal::SourceMissing { path })
-            .with_help("leave `--wipe` out: there is nothing to remove on the server")
-            .into());
+    let (state, content) = match place.read(u64::MAX) {
+        Found::File(state, content) => (state, content),
+        Found::Missing => {
+            return Err(Problem::of(name, Refusal::SourceMissing { path })
+                .with_help("leave `--wipe` out: there is nothing to remove on the server")
+                .into());
+        }
+        Found::Unreadable(source) => {
+            let path = place.path();
+            return Err(Problem::of(name, ErrorKind::Unreadable { path, source })
+                .with_help("run as a user who may read it")
+                .into());
+        }
+        Found::Other(kind) => {
+            let path = place.path();
+            return Err(Problem::of(name, ErrorKind::NotRegular { path, kind })
+                .with_help("leave `--wipe` out and look at it by hand")
+                .into());
+        }
+        Found::TooLarge(_) => {
+            return Err(Problem::of(name, ErrorKind::Internal).into());
+        }
     };
     let kept = drift::in_history(workspace, entry, content.expose());
     match kept {
@@ -183,9 +209,19 @@ fn read_to_wipe(workspace: &Workspace, entry: &Entry) -> Result<Going, Error> {
             content,
         }),
         Ok(None) => {
+            let keep = if entry.kind == Kind::Secret {
+                format!(
+                    "{} and commit it first",
+                    workspace.hints.ours("encrypt", name)
+                )
+            } else {
+                format!(
+                    "copy it to {} and commit it first",
+                    workspace.hints.file(name)
+                )
+            };
             let help = format!(
-                "{} and commit it first; or leave `--wipe` out and remove {} by hand",
-                workspace.hints.ours("encrypt", name),
+                "{keep}; or leave `--wipe` out and remove {} by hand",
                 hints::quoted(&path)
             );
             Err(Problem::of(name, Refusal::OnlyCopy { path })
@@ -202,7 +238,7 @@ fn read_to_wipe(workspace: &Workspace, entry: &Entry) -> Result<Going, Error> {
 fn ignore_line(workspace: &Workspace, entry: &Entry) -> Option<String> {
     let path = workspace.server_file(entry);
     let inside = path.strip_prefix(workspace.repository.path()).ok()?;
-    Some(format!("/{}", inside.to_str()?))
+    Some(edit::ignore_line(inside.to_str()?))
 }
 
 /// Keeps the encrypted file where git does not have it.
@@ -229,7 +265,12 @@ fn keep_uncommitted(
     let path = path.display().to_string();
     backups.push(Backup {
         entry: entry.repository_path.clone(),
-        command: format!("cp {} NAME.enc", hints::quoted(&path)),
+        command: super::open::stock_command(
+            workspace,
+            entry.format_for_new().unwrap_or(Format::Binary),
+            &[],
+            &hints::quoted(&path),
+        ),
         path,
     });
     Ok(())

@@ -6,18 +6,20 @@ use crate::error::{Error, ErrorKind, Problem};
 use crate::os::fs;
 use crate::os::place::{FileState, Found, Ownership, Place};
 use crate::os::staging::Attributes;
-use crate::project::edit;
+use crate::project::edit::{self, Row};
 use crate::project::error::Refusal;
 use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry, Kind};
+use crate::project::placement::{check_repository_path, check_server_path};
 use crate::project::plan::{self, Action, Plan};
 use crate::secret::SecretBytes;
 use crate::ui::report::{Applied, Report};
 
+use super::add::{lines_to_ignore, not_added};
 use super::apply::{self, Job, Removal, Work};
 use super::drift;
-use super::govern::govern;
-use super::open::{leads_out, leads_out_of_repository};
-use super::repository::RepositoryFile;
+use super::govern::{govern, rule_help};
+use super::open::{Lookup, leads_out, leads_out_of_repository, read_encrypted};
+use super::repository::{IGNORE_FILE, IGNORE_HEADING, RepositoryFile};
 use super::workspace::{Workspace, find_manifest, read_manifest};
 use super::{Context, Outcome, OwnerArgs, StepArgs};
 
@@ -87,13 +89,7 @@ impl Moving {
 /// What stands against it; nothing is changed then.
 pub fn run(args: &MvArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let before = Workspace::open(cx, OwnerArgs::default())?;
-    let selected = before.select_everywhere(std::slice::from_ref(&args.entry))?;
-    let [entry] = selected[..] else {
-        let message = format!("`{}` names {} entries", args.entry, selected.len());
-        return Err(Problem::new(ErrorKind::Option(message))
-            .with_help("name one entry")
-            .into());
-    };
+    let entry = before.select_one(&args.entry)?;
     let name = &entry.repository_path;
     if let Some(pattern) = &entry.family {
         let message = format!("it is a member of the pattern `{pattern}`, which says where it is");
@@ -114,7 +110,24 @@ pub fn run(args: &MvArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let text = read_manifest(cx, &manifest_path)?;
     let text = edit::move_row(&text, entry.kind, name, &new_name, args.server.as_deref())
         .ok_or_else(|| Problem::of(name, ErrorKind::Internal))?;
-    let after = Workspace::open_text(cx, OwnerArgs::default(), manifest_path.clone(), &text)?;
+    check_paths(&before, entry, &new_name, args)?;
+    let further = [new_name.clone()];
+    let opened = Workspace::open_text(
+        cx,
+        OwnerArgs::default(),
+        manifest_path.clone(),
+        &text,
+        &further,
+    );
+    let row = Row {
+        repository_path: new_name.clone(),
+        server_path: args
+            .server
+            .clone()
+            .unwrap_or_else(|| entry.server_path.clone()),
+        fields: Vec::new(),
+    };
+    let after = opened.map_err(|error| not_added(std::slice::from_ref(&row), &error))?;
     let moved = after
         .manifest
         .entries
@@ -127,7 +140,7 @@ pub fn run(args: &MvArgs, cx: &mut Context) -> Result<Outcome, Error> {
         Some(path) if *path != entry.server_path => move_on_server(&before, entry, moved, &after)?,
         _ => None,
     };
-    warn_of_rule(cx, &after, moved);
+    warn_of_rule(cx, &before, entry, &after, moved);
     let plan = plan_of(
         &before,
         entry,
@@ -138,6 +151,7 @@ pub fn run(args: &MvArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let manifest_name = manifest_path.file_name().unwrap_or_default();
     let mut manifest = RepositoryFile::read(&before.repository, &manifest_name.to_string_lossy())?;
     manifest.content = Some(text.into_bytes());
+    let ignore = ignore_lists(&before, entry, &after, moved)?;
 
     let outcome = if args.step.dry_run {
         Applied::DryRun
@@ -148,6 +162,7 @@ pub fn run(args: &MvArgs, cx: &mut Context) -> Result<Outcome, Error> {
             work.removals.push(moving.removal(name));
         }
         work.jobs.extend(manifest.job()?);
+        work.jobs.extend(ignore.job()?);
         apply::run(cx, &before, &work).map_err(|failure| failure.problem)?;
         move_record(cx, &before, entry, moved);
         Applied::Done
@@ -207,36 +222,104 @@ fn moving(name: &str, from: Place, to: Place) -> Result<Option<Moving>, Problem>
             content,
         })),
         Found::Missing => Ok(None),
-        _ => Err(Problem::of(
-            name,
-            ErrorKind::NotRegular {
-                path: from.path(),
-                kind: "no readable file",
-            },
-        )
-        .with_help("look at it by hand")),
+        Found::Unreadable(source) => {
+            let path = from.path();
+            Err(Problem::of(name, ErrorKind::Unreadable { path, source })
+                .with_help("run as a user who may read it"))
+        }
+        Found::Other(kind) => {
+            let path = from.path();
+            Err(Problem::of(name, ErrorKind::NotRegular { path, kind })
+                .with_help("put a regular file in its place"))
+        }
+        Found::TooLarge(_) => Err(Problem::of(name, ErrorKind::Internal)),
     }
 }
 
+/// Refuses new paths that cannot be, or are taken.
+fn check_paths(
+    workspace: &Workspace,
+    entry: &Entry,
+    new_name: &str,
+    args: &MvArgs,
+) -> Result<(), Problem> {
+    let name = &entry.repository_path;
+    let wrong = |path: &str, reason: &str| {
+        Problem::of(name, ErrorKind::Option(format!("{path}: {reason}")))
+            .with_help("name another path")
+    };
+    check_repository_path(new_name).map_err(|reason| wrong(new_name, reason))?;
+    if let Some(path) = &args.server {
+        check_server_path(path).map_err(|reason| wrong(path, reason))?;
+    }
+    let mut others = workspace.manifest.entries.iter();
+    let taken = others.find(|other| other.repository_path == new_name && *other != entry);
+    match taken {
+        Some(other) => {
+            let path = format!("the row of `{new_name}` (line {})", other.line);
+            Err(Problem::of(name, Refusal::AlreadyThere { path }).with_help("choose another name"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Lets the line of `.gitignore` follow a plaintext inside the repository.
+fn ignore_lists(
+    before: &Workspace,
+    entry: &Entry,
+    after: &Workspace,
+    moved: &Entry,
+) -> Result<RepositoryFile, Problem> {
+    let mut ignore = RepositoryFile::read(&before.repository, IGNORE_FILE)?;
+    let mut text = ignore.text();
+    let old = before.server_file(entry);
+    let inside = old.strip_prefix(before.repository.path()).ok();
+    if let Some(inside) = inside.and_then(|path| path.to_str())
+        && entry.server_path != moved.server_path
+        && let Some(without) = edit::remove_line(&text, &edit::ignore_line(inside))
+    {
+        text = without;
+    }
+    let lines = lines_to_ignore(after, &[moved]);
+    text = edit::add_lines(&text, &lines, IGNORE_HEADING).unwrap_or(text);
+    ignore.content = (text != ignore.text()).then(|| text.into_bytes());
+    Ok(ignore)
+}
+
 /// The rule of the new name may say something else: the file stays as it is, and that is said.
-fn warn_of_rule(cx: &mut Context, workspace: &Workspace, moved: &Entry) {
+fn warn_of_rule(
+    cx: &mut Context,
+    before: &Workspace,
+    entry: &Entry,
+    after: &Workspace,
+    moved: &Entry,
+) {
     if moved.kind == Kind::Plain {
         return;
     }
     let name = &moved.repository_path;
     let mut refusals = Vec::new();
-    match govern(workspace, moved, &mut refusals) {
-        Ok(_) => {
+    match govern(after, moved, &mut refusals) {
+        Ok(governing) => {
+            if let (Some(governing), Ok(Lookup::Found(encrypted))) =
+                (governing, read_encrypted(before, entry))
+            {
+                let update = after.hints.ours("encrypt --update-recipients", name);
+                for difference in governing.differences(after, &encrypted) {
+                    cx.ui
+                        .warning(&format!("{name}: {difference}; {update} brings it in line"));
+                }
+            }
             for refusal in refusals {
-                cx.ui.warning(&format!("{name}: {refusal}"));
+                let help = rule_help(&refusal).unwrap_or_default();
+                cx.ui.warning(&format!("{name}: {refusal}; {help}"));
             }
         }
-        Err(problem) => cx.ui.warning(&format!("{name}: {}", problem.kind)),
+        Err(problem) => {
+            let help = problem.help.unwrap_or_default();
+            cx.ui.warning(&format!("{name}: {}; {help}", problem.kind));
+        }
     }
-    let update = workspace.hints.ours("encrypt --update-recipients", name);
-    cx.ui.detail(&format!(
-        "{name}: where the rule of the new name has other recipients, {update} follows it"
-    ));
 }
 
 fn plan_of(
@@ -253,6 +336,7 @@ fn plan_of(
         step.action = Action::Create;
         plan.steps.push(step);
     };
+    let manifest = workspace.manifest_path.clone();
     if in_repository.is_some() {
         step((&moved.repository_path).into(), name.clone());
     }
@@ -260,6 +344,9 @@ fn plan_of(
         let from = workspace.server_file(entry).display().to_string();
         step(workspace.server_file(moved), from);
     }
+    let mut row = plan::skip(name, manifest, "its row");
+    row.action = Action::Replace;
+    plan.steps.push(row);
     plan
 }
 

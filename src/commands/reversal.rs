@@ -86,11 +86,15 @@ pub struct Undoable<'a> {
     pub record_target: PathBuf,
 }
 
-/// Notes what this run replaced. That it cannot be noted is a warning: the backups are there.
-pub fn note(cx: &mut Context, workspace: &Workspace, command: &str, files: Vec<Undoable<'_>>) {
-    let Some(state) = workspace.state.as_ref().filter(|_| !files.is_empty()) else {
-        return;
-    };
+/// Notes what this run is about to replace, before the first file is: a run that is killed can be
+/// undone too. That it cannot be noted is a warning: the backups are there.
+pub fn note(
+    cx: &mut Context,
+    workspace: &Workspace,
+    command: &str,
+    files: Vec<Undoable<'_>>,
+) -> Option<Reversal> {
+    let state = workspace.state.as_ref().filter(|_| !files.is_empty())?;
     let time = cx.env.now();
     let noted = state.make_key().and_then(|key| {
         let digester = Digester::new(key);
@@ -112,27 +116,60 @@ pub fn note(cx: &mut Context, workspace: &Workspace, command: &str, files: Vec<U
             manifest: manifest_name(workspace),
             files: files.into_iter().map(replaced).collect(),
         };
-        change(state, |list| list.push(reversal))
+        change(state, |list| list.push(reversal.clone()))?;
+        Ok(reversal)
     });
-    if let Err(error) = noted {
-        cx.ui
-            .warning(&format!("`undo` will not know of this run: {error}"));
+    noted
+        .map_err(|error| {
+            cx.ui
+                .warning(&format!("`undo` will not know of this run: {error}"));
+        })
+        .ok()
+}
+
+/// Takes back the note of a run that came to nothing.
+pub fn take_back(workspace: &Workspace, noted: Option<Reversal>) {
+    if let (Some(state), Some(noted)) = (&workspace.state, noted) {
+        // An entry too much is harmless: `undo` finds the old content in place.
+        drop(forget(state, &noted));
     }
 }
 
 /// Returns the runs of this manifest that can be undone, the newest last.
 ///
 /// # Errors
-/// When the list cannot be read.
+/// When the list cannot be read, or is damaged.
 pub fn list(workspace: &Workspace) -> Result<Vec<Reversal>, FsError> {
     let Some(state) = &workspace.state else {
         return Ok(Vec::new());
     };
     let manifest = manifest_name(workspace);
-    let text = state.read(UNDO_FILE)?.unwrap_or_default();
-    let list: Vec<Reversal> = serde_json::from_slice(&text).unwrap_or_default();
+    let Some(text) = state.read(UNDO_FILE)? else {
+        return Ok(Vec::new());
+    };
+    let list: Vec<Reversal> =
+        serde_json::from_slice(&text).map_err(|_| state.damaged(UNDO_FILE))?;
     let ours = list.into_iter().filter(|one| one.manifest == manifest);
     Ok(ours.collect())
+}
+
+/// Leaves only these files of a run to be undone.
+///
+/// # Errors
+/// When the list cannot be written.
+pub fn keep(state: &StateDir, run: &Reversal, files: Vec<Replaced>) -> Result<(), FsError> {
+    forget(state, run)?;
+    if files.is_empty() {
+        return Ok(());
+    }
+    let rest = Reversal {
+        files,
+        ..run.clone()
+    };
+    change(state, |list| {
+        list.push(rest);
+        list.sort_by(|one, other| one.time.cmp(&other.time));
+    })
 }
 
 /// Takes a run that was undone off the list.
@@ -151,6 +188,11 @@ pub fn forget(state: &StateDir, undone: &Reversal) -> Result<(), FsError> {
 }
 
 fn change(state: &StateDir, change: impl FnOnce(&mut Vec<Reversal>)) -> Result<(), FsError> {
+    if let Some(text) = state.read(UNDO_FILE)?
+        && serde_json::from_slice::<Vec<Reversal>>(&text).is_err()
+    {
+        state.set_aside(UNDO_FILE)?;
+    }
     state.update(UNDO_FILE, |old| {
         let mut list: Vec<Reversal> = old
             .and_then(|text| serde_json::from_slice(&text).ok())

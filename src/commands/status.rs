@@ -74,7 +74,7 @@ pub fn run(args: &StatusArgs, cx: &mut Context) -> Result<Outcome, Error> {
             .map(|entry| entry.server_path.clone())
             .collect();
     }
-    status.next = next_commands(&workspace, &status);
+    status.next = next_commands(&workspace, &entries, &status);
     warn_of_plaintext(&workspace, &entries, cx);
     if let Err(problem) = add_git(&workspace, &entries, &mut status) {
         problems.push(problem);
@@ -168,30 +168,57 @@ fn state_of(
 }
 
 /// Says for each verdict which command comes next.
-fn next_commands(workspace: &Workspace, status: &Status) -> Vec<String> {
+fn next_commands(workspace: &Workspace, entries: &[&Entry], status: &Status) -> Vec<String> {
+    use Verdict::{
+        BothMoved, DeletedInRepository, MissingOnServer, NotEncryptedYet, RepositoryAhead,
+        ServerAhead, Unknown,
+    };
     let hints = &workspace.hints;
-    let count = |verdicts: &[Verdict]| {
-        let words: Vec<_> = verdicts.iter().map(|verdict| verdict.word()).collect();
-        let rows = status.entries.iter();
-        rows.filter(|row| row.verdict.is_some_and(|word| words.contains(&word)))
+    let count = |kind: Kind, verdicts: &[Verdict]| {
+        let rows = entries.iter().zip(&status.entries);
+        let is_one = |row: &StatusRow| {
+            let mut verdicts = verdicts.iter();
+            verdicts.any(|verdict| row.verdict == Some(verdict.word()))
+        };
+        rows.filter(|(entry, row)| entry.kind == kind && is_one(row))
             .count()
     };
     let mut next = Vec::new();
-    for (verdicts, what, command) in [
+    for (kind, verdicts, what, command) in [
         (
-            &[Verdict::RepositoryAhead, Verdict::MissingOnServer][..],
+            Kind::Secret,
+            &[RepositoryAhead, MissingOnServer][..],
             "newer in the repository or missing on the server",
             "decrypt",
         ),
         (
-            &[Verdict::ServerAhead, Verdict::NotEncryptedYet],
+            Kind::Secret,
+            &[ServerAhead, NotEncryptedYet],
             "newer on the server or not encrypted yet",
             "encrypt",
         ),
-        (&[Verdict::Unknown], "of unknown direction", "adopt"),
-        (&[Verdict::BothMoved], "changed on both sides", "diff"),
+        (Kind::Secret, &[Unknown], "of unknown direction", "adopt"),
+        (Kind::Secret, &[BothMoved], "changed on both sides", "diff"),
+        (
+            Kind::Secret,
+            &[DeletedInRepository],
+            "gone from the repository",
+            "encrypt -n",
+        ),
+        (
+            Kind::Plain,
+            &[RepositoryAhead, MissingOnServer],
+            "plain, newer in the repository or missing on the server",
+            "deploy",
+        ),
+        (
+            Kind::Plain,
+            &[ServerAhead, Unknown, BothMoved, NotEncryptedYet],
+            "plain, changed on the server: copy into the repository what is to stay",
+            "diff",
+        ),
     ] {
-        let count = count(verdicts);
+        let count = count(kind, verdicts);
         if count > 0 {
             next.push(format!("{count} {what}: {}", hints.ours_for_all(command)));
         }

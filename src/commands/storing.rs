@@ -36,13 +36,14 @@ pub fn write(
         return Ok(());
     }
     keep_backups(cx, workspace, captured, backups)?;
+    let noted = reversal::note(cx, workspace, "encrypt", undoable(captured, backups));
     let done = apply::run(cx, workspace, &work);
     if done.as_ref().is_err_and(|failure| failure.is_undone) {
         // Nothing was replaced: what was kept is still there.
+        reversal::take_back(workspace, noted);
         drop_backups(workspace, backups);
     }
     if done.is_ok() {
-        reversal::note(cx, workspace, "encrypt", undoable(captured, backups));
         remember(cx, workspace, captured);
     }
     done
@@ -129,6 +130,7 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, captured: &[&Captured<'
             content: content.expose(),
             mac: &one.mac,
             state: *state,
+            is_placed: false,
         })
     });
     let agreed: Vec<_> = agreed.collect();
@@ -207,6 +209,9 @@ pub fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> 
     let server = server.display();
     let binary = "`format = \"binary\"` in its row stores the file byte for byte";
     let restore = hints.ours("decrypt --force", name);
+    if let (Refusal::UnknownDirection { .. }, true) = (refusal, workspace.memory().is_unusable) {
+        return apply::unusable_state(name, refusal);
+    }
     let help = match refusal {
         Refusal::SourceMissing { .. } if !is_stored => {
             "put the file there, or take its row out of the manifest".to_owned()
@@ -251,6 +256,7 @@ pub fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> 
         | Refusal::DeletedInRepository => explain_direction(workspace, name, refusal),
         Refusal::AlreadyThere { .. }
         | Refusal::OnlyCopy { .. }
+        | Refusal::NotARow { .. }
         | Refusal::ServerAhead { .. }
         | Refusal::ChangedSince { .. }
         | Refusal::RootChanged { .. }
@@ -285,10 +291,21 @@ fn explain_direction(workspace: &Workspace, name: &str, refusal: &Refusal) -> St
             hints.ours("diff", name),
             hints.ours("encrypt --force", name)
         ),
-        _ => format!(
-            "{}; or take the entry out with {}",
-            hints.restore(name),
-            hints.ours("remove", name)
-        ),
+        _ => deleted_help(workspace, name),
     }
+}
+
+/// Says how to go on where an encrypted file was in the repository and is gone: bring it back, or
+/// finish the removal here.
+pub fn deleted_help(workspace: &Workspace, name: &str) -> String {
+    let remove = workspace.hints.ours("remove", name);
+    let file = workspace.repository.path().join(name);
+    let checkout = workspace.checkout().unwrap_or(None);
+    let is_in_head = checkout.is_some_and(|checkout| checkout.is_in_head(&file).unwrap_or(false));
+    if is_in_head {
+        let restore = workspace.hints.restore(name);
+        return format!("{restore}; {remove} takes the entry out, then commit");
+    }
+    let older = workspace.hints.older_version(name);
+    format!("{remove} takes the entry out here too, the server keeps its file; {older}")
 }

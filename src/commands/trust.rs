@@ -44,13 +44,21 @@ struct Trusted {
 pub fn run(_args: &TrustArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let workspace = Workspace::open(cx, OwnerArgs::default())?;
     let Some(root) = &workspace.declared_root else {
+        if cx.ui.json {
+            cx.ui.show_trust("", None);
+        }
         cx.ui
             .status("the root is your own word (`--root`, `SECRETS_ROOT`), or none is declared: nothing to agree to");
         return Ok(Outcome::default());
     };
-    let before = trusted_root(&workspace).map_err(apply::state_problem)?;
+    let before = trusted_root(&workspace)
+        .map_err(apply::state_problem)?
+        .unwrap_or(None);
     agree(&workspace, root).map_err(apply::state_problem)?;
     let root = root.display();
+    if cx.ui.json {
+        cx.ui.show_trust(&root.to_string(), before.as_deref());
+    }
     cx.ui.status(&match before {
         Some(before) if Path::new(&before) != workspace.root_path => {
             format!("trusted root: {root} (before: {before})")
@@ -70,7 +78,12 @@ pub fn check(workspace: &Workspace, is_dry: bool) -> Result<(), Problem> {
         return Ok(());
     };
     // A state directory that cannot be read is told of where it is needed.
-    match trusted_root(workspace).unwrap_or(None) {
+    match trusted_root(workspace).unwrap_or(Ok(None)).map_err(|()| {
+        let help = format!("{} writes it anew", workspace.hints.ours_for_all("trust"));
+        let now = root.display().to_string();
+        let trusted = "what a damaged file of the state directory does not say".to_owned();
+        Problem::new(Refusal::RootChanged { trusted, now }).with_help(help)
+    })? {
         Some(trusted) if Path::new(&trusted) == root => Ok(()),
         Some(trusted) => {
             let now = root.display().to_string();
@@ -89,13 +102,16 @@ pub fn check(workspace: &Workspace, is_dry: bool) -> Result<(), Problem> {
     }
 }
 
-fn trusted_root(workspace: &Workspace) -> Result<Option<String>, FsError> {
+/// Returns the root that is trusted; the inner error is a file that is damaged.
+fn trusted_root(workspace: &Workspace) -> Result<Result<Option<String>, ()>, FsError> {
     let Some(state) = &workspace.state else {
-        return Ok(None);
+        return Ok(Ok(None));
     };
-    let text = state.read(TRUST_FILE)?.unwrap_or_default();
-    let trusted: Trusted = serde_json::from_slice(&text).unwrap_or_default();
-    Ok(trusted.roots.get(&manifest_name(workspace)).cloned())
+    let Some(text) = state.read(TRUST_FILE)? else {
+        return Ok(Ok(None));
+    };
+    let trusted = serde_json::from_slice::<Trusted>(&text).map_err(drop);
+    Ok(trusted.map(|trusted| trusted.roots.get(&manifest_name(workspace)).cloned()))
 }
 
 fn agree(workspace: &Workspace, root: &Path) -> Result<(), FsError> {

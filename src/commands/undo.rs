@@ -9,16 +9,19 @@ use crate::os::fs;
 use crate::os::place::{Base, FileState, Found, Ownership, Place};
 use crate::os::staging::Attributes;
 use crate::project::error::Refusal;
+use crate::project::manifest::ENCRYPTED_SUFFIX;
 use crate::project::plan;
 use crate::project::plan::{Action, Plan};
 use crate::project::record::Digester;
 use crate::secret::SecretBytes;
 use crate::sops;
+use crate::sops::store::Format;
 use crate::ui::report::{Applied, Report};
 
 use super::apply::{self, Job, Work};
 use super::drift;
 use super::hints;
+use super::open::stock_command;
 use super::reversal::{self, Replaced, Reversal, Side};
 use super::workspace::Workspace;
 use super::{Context, Outcome, OwnerArgs, StepArgs};
@@ -32,6 +35,8 @@ use super::{Context, Outcome, OwnerArgs, StepArgs};
     after_help = "Examples:\n  secrets undo             bring back what the last forced run replaced\n  secrets undo --list      say which runs can be undone"
 )]
 pub struct UndoArgs {
+    /// Only these entries of the run, by repository path [default: all]
+    pub entries: Vec<String>,
     #[command(flatten)]
     step: StepArgs,
     /// List the runs that can be undone, newest first, and change nothing
@@ -44,7 +49,8 @@ struct Return<'r> {
     replaced: &'r Replaced,
     place: Place,
     content: SecretBytes,
-    seen: (FileState, SecretBytes),
+    /// `None` where the file is gone meanwhile: nothing can be lost by bringing it back.
+    seen: Option<(FileState, SecretBytes)>,
 }
 
 /// Runs the command.
@@ -59,6 +65,13 @@ pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let _locks = apply::begin(cx, &workspace, args.step.write_args())?;
     let mut list = reversal::list(&workspace).map_err(apply::state_problem)?;
     let (Some(last), Some(state)) = (list.pop(), &workspace.state) else {
+        cx.ui.report(&Report {
+            command: "undo",
+            plan: &Plan::default(),
+            problems: &[],
+            outcome: Applied::Nothing,
+            backups: &[],
+        });
         cx.ui.status("nothing to undo");
         return Ok(Outcome {
             differs: true,
@@ -67,11 +80,13 @@ pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
     };
     let key = state.make_key().map_err(apply::state_problem)?;
     let digester = Digester::new(key);
+    let (chosen, rest) = choose(&last, &args.entries)?;
     let mut problems = Vec::new();
     let mut returns = Vec::new();
-    for file in &last.files {
+    for file in &chosen {
         match prepare(&workspace, file, &digester) {
-            Ok(one) => returns.push(one),
+            Ok(Some(one)) => returns.push(one),
+            Ok(None) => {}
             Err(problem) => problems.push(problem),
         }
     }
@@ -86,7 +101,7 @@ pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
         Applied::DryRun
     } else if problems.is_empty() {
         write(cx, &workspace, &returns)?;
-        settle(cx, &workspace, &last);
+        settle(cx, &workspace, &last, &chosen, rest);
         Applied::Done
     } else {
         Applied::Nothing
@@ -99,6 +114,23 @@ pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
         backups: &[],
     });
     Ok(Outcome::default().with_problems(&problems))
+}
+
+/// Splits the files of a run into those to bring back now, and the rest.
+fn choose(run: &Reversal, words: &[String]) -> Result<(Vec<Replaced>, Vec<Replaced>), Problem> {
+    let is_named = |file: &Replaced, word: &String| {
+        file.entry == *word || file.entry.strip_suffix(ENCRYPTED_SUFFIX) == Some(word)
+    };
+    for word in words {
+        if !run.files.iter().any(|file| is_named(file, word)) {
+            let names: Vec<_> = run.files.iter().map(|file| file.entry.as_str()).collect();
+            let message = format!("the last run replaced nothing of `{word}`");
+            return Err(Problem::new(ErrorKind::Option(message))
+                .with_help(format!("it replaced: {}", names.join(", "))));
+        }
+    }
+    let files = run.files.iter().cloned();
+    Ok(files.partition(|file| words.is_empty() || words.iter().any(|word| is_named(file, word))))
 }
 
 fn show_list(cx: &mut Context, workspace: &Workspace) -> Result<Outcome, Error> {
@@ -117,17 +149,27 @@ fn show_list(cx: &mut Context, workspace: &Workspace) -> Result<Outcome, Error> 
     Ok(Outcome::default())
 }
 
-/// Opens the backup of a file and makes sure that what the run wrote is still there.
+/// Opens the backup of a file and makes sure that what the run wrote is still there. `None` where the
+/// old content is in place already: the run was killed before it, or somebody brought it back.
 fn prepare<'r>(
     workspace: &Workspace,
     file: &'r Replaced,
     digester: &Digester,
-) -> Result<Return<'r>, Problem> {
+) -> Result<Option<Return<'r>>, Problem> {
     let name = &file.entry;
     let backup = Path::new(&file.backup);
-    let command = format!(
-        "SOPS_AGE_KEY_FILE=IDENTITY sops decrypt --input-type binary --output-type binary {}",
-        hints::quoted(&file.backup)
+    let recipients = fs::read_regular(backup)
+        .ok()
+        .and_then(|bytes| sops::parse_sealed(bytes).ok())
+        .map(|(_, sealed)| {
+            let recipients = sealed.metadata.age_recipients().into_iter();
+            recipients.map(str::to_owned).collect::<Vec<_>>()
+        });
+    let command = stock_command(
+        workspace,
+        Format::Binary,
+        &recipients.unwrap_or_default(),
+        &hints::quoted(&file.backup),
     );
     let bytes = fs::read_regular(backup).map_err(|source| {
         Problem::of(
@@ -150,7 +192,10 @@ fn prepare<'r>(
     let gone = || {
         let path = file.target.clone();
         let help = match file.side {
-            Side::Server => format!("put the old content there by hand: `{command}`"),
+            Side::Server => format!(
+                "what is there now would be lost; put the old content there by hand where it is meant: `{command} > {}`",
+                hints::quoted(&file.target)
+            ),
             Side::Repository => format!(
                 "copy the old file there by hand: `cp {} {}`",
                 hints::quoted(&file.backup),
@@ -164,12 +209,21 @@ fn prepare<'r>(
         .place(file_name.as_ref())
         .map_err(|error| Problem::of(name, error).with_help("mend the folder"))?;
     match place.read(u64::MAX) {
-        Found::File(state, now) if digester.content(now.expose()) == file.written => Ok(Return {
+        Found::File(_, now) if now == content => Ok(None),
+        Found::File(state, now) if digester.content(now.expose()) == file.written => {
+            Ok(Some(Return {
+                replaced: file,
+                place,
+                content,
+                seen: Some((state, now)),
+            }))
+        }
+        Found::Missing => Ok(Some(Return {
             replaced: file,
             place,
             content,
-            seen: (state, now),
-        }),
+            seen: None,
+        })),
         _ => Err(gone()),
     }
 }
@@ -208,7 +262,7 @@ fn write(cx: &mut Context, workspace: &Workspace, returns: &[Return<'_>]) -> Res
                 keep_access_list: true,
             },
             folder_owner: owner,
-            seen: Some((one.seen.0, one.seen.1.expose())),
+            seen: one.seen.as_ref().map(|(state, now)| (*state, now.expose())),
             in_place: workspace.is_written_in_place(&one.replaced.entry)
                 && one.replaced.side == Side::Server,
         });
@@ -217,15 +271,20 @@ fn write(cx: &mut Context, workspace: &Workspace, returns: &[Return<'_>]) -> Res
 }
 
 /// Brings back the records too, and takes the run off the list.
-fn settle(cx: &mut Context, workspace: &Workspace, undone: &Reversal) {
+fn settle(
+    cx: &mut Context,
+    workspace: &Workspace,
+    run: &Reversal,
+    undone: &[Replaced],
+    rest: Vec<Replaced>,
+) {
     let Some(state) = &workspace.state else {
         return;
     };
     let records = undone
-        .files
         .iter()
         .map(|file| (file.record_target.as_str(), file.record.clone()));
-    let settled = drift::restore(state, records).and_then(|()| reversal::forget(state, undone));
+    let settled = drift::restore(state, records).and_then(|()| reversal::keep(state, run, rest));
     if let Err(error) = settled {
         cx.ui.warning(&format!(
             "the list of what can be undone is not up to date: {error}"

@@ -76,10 +76,10 @@ impl Workspace {
     pub fn open(cx: &Context, owner: OwnerArgs) -> Result<Self, Error> {
         let manifest_path = find_manifest(cx)?;
         let text = read_manifest(cx, &manifest_path)?;
-        Self::open_text(cx, owner, manifest_path, &text)
+        Self::open_text(cx, owner, manifest_path, &text, &[])
     }
 
-    /// Opens the repository as it would be with this text as its manifest.
+    /// Opens the repository as it would be with this text as its manifest, and with further files.
     ///
     /// # Errors
     /// A wrong manifest.
@@ -88,6 +88,7 @@ impl Workspace {
         owner: OwnerArgs,
         manifest_path: PathBuf,
         text: &str,
+        files: &[String],
     ) -> Result<Self, Error> {
         let shown = shown_path(&cx.env.cwd, &manifest_path);
         let wrong = |error| Problem::new(error).with_help(format!("mend these lines of {shown}"));
@@ -104,7 +105,7 @@ impl Workspace {
         };
 
         let state = StateDir::locate(&cx.env);
-        let members = members(&manifest, &repository, root.as_ref(), state.as_ref());
+        let members = members(&manifest, &repository, root.as_ref(), state.as_ref(), files);
         manifest.expand(&members, &shown).map_err(wrong)?;
         let found_on_server = root
             .as_ref()
@@ -120,6 +121,12 @@ impl Workspace {
             repository.path(),
             git::work_tree_of(&manifest_path).is_some(),
         );
+        let jobs = jobs_of(cx);
+        let jobs = Jobs {
+            // A question would be written over by it.
+            shows_progress: jobs.shows_progress && !keyring.may_ask(),
+            ..jobs
+        };
         Ok(Self {
             manifest,
             manifest_path,
@@ -130,7 +137,7 @@ impl Workspace {
             declared_root: is_declared.then(|| root_path.clone()),
             host: host_name(cx),
             found_on_server,
-            jobs: jobs_of(cx),
+            jobs,
             hints,
             root_path,
             root_state,
@@ -178,6 +185,27 @@ impl Workspace {
         let selected = manifest::select(entries, words, |word| self.locate(word))
             .map_err(|error| self.not_selected(error))?;
         Ok(selected.into_iter().map(|index| &entries[index]).collect())
+    }
+
+    /// Returns the one entry that a name means, on whatever host; globs are not taken.
+    ///
+    /// # Errors
+    /// A word that names none, or several.
+    pub fn select_one(&self, word: &str) -> Result<&Entry, Error> {
+        let selected = self.select_everywhere(&[word.to_owned()])?;
+        match selected[..] {
+            [entry] if !word.contains(['*', '?']) && !word.ends_with('/') => Ok(entry),
+            _ => {
+                let names: Vec<_> = selected
+                    .iter()
+                    .map(|entry| entry.repository_path.as_str())
+                    .collect();
+                let message = format!("`{word}` stands for {}", names.join(", "));
+                Err(Problem::new(ErrorKind::Option(message))
+                    .with_help("name one entry in full")
+                    .into())
+            }
+        }
     }
 
     fn not_selected(&self, error: SelectionError) -> Problem {
@@ -308,7 +336,7 @@ impl Workspace {
     pub fn path_in_root(&self, typed: &str) -> Option<String> {
         let located = self.locate(typed).in_root;
         let is_there = fs::is_there(&self.cwd.join(typed));
-        if typed.starts_with('/') || is_there {
+        if typed.starts_with('/') || (is_there && located.is_some()) {
             return located;
         }
         let root = self.root.as_ref()?;
@@ -659,6 +687,7 @@ fn members(
     repository: &Base,
     root: Option<&Base>,
     state: Option<&StateDir>,
+    further: &[String],
 ) -> Vec<Vec<String>> {
     if manifest.families.is_empty() {
         return Vec::new();
@@ -675,7 +704,7 @@ fn members(
         .unwrap_or_default();
     let find = |family: &Family| {
         let mut found = files_matching(repository.path(), &family.pattern);
-        let known = head.iter().chain(&recorded);
+        let known = head.iter().chain(&recorded).chain(further);
         found.extend(
             known
                 .filter(|file| !family.pattern.readings(file).is_empty())

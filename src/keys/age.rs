@@ -194,6 +194,12 @@ impl Identity {
     }
 }
 
+/// Returns whether the program of a plugin's identity is installed.
+pub fn has_plugin(identity: &plugin::Identity) -> bool {
+    let one = std::slice::from_ref(identity);
+    plugin::IdentityPluginV1::new(identity.plugin(), one, Questions::of(None)).is_ok()
+}
+
 /// Returns the recipient of an SSH key, as `ssh-keygen` spells it without comment.
 pub fn ssh_recipient(key: &ssh::Identity) -> Option<String> {
     let copy = match key {

@@ -20,7 +20,7 @@ use crate::sops::metadata::{MasterKey, Metadata};
 
 use super::KeyError;
 use super::age::{self as kinds, Identity, canonical, parse_recipient};
-use super::locked::{LARGEST_FILE, Locked, is_age_file, is_ssh_key};
+use super::locked::{LARGEST_FILE, Locked, is_age_file, is_ssh_key, public_half};
 
 const KEY_COMMAND: &str = "SOPS_AGE_KEY_CMD";
 const SSH_COMMAND: &str = "SOPS_AGE_SSH_PRIVATE_KEY_CMD";
@@ -240,6 +240,11 @@ impl Keyring {
             .then_some(first)
     }
 
+    /// Returns whether a passphrase may have to be asked for.
+    pub fn may_ask(&self) -> bool {
+        self.ask.is_some() && !self.locked.is_empty()
+    }
+
     /// Checks that this run can encrypt to `recipient`.
     ///
     /// # Errors
@@ -298,7 +303,7 @@ impl Keyring {
         let found = self
             .unwrap_quietly(&wrapped)
             .or_else(|| self.unwrap_by_commands(&wrapped, &mut looked_at))
-            .or_else(|| self.unwrap_by_plugins(&wrapped));
+            .or_else(|| self.unwrap_by_plugins(&wrapped, &mut looked_at));
         let damaged = found
             .is_none()
             .then(|| self.first_fitting(&wrapped))
@@ -388,13 +393,27 @@ impl Keyring {
         None
     }
 
-    fn unwrap_by_plugins<'w>(&self, wrapped: &[(&'w str, &'w str)]) -> Option<(&'w str, DataKey)> {
-        let plugins = self
-            .identities
-            .iter()
-            .map(|known| &known.identity)
-            .filter(|identity| matches!(identity, Identity::Plugin(_)));
-        try_all(wrapped, &plugins.collect::<Vec<_>>(), self.ask.as_ref())
+    fn unwrap_by_plugins<'w>(
+        &self,
+        wrapped: &[(&'w str, &'w str)],
+        looked_at: &mut Vec<String>,
+    ) -> Option<(&'w str, DataKey)> {
+        for known in &self.identities {
+            let Identity::Plugin(plugin) = &known.identity else {
+                continue;
+            };
+            let found = try_all(wrapped, &[&known.identity], self.ask.as_ref());
+            if found.is_some() {
+                return found;
+            }
+            let name = plugin.plugin();
+            looked_at.push(if kinds::has_plugin(plugin) {
+                format!("the program age-plugin-{name}: it did not open the file")
+            } else {
+                format!("the program age-plugin-{name}: it is not installed here")
+            });
+        }
+        None
     }
 
     /// Asks for the passphrases of what is locked and may fit.
@@ -499,13 +518,14 @@ fn read_ssh_key(text: &[u8], path: &Path) -> Result<SshKey, String> {
             let public = String::from_utf8_lossy(&public);
             let recipient = public
                 .starts_with("ssh-")
-                .then(|| canonical(public.trim_end()));
+                .then(|| canonical(public.trim_end()))
+                .or_else(|| public_half(text));
             Locked::ssh(path.to_owned(), key, text, recipient)
                 .map(|locked| SshKey::Locked(Box::new(locked)))
         }
-        ssh::Identity::Unsupported(_) => {
-            Err("an SSH key of a kind that age does not use".to_owned())
-        }
+        ssh::Identity::Unsupported(_) => Err(
+            "an SSH key in a form or of a kind that cannot be used; `ssh-keygen -p -f FILE` rewrites it in OpenSSH's own form".to_owned(),
+        ),
     }
 }
 

@@ -64,6 +64,8 @@ pub fn is_ssh_key(text: &[u8]) -> bool {
     let text = text.trim_ascii_start();
     text.starts_with(b"-----BEGIN OPENSSH PRIVATE KEY")
         || text.starts_with(b"-----BEGIN RSA PRIVATE KEY")
+        || text.starts_with(b"-----BEGIN PRIVATE KEY")
+        || text.starts_with(b"-----BEGIN ENCRYPTED PRIVATE KEY")
 }
 
 impl Locked {
@@ -229,9 +231,25 @@ fn work_factor(content: &[u8]) -> Option<u32> {
     line.rsplit(' ').next()?.parse().ok()
 }
 
-/// Reads the rounds of an OpenSSH private key's bcrypt (`PROTOCOL.key`): magic, cipher, KDF, and the
-/// KDF's options, which are a salt and the rounds.
+/// Reads the rounds of an OpenSSH private key's bcrypt: the KDF's options are a salt and the rounds.
 fn bcrypt_rounds(text: &[u8]) -> Option<u32> {
+    let [_cipher, _kdf, options, _public] = openssh_head(text)?;
+    let rounds = options.last_chunk::<4>()?;
+    Some(u32::from_be_bytes(*rounds))
+}
+
+/// Reads the public half of an OpenSSH private key, which is not encrypted, as a recipient.
+pub fn public_half(text: &[u8]) -> Option<String> {
+    let [.., public] = openssh_head(text)?;
+    let (length, after) = public.split_first_chunk::<4>()?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    let kind = std::str::from_utf8(after.get(..length)?).ok()?;
+    Some(format!("{kind} {}", STANDARD.encode(&public)))
+}
+
+/// Reads the head of an OpenSSH private key (`PROTOCOL.key`): cipher, KDF, the KDF's options, and the
+/// public key of the first of its keys.
+fn openssh_head(text: &[u8]) -> Option<[Vec<u8>; 4]> {
     let text = std::str::from_utf8(text).ok()?;
     let body: String = text
         .lines()
@@ -239,15 +257,17 @@ fn bcrypt_rounds(text: &[u8]) -> Option<u32> {
         .filter(|line| !line.starts_with("-----"))
         .collect();
     let bytes = STANDARD.decode(body).ok()?;
-    let mut rest = bytes.strip_prefix(b"openssh-key-v1\0")?;
-    let mut string = || -> Option<Vec<u8>> {
-        let (length, after) = rest.split_first_chunk::<4>()?;
-        let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
-        let string = after.get(..length)?.to_vec();
-        rest = after.get(length..)?;
-        Some(string)
-    };
-    let (_cipher, _kdf, options) = (string()?, string()?, string()?);
-    let rounds = options.last_chunk::<4>()?;
-    Some(u32::from_be_bytes(*rounds))
+    let rest = bytes.strip_prefix(b"openssh-key-v1\0")?;
+    let (cipher, rest) = string(rest)?;
+    let (kdf, rest) = string(rest)?;
+    let (options, rest) = string(rest)?;
+    let (_count, rest) = rest.split_first_chunk::<4>()?;
+    let (public, _) = string(rest)?;
+    Some([cipher, kdf, options, public].map(<[u8]>::to_vec))
+}
+
+/// Splits a string off: its length in four bytes, then as many bytes.
+fn string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, after) = bytes.split_first_chunk::<4>()?;
+    after.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)
 }

@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags, Stat, fchmod, fstat, open};
 
 use super::place::Ownership;
@@ -98,18 +99,40 @@ pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Reads a whole file of at most `limit` bytes, regular or not: a key may come through a pipe.
+/// Reads a whole file of at most `limit` bytes. A pipe counts as one, as a key may come through it, but
+/// nobody is waited for longer than ten seconds.
 ///
 /// # Errors
-/// The system's reason, or that it is longer.
+/// The system's reason, that it is longer, or that nothing came.
 pub fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(open(path, flags, Mode::empty())?);
     let mut content = Vec::new();
-    file.take(limit + 1).read_to_end(&mut content)?;
+    let mut reader = (&file).take(limit + 1);
+    loop {
+        match reader.read_to_end(&mut content) {
+            Ok(_) => break,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_for_input(&file)?,
+            Err(error) => return Err(error),
+        }
+    }
     if content.len() as u64 > limit {
         return Err(io::Error::other(format!("longer than {limit} bytes")));
     }
     Ok(content)
+}
+
+/// Waits until something can be read from a pipe.
+fn wait_for_input(file: &File) -> io::Result<()> {
+    let ten_seconds = Timespec {
+        tv_sec: 10,
+        tv_nsec: 0,
+    };
+    let mut waiting = [PollFd::new(file, PollFlags::IN)];
+    if poll(&mut waiting, Some(&ten_seconds))? == 0 {
+        return Err(io::Error::other("nothing came through it in ten seconds"));
+    }
+    Ok(())
 }
 
 /// What a path that should be a folder is.
@@ -188,8 +211,8 @@ pub fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Returns every regular file below a folder, relative to it, `.git` folders left out and links not
-/// followed. Names that are not UTF-8 are left out.
+/// Returns every regular file below a folder, relative to it. Links are not followed, and `.git`
+/// folders and repositories of their own, such as submodules, are left out. Names that are not UTF-8 are left out.
 pub fn files_below(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut open = vec![(folder.to_owned(), String::new())];
@@ -199,7 +222,7 @@ pub fn files_below(folder: &Path) -> Vec<String> {
             let Ok(metadata) = path.symlink_metadata() else {
                 continue;
             };
-            if metadata.is_dir() && name != ".git" {
+            if metadata.is_dir() && name != ".git" && !is_there(&path.join(".git")) {
                 open.push((path, format!("{inside}{name}/")));
             } else if metadata.is_file() {
                 found.push(format!("{inside}{name}"));

@@ -61,6 +61,19 @@ pub struct Version {
     pub author: String,
 }
 
+/// Where a commit stands as seen from `HEAD`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// It is not here.
+    Absent,
+    /// `HEAD` is one of its ancestors: this checkout is older.
+    After,
+    /// It is `HEAD` or one of its ancestors.
+    Before,
+    /// On another branch.
+    Elsewhere,
+}
+
 /// Why nothing can be said about a checkout.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -148,7 +161,9 @@ impl Checkout {
                     .unwrap_or_else(std::sync::PoisonError::into_inner);
                 let mut index = repository.index()?;
                 index.read(false)?;
-                Ok(index.get_path(relative, 0).is_some())
+                // A file in the middle of a merge has no plain entry, but up to three.
+                let mut stages = 0..=3;
+                Ok(stages.any(|stage| index.get_path(relative, stage).is_some()))
             }
             Reader::Program { .. } => {
                 let relative = relative.to_string_lossy();
@@ -191,6 +206,27 @@ impl Checkout {
         files.sort();
         files.dedup();
         Ok(files)
+    }
+
+    /// Returns whether a file is in the middle of a merge, by its path relative to the top.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn is_unmerged(&self, path: &str) -> Result<bool, GitError> {
+        match &self.reader {
+            Reader::Library(repository) => {
+                let repository = repository
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let index = repository.index()?;
+                let path = Path::new(path);
+                Ok((1..=3).any(|stage| index.get_path(path, stage).is_some()))
+            }
+            Reader::Program { .. } => {
+                let args = ["--literal-pathspecs", "ls-files", "-u", "-z", "--", path];
+                Ok(!self.git(&args)?.is_empty())
+            }
+        }
     }
 
     /// Reads what is staged of a file, by its path relative to the top; `None` where nothing is.
@@ -346,6 +382,50 @@ impl Checkout {
             Reader::Program { .. } => {
                 let head = self.git(&["rev-parse", "--verify", "HEAD"]).ok()?;
                 Some(String::from_utf8_lossy(head.trim_ascii_end()).into_owned())
+            }
+        }
+    }
+
+    /// Returns where a commit stands as seen from `HEAD`.
+    pub fn position_of(&self, commit: &str) -> Position {
+        let Some(head) = self.head() else {
+            return Position::Absent;
+        };
+        if head == commit {
+            return Position::Before;
+        }
+        match &self.reader {
+            Reader::Library(repository) => {
+                let repository = repository
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let (Ok(head), Ok(commit)) = (Oid::from_str(&head), Oid::from_str(commit)) else {
+                    return Position::Absent;
+                };
+                if repository.find_commit(commit).is_err() {
+                    return Position::Absent;
+                }
+                let is_descendant =
+                    |one, other| repository.graph_descendant_of(one, other).unwrap_or(false);
+                match (is_descendant(head, commit), is_descendant(commit, head)) {
+                    (true, _) => Position::Before,
+                    (_, true) => Position::After,
+                    _ => Position::Elsewhere,
+                }
+            }
+            Reader::Program { .. } => {
+                if self.git(&["cat-file", "-e", commit]).is_err() {
+                    return Position::Absent;
+                }
+                let is_ancestor = |one: &str, other: &str| {
+                    self.git(&["merge-base", "--is-ancestor", one, other])
+                        .is_ok()
+                };
+                match (is_ancestor(commit, &head), is_ancestor(&head, commit)) {
+                    (true, _) => Position::Before,
+                    (_, true) => Position::After,
+                    _ => Position::Elsewhere,
+                }
             }
         }
     }

@@ -39,6 +39,11 @@ pub struct FileState {
 }
 
 impl FileState {
+    /// Returns whether nothing was written between the two states of one file, by length and time.
+    pub(super) fn has_same_content_as(&self, other: &Self) -> bool {
+        (self.len, self.modified) == (other.len, other.modified)
+    }
+
     /// Returns when the content was last changed, in seconds since 1970.
     pub fn modified_seconds(&self) -> i64 {
         self.modified.0

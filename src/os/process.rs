@@ -1,7 +1,7 @@
 //! Other programs: `getent`, `git`, a key command, a pager.
 
 use std::ffi::OsStr;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -31,17 +31,32 @@ pub fn capture<S: AsRef<OsStr>>(program: &str, args: &[S]) -> io::Result<Vec<u8>
 /// When it cannot be started or does not exit with 0.
 #[expect(clippy::disallowed_methods, reason = "programs are started here")]
 pub fn capture_with_variable(words: &[String], name: &str, value: &str) -> io::Result<Vec<u8>> {
+    /// More than any identity file holds.
+    const LONGEST: u64 = 16 << 20;
     let (program, args) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-    let output = Command::new(program)
+    let mut child = Command::new(program)
         .args(args)
         .env(name, value)
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
-        .output()?;
-    if output.status.success() {
-        Ok(output.stdout)
+        .spawn()?;
+    let mut printed = Vec::new();
+    let output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    let read = output.take(LONGEST + 1).read_to_end(&mut printed);
+    if read.is_err() || printed.len() as u64 > LONGEST {
+        drop(child.kill());
+        drop(child.wait());
+        read?;
+        return Err(io::Error::other(format!(
+            "it prints more than {LONGEST} bytes"
+        )));
+    }
+    let status = child.wait()?;
+    if status.success() {
+        Ok(printed)
     } else {
-        Err(io::Error::other(format!("it ended with {}", output.status)))
+        Err(io::Error::other(format!("it ended with {status}")))
     }
 }
 
@@ -122,7 +137,12 @@ pub fn host_name() -> String {
 
 /// Returns the file mode creation mask of this process.
 pub fn umask() -> u32 {
-    // It can only be read by setting it; no other thread makes files at this moment.
+    // Linux tells it; elsewhere it can only be read by setting it for a moment.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let told = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    if let Some(umask) = told.and_then(|text| u32::from_str_radix(text.trim(), 8).ok()) {
+        return umask;
+    }
     let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     rustix::process::umask(umask);
     umask.as_raw_mode()

@@ -270,6 +270,20 @@ impl Staged {
         unlinkat(directory, temporary, AtFlags::empty()).map_err(failed)
     }
 
+    /// Returns whether nobody wrote into the old file after it was looked at: somebody may have had it
+    /// open.
+    pub fn is_old_untouched(&self) -> bool {
+        let old = match self.step {
+            Replacement::Exchanged => self.temporary.clone(),
+            Replacement::Linked => self.old_name(),
+            Replacement::Created | Replacement::Pending => return true,
+        };
+        let now = statat(&*self.place.directory, &old, AtFlags::SYMLINK_NOFOLLOW);
+        let now = now.map(|stat| FileState::of(&stat));
+        self.expected
+            .is_none_or(|expected| now.is_ok_and(|now| now.has_same_content_as(&expected)))
+    }
+
     /// Removes the old file after a successful replacement.
     ///
     /// # Errors

@@ -138,6 +138,28 @@ impl StateDir {
         }
     }
 
+    /// Returns the error of a file of the directory that holds nothing sensible.
+    pub fn damaged(&self, name: &str) -> FsError {
+        FsError::Io {
+            path: self.path.join(name),
+            action: "understand",
+            source: io::Error::other(format!(
+                "it is damaged; encrypted backups are in {}",
+                self.path.join("backups").display()
+            )),
+        }
+    }
+
+    /// Gives a damaged file of the directory another name, so that nothing of it is lost.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn set_aside(&self, name: &str) -> Result<(), FsError> {
+        let path = self.path.join(name);
+        let aside = self.path.join(unique_name(&format!("{name}.damaged-")));
+        fs::rename(&path, &aside).map_err(fs::failed(&path, "set aside"))
+    }
+
     /// Replaces a file of the directory by what `change` makes of it, whole or not at all; other runs
     /// that update meanwhile wait.
     ///

@@ -3,11 +3,13 @@
 //! Pure: the caller brings the files. One finding for each thing that is wrong, with file and line.
 
 use crate::rules::{Rule, Rules};
+use crate::sops;
 use crate::sops::audit::clear_leaves;
+use crate::sops::cipher::Token;
+use crate::sops::document::SealedDocument;
 use crate::sops::error::DocumentError;
-use crate::sops::selector::SelectionRule;
+use crate::sops::selector::{Selection, SelectionRule};
 use crate::sops::store::Format;
-use crate::sops::{self};
 
 use super::guard;
 use super::manifest::{ENCRYPTED_SUFFIX, NamedRecipient};
@@ -24,6 +26,17 @@ pub struct Finding {
     /// What is wrong, in words.
     pub message: String,
 }
+
+/// The fields of a rule that name keys of other kinds, and what those are called in files.
+const OTHER_KINDS: [(&str, &str); 7] = [
+    ("pgp", "pgp"),
+    ("kms", "kms"),
+    ("gcp_kms", "gcp_kms"),
+    ("hckms", "hckms"),
+    ("azure_keyvault", "azure_kv"),
+    ("hc_vault_transit_uri", "hc_vault"),
+    ("hc_vault", "hc_vault"),
+];
 
 /// What could not be checked, in words.
 pub type Unchecked = String;
@@ -91,13 +104,24 @@ pub fn check_sealed(sealed: &Sealed<'_>) -> Result<Vec<Finding>, Unchecked> {
                 DocumentError::Json { line, .. } | DocumentError::Line { line, .. } => Some(*line),
                 _ => None,
             };
-            let text = error.to_string();
+            let mut text = error.to_string();
+            if memchr::memmem::find(sealed.content, b"\r\n").is_some() {
+                text.push_str("; its line ends were changed, `*.enc -text` in .gitattributes keeps git from that");
+            }
             let text = line.map_or(text.clone(), |line| {
                 text.trim_start_matches(&format!("line {line}"))
                     .trim_start_matches([':', ',', ' '])
                     .to_owned()
             });
-            return Ok(vec![finding(path, line, "damaged", text)]);
+            let mut found = vec![finding(path, line, "damaged", text)];
+            // Values can be told from their metadata all the same.
+            if let Some(document) = without_metadata(sealed.content) {
+                let rule = govern(sealed, &mut Vec::new());
+                let selection = rule.map(|rule| rule.selection.clone());
+                let selection = selection.unwrap_or_default();
+                found.extend(in_clear(path, Format::Dotenv, &document, &selection));
+            }
+            return Ok(found);
         }
     };
     let mut found = Vec::new();
@@ -108,7 +132,53 @@ pub fn check_sealed(sealed: &Sealed<'_>) -> Result<Vec<Finding>, Unchecked> {
         Some(rule) if has_selection => &rule.selection,
         _ => &metadata.selection,
     };
-    for leaf in clear_leaves(&document, selection) {
+    found.extend(in_clear(path, format, &document, selection));
+    if metadata.mac.is_empty() {
+        let text = "the `sops` metadata has no MAC: the file could be changed unnoticed";
+        found.push(finding(path, None, "no-mac", text));
+    } else if Token::parse(metadata.mac.as_bytes()).is_err() {
+        let text = "the MAC in the `sops` metadata is none: stock `sops` cannot open the file";
+        found.push(finding(path, None, "damaged", text));
+    }
+    for (recipient, wrapped) in metadata.age_keys() {
+        let is_whole = wrapped
+            .trim()
+            .starts_with("-----BEGIN AGE ENCRYPTED FILE-----\n")
+            && wrapped
+                .trim()
+                .ends_with("\n-----END AGE ENCRYPTED FILE-----");
+        if !is_whole {
+            let text = format!(
+                "the data key wrapped for {} is damaged: it cannot be opened by it",
+                name_of(sealed, recipient)
+            );
+            found.push(finding(path, None, "damaged", text));
+        }
+    }
+    if let Some(rule) = rule {
+        found.extend(compare_recipients(sealed, rule, metadata));
+        if has_selection && !metadata.selection.is_same_in_dotenv(&rule.selection) {
+            let text = format!(
+                "its options differ from creation rule {}: the file has `{}`, the rule `{}`",
+                rule.number,
+                metadata.selection.describe(),
+                rule.selection.describe()
+            );
+            found.push(finding(path, None, "options-differ", text));
+        }
+    }
+    Ok(found)
+}
+
+/// Finds what stands in clear and should not.
+fn in_clear(
+    path: &str,
+    format: Format,
+    document: &SealedDocument,
+    selection: &Selection,
+) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for leaf in clear_leaves(document, selection) {
         let what = if leaf.is_comment {
             "a comment".to_owned()
         } else {
@@ -126,23 +196,44 @@ pub fn check_sealed(sealed: &Sealed<'_>) -> Result<Vec<Finding>, Unchecked> {
             found.push(finding(path, Some(leaf.line), "secret-in-clear", text));
         }
     }
-    if metadata.mac.is_empty() {
-        let text = "the `sops` metadata has no MAC: the file could be changed unnoticed";
-        found.push(finding(path, None, "no-mac", text));
-    }
-    if let Some(rule) = rule {
-        found.extend(compare_recipients(sealed, rule, metadata));
-        if has_selection && !metadata.selection.is_same_in_dotenv(&rule.selection) {
-            let text = format!(
-                "its options differ from creation rule {}: the file has `{}`, the rule `{}`",
-                rule.number,
-                metadata.selection.describe(),
-                rule.selection.describe()
-            );
-            found.push(finding(path, None, "options-differ", text));
+    found
+}
+
+/// Reads the values of a dotenv file whose metadata is broken, line by line as they stand.
+fn without_metadata(content: &[u8]) -> Option<SealedDocument> {
+    const SOUND: &str = "sops_version=3.0.0\nsops_lastmodified=2000-01-01T00:00:00Z\nsops_age__list_0__map_recipient=x\nsops_age__list_0__map_enc=x\n";
+    let mut text: Vec<u8> = Vec::new();
+    for line in content.split_inclusive(|&byte| byte == b'\n') {
+        if line.starts_with(b"sops_") {
+            // The lines below keep their numbers.
+            text.push(b'\n');
+        } else {
+            text.extend_from_slice(line);
         }
     }
-    Ok(found)
+    if text == content {
+        return None;
+    }
+    if !text.ends_with(b"\n") {
+        text.push(b'\n');
+    }
+    text.extend_from_slice(SOUND.as_bytes());
+    match sops::parse_sealed(text) {
+        Ok((Format::Dotenv, document)) => Some(document),
+        _ => None,
+    }
+}
+
+fn name_of(sealed: &Sealed<'_>, key: &str) -> String {
+    let mut named = sealed.recipients.iter();
+    named
+        .find(|named| words(&named.key) == words(key))
+        .map_or_else(|| key.to_owned(), |named| named.name.clone())
+}
+
+/// Returns what of a recipient counts: the comment of an SSH key does not.
+fn words(key: &str) -> Vec<&str> {
+    key.split_ascii_whitespace().take(2).collect()
 }
 
 fn govern<'r>(sealed: &Sealed<'r>, found: &mut Vec<Finding>) -> Option<&'r Rule> {
@@ -182,16 +273,7 @@ fn compare_recipients(
     rule: &Rule,
     metadata: &sops::metadata::Metadata,
 ) -> Option<Finding> {
-    let words = |key: &str| -> String {
-        let words: Vec<_> = key.split_ascii_whitespace().take(2).collect();
-        words.join(" ")
-    };
-    let name = |key: &str| -> String {
-        let mut named = sealed.recipients.iter();
-        named
-            .find(|named| words(&named.key) == words(key))
-            .map_or_else(|| key.to_owned(), |named| named.name.clone())
-    };
+    let name = |key: &str| name_of(sealed, key);
     let have = metadata.age_recipients();
     let is_in = |list: &[&str], key: &str| list.iter().any(|other| words(other) == words(key));
     let want: Vec<&str> = rule.age.iter().map(String::as_str).collect();
@@ -206,13 +288,39 @@ fn compare_recipients(
             changes.push(format!("{} can read it and is not in the rule", name(key)));
         }
     }
-    if rule.unsupported.is_empty() {
-        let kinds = metadata.other_kinds();
-        changes.extend(
-            kinds
-                .iter()
-                .map(|kind| format!("a key of kind {kind} can read it and is not in the rule")),
-        );
+    // Keys of other kinds are not read yet; that one of them is there or not can be told.
+    let kinds = metadata.other_kinds();
+    for (field, kind) in OTHER_KINDS {
+        let in_rule = rule.unsupported.iter().any(|name| name == field);
+        let in_file = kinds.contains(&kind);
+        match (in_rule, in_file) {
+            (true, false) => {
+                changes.push(format!("a {kind} key is in the rule and cannot read it"));
+            }
+            (false, true)
+                if !OTHER_KINDS.iter().any(|(other, same)| {
+                    *same == kind && rule.unsupported.iter().any(|name| name == other)
+                }) =>
+            {
+                changes.push(format!("a {kind} key can read it and is not in the rule"));
+            }
+            _ => {}
+        }
+    }
+    changes.dedup();
+    if metadata.groups.len() != rule.groups.max(1) {
+        changes.push(format!(
+            "it has {} key groups, the rule {}",
+            metadata.groups.len(),
+            rule.groups
+        ));
+    }
+    let wants_threshold = rule
+        .unsupported
+        .iter()
+        .any(|name| name == "shamir_threshold");
+    if metadata.has_threshold() && !wants_threshold && rule.groups < 2 {
+        changes.push("it has a `shamir_threshold`, the rule has none".to_owned());
     }
     let text = format!(
         "its recipients differ from creation rule {}: {}",

@@ -215,7 +215,7 @@ pub fn move_row(
 /// Adds lines to a file such as `.gitignore`; those that are there already are left out. Returns
 /// nothing where none is missing.
 pub fn add_lines(text: &str, lines: &[String], heading: &str) -> Option<String> {
-    let is_there = |line: &&String| text.lines().any(|known| known.trim() == line.trim());
+    let is_there = |line: &&String| text.lines().any(|known| known == line.as_str());
     let missing: Vec<&String> = lines.iter().filter(|line| !is_there(line)).collect();
     if missing.is_empty() {
         return None;
@@ -238,11 +238,28 @@ pub fn add_lines(text: &str, lines: &[String], heading: &str) -> Option<String> 
     Some(out)
 }
 
+/// Returns the line of `.gitignore` that means one file, by its path relative to the list: what is
+/// special there is escaped.
+pub fn ignore_line(path: &str) -> String {
+    let mut line = String::from("/");
+    for c in path.chars() {
+        if matches!(c, '\\' | '*' | '?' | '[') {
+            line.push('\\');
+        }
+        line.push(c);
+    }
+    // A blank at the end would not count.
+    if let Some(start) = line.strip_suffix(' ') {
+        line = format!("{start}\\ ");
+    }
+    line
+}
+
 /// Removes a line of a file such as `.gitignore`; `None` where it is not there.
 pub fn remove_line(text: &str, line: &str) -> Option<String> {
     let kept: String = text
         .split_inclusive('\n')
-        .filter(|known| known.trim() != line)
+        .filter(|known| known.trim_end_matches(['\n', '\r']) != line)
         .collect();
     (kept.len() != text.len()).then_some(kept)
 }
@@ -303,6 +320,12 @@ mod tests {
             text,
             TEXT.replace("\"a.enc\"    = \"a\"", "\"d.enc\"    = \"d\"")
         );
+    }
+
+    #[test]
+    fn what_is_special_to_git_is_escaped() {
+        assert_eq!(ignore_line("a b/.env"), "/a b/.env");
+        assert_eq!(ignore_line("[g]/*.env "), "/\\[g]/\\*.env\\ ");
     }
 
     #[test]

@@ -173,6 +173,12 @@ pub enum Refusal {
         /// The file.
         path: String,
     },
+    /// A row that the manifest cannot have.
+    #[error("the manifest cannot have that row: {reason}")]
+    NotARow {
+        /// Why, in words.
+        reason: String,
+    },
     /// A file was changed after the run that is to be undone.
     #[error("{path} is not what that run wrote any more")]
     ChangedSince {

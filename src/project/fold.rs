@@ -162,8 +162,22 @@ fn is_identical(pattern: &Row, members: &[usize], rows: &[Row], files: &[String]
     // A row of its own beside a pattern that matches it would be an error.
     let others = rows.iter().enumerate();
     let mut others = others.filter(|(index, _)| !members.contains(index));
-    matching == wanted
+    varies(&repository, &wanted)
+        && matching == wanted
         && others.all(|(_, row)| repository.readings(&row.repository_path).is_empty())
+}
+
+/// Returns whether every capture stands for different things: one that is always the same is part
+/// of the name.
+fn varies(pattern: &PathPattern, members: &[&str]) -> bool {
+    let readings = members.iter().map(|member| pattern.readings(member));
+    let readings: Vec<_> = readings.flatten().collect();
+    pattern.names().iter().all(|name| {
+        let mut values: Vec<_> = readings.iter().map(|reading| reading.get(*name)).collect();
+        values.sort_unstable();
+        values.dedup();
+        values.len() > 1
+    })
 }
 
 #[cfg(test)]
@@ -195,6 +209,24 @@ mod tests {
         let expected = [
             row("envs/{app}/.env.{env}.enc", "{app}/envs/.env.{env}"),
             row("shared/.env.enc", "shared/.env"),
+        ];
+        assert_eq!(folded, expected);
+    }
+
+    #[test]
+    fn what_is_always_the_same_is_no_capture() {
+        let rows = [
+            row("envs/shop/.env.dev.enc", "shop/envs/.env.dev"),
+            row("envs/shop/.env.prod.enc", "shop/envs/.env.prod"),
+            row("envs/blog/.env.dev.enc", "blog/envs/.env.dev"),
+            row("envs/blog/.env.prod.enc", "blog/envs/.env.prod"),
+            row("certs/a.key.enc", "certs/a.key"),
+            row("certs/b.key.enc", "certs/b.key"),
+        ];
+        let folded = fold(&rows, &files(&rows));
+        let expected = [
+            row("envs/{app}/.env.{env}.enc", "{app}/envs/.env.{env}"),
+            row("certs/{name}.key.enc", "certs/{name}.key"),
         ];
         assert_eq!(folded, expected);
     }

@@ -2,7 +2,7 @@
 //!
 //! What it declares and which entries a word on the command line names. [`super::reader`] reads it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use globset::GlobBuilder;
 
@@ -66,6 +66,16 @@ pub struct Entry {
     pub line: usize,
 }
 
+fn is_same_host(one: &str, other: &str) -> bool {
+    let short = |name: &str| name.split('.').next().unwrap_or_default().to_lowercase();
+    let both_full = one.contains('.') && other.contains('.');
+    if both_full {
+        one.eq_ignore_ascii_case(other)
+    } else {
+        short(one) == short(other)
+    }
+}
+
 /// A row that stands for many files: its entry's texts may hold captures.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Family {
@@ -115,23 +125,17 @@ impl Entry {
         }
     }
 
-    /// Returns whether the entry is for a host, known by its full name.
+    /// Returns whether the entry is for a host. Case does not count; where one of the two names has no
+    /// domain, only the names before it are compared.
     pub fn is_for(&self, host: &str) -> bool {
-        let short = host.split('.').next().unwrap_or(host);
-        self.hosts.is_empty() || self.hosts.iter().any(|name| name == host || name == short)
+        self.hosts.is_empty() || self.hosts.iter().any(|name| is_same_host(name, host))
     }
 
     /// Returns whether there may be a host that has both entries.
     fn shares_host_with(&self, other: &Self) -> bool {
-        let same = |one: &String| {
-            let short = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
-            let alike = |two: &String| {
-                one == two
-                    || (!(one.contains('.') && two.contains('.')) && short(one) == short(two))
-            };
-            other.hosts.iter().any(alike)
-        };
-        self.hosts.is_empty() || other.hosts.is_empty() || self.hosts.iter().any(same)
+        let mut others = other.hosts.iter();
+        let mut any = |one: &String| others.any(|two| is_same_host(one, two));
+        self.hosts.is_empty() || other.hosts.is_empty() || self.hosts.iter().any(&mut any)
     }
 
     /// Returns the path in the repository without the `.enc` suffix.
@@ -232,6 +236,7 @@ impl Manifest {
         let mut problems = Vec::new();
         for (family, files) in self.families.iter().zip(found) {
             let mut members: Vec<Entry> = Vec::new();
+            let files: BTreeSet<&String> = files.iter().collect();
             for file in files {
                 match member_of(family, file) {
                     Ok(Some(member)) => members.push(member),

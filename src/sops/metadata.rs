@@ -370,6 +370,20 @@ impl Metadata {
             .collect()
     }
 
+    /// Returns the age recipients of all groups with the data key wrapped for each.
+    pub fn age_keys(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.groups.iter().flatten().filter_map(|key| match key {
+            MasterKey::Age { recipient, enc } => Some((recipient.as_str(), enc.as_str())),
+            MasterKey::Other { .. } => None,
+        })
+    }
+
+    /// Returns whether the file says how many groups are needed.
+    pub fn has_threshold(&self) -> bool {
+        let threshold = self.node.get("shamir_threshold").and_then(Node::text);
+        threshold.is_some_and(|text| !matches!(text.as_str(), "" | "0"))
+    }
+
     /// Returns the kinds of keys that this program does not use but the file has.
     pub fn other_kinds(&self) -> Vec<&'static str> {
         let mut kinds: Vec<_> = self

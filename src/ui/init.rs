@@ -37,6 +37,8 @@ pub struct InitReport {
     pub rows: usize,
     /// What could not be read.
     pub unread: Vec<UnreadNote>,
+    /// Further remarks.
+    pub notes: Vec<String>,
     /// What the rules say of the entries.
     pub rules: Vec<RuleNote>,
     /// The manifest's text, where nothing was written.
@@ -80,6 +82,9 @@ impl Ui {
                 "line {} of the Makefile: {}",
                 note.line, note.what
             ));
+        }
+        for note in &report.notes {
+            self.warning(note);
         }
         for note in &report.rules {
             self.warning(&format!("{}: {}", note.entry, note.message));

@@ -83,6 +83,17 @@ impl Ui {
         self.is_cut_off |= written.is_err();
     }
 
+    /// Shows the root that is trusted now, and before, as JSON.
+    pub fn show_trust(&mut self, root: &str, before: Option<&str>) {
+        let trust = serde_json::json!({
+            "schema_version": SCHEMA_VERSION,
+            "command": "trust",
+            "root": root,
+            "before": before,
+        });
+        self.json(&trust);
+    }
+
     /// Shows the public key of a new identity as JSON.
     pub fn show_key(&mut self, file: &str, recipient: &str) {
         let key = serde_json::json!({

@@ -102,7 +102,7 @@ fn each_violation_is_found_once() {
             |p| {
                 replace(p, "a.env.enc", |t| {
                     format!("<<<<<<< ours\n{t}=======\n>>>>>>> theirs\n")
-                })
+                });
             },
             &["a.env.enc:1 conflict-marker"],
         ),
@@ -131,7 +131,7 @@ fn each_violation_is_found_once() {
             |p| {
                 fs::copy(p.repo_file("a.env.enc"), p.repo_file("c.env.enc"))
                     .map(drop)
-                    .unwrap()
+                    .unwrap();
             },
             &["c.env.enc orphan"],
         ),
@@ -147,14 +147,14 @@ fn each_violation_is_found_once() {
                     ".sops.yaml",
                     "creation_rules:\n  - path_regex: \\.sql\\.enc$\n    age: AGE\n"
                         .replace("AGE", &recipient(SERVER_KEY)),
-                )
+                );
             },
             &["a.env.enc no-rule"],
         ),
         (
             "a typing mistake in the rules",
             |p| replace(p, ".sops.yaml", |t| format!("{t}    encrypted_regexp: x\n")),
-            &[".sops.yaml unknown-rule-key"],
+            &[".sops.yaml:4 unknown-rule-key"],
         ),
         (
             "an identity",
@@ -180,7 +180,7 @@ fn each_violation_is_found_once() {
             |p| {
                 replace(p, "secret-files.toml", |t| {
                     line(t, "root", "root = \"srv\"")
-                })
+                });
             },
             &[
                 "secret-files.toml:7 not-ignored",

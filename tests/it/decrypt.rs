@@ -104,7 +104,16 @@ fn a_missing_encrypted_file_is_an_error() {
     let project = encrypted();
     fs::remove_file(project.repo_file("a.env.enc")).unwrap();
     let output = project.run(&["decrypt"]);
-    assert_eq!(output.code, 2);
+    assert_eq!(output.code, 3);
+    assert!(
+        output
+            .stderr
+            .contains("a.env.enc: its encrypted file was in the repository"),
+        "{output:#?}"
+    );
+    fs::remove_dir_all(project.path("state")).unwrap();
+    let output = project.run(&["decrypt"]);
+    assert_eq!(output.code, 3);
     assert!(
         output.stderr.contains("the encrypted file does not exist"),
         "{output:#?}"

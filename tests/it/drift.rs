@@ -182,7 +182,7 @@ fn table(versions: &Versions) {
     check(
         versions,
         "deleted, recorded",
-        &case("deleted-in-repo", [3, 2, 1]),
+        &case("deleted-in-repo", [3, 3, 1]),
         |project| {
             project.git(&["rm", "-q", &sealed]);
             project.git(&["commit", "-q", "-m", "gone"]);
@@ -191,7 +191,7 @@ fn table(versions: &Versions) {
     check(
         versions,
         "deleted, in HEAD",
-        &case("deleted-in-repo", [3, 2, 1]),
+        &case("deleted-in-repo", [3, 3, 1]),
         |project| {
             fs::remove_file(project.repo_file(&sealed)).unwrap();
             Versions::forget(project);
@@ -200,7 +200,7 @@ fn table(versions: &Versions) {
     check(
         versions,
         "never encrypted",
-        &case("not-encrypted-yet", [0, 2, 1]),
+        &case("not-encrypted-yet", [0, 3, 1]),
         |project| {
             project.git(&["rm", "-q", &sealed]);
             project.git(&["commit", "-q", "-m", "gone"]);

@@ -223,7 +223,10 @@ fn what_a_rule_holds_beyond_is_refused_by_name() {
     for (extra, word) in [
         ("pgp: ABCD", "`pgp`"),
         ("encrypted_regexp: x", "`encrypted_regexp`"),
-        ("key_groups: [{age: [x]}, {age: [y]}]", "`key_groups (2 groups)`"),
+        (
+            "key_groups: [{age: [x]}, {age: [y]}]",
+            "`key_groups (2 groups)`",
+        ),
         ("key_groups: [{pgp: [F]}]", "`pgp`"),
     ] {
         project.write_repo(
@@ -238,7 +241,10 @@ fn what_a_rule_holds_beyond_is_refused_by_name() {
         assert!(output.stderr.contains(word), "{output:#?}");
     }
     for (age, word) in [
-        ("ssh-ed25519 AAAA x", "neither ssh-ed25519 nor ssh-rsa, or damaged"),
+        (
+            "ssh-ed25519 AAAA x",
+            "neither ssh-ed25519 nor ssh-rsa, or damaged",
+        ),
         ("age1pq1abc", "is not an age recipient"),
         ("age1yubikey1abc", "is not an age recipient"),
         ("age1abc", "is not an age recipient"),

@@ -287,11 +287,7 @@ fn an_identity_file_behind_a_passphrase_is_opened() {
     );
     // A header that is cut, or asks for absurd work, is told apart at once.
     let text = fs::read_to_string(&locked).unwrap();
-    let cut: String = text
-        .lines()
-        .take(2)
-        .map(|line| format!("{line}\n"))
-        .collect();
+    let cut = text.lines().take(2).collect::<Vec<_>>().join("\n") + "\n";
     for (content, words) in [
         (cut.clone() + "-----END AGE ENCRYPTED FILE-----\n", "damaged or cut header"),
         ("age-encryption.org/v1\n-> scrypt c2FsdHNhbHRzYWx0c2FsdA 30\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n--- AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n0123456789abcdef0123456789abcdef".to_owned(), "2^30 steps"),
@@ -351,6 +347,9 @@ fn to_base64(bytes: &[u8]) -> String {
     lines.join("\n")
 }
 
+/// The recipient of a plugin that does not exist, its checksum right.
+const RECIPIENT: &str = "age1foo1qqqqqq5ykr5w";
+
 #[test]
 fn a_plugin_runs_on_the_users_own_word_only() {
     let mark = tempfile::tempdir().unwrap();
@@ -362,8 +361,6 @@ fn a_plugin_runs_on_the_users_own_word_only() {
     )
     .unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    // Recipient and identity of a plugin that does not exist, checksums right.
-    const RECIPIENT: &str = "age1foo1qqqqqq5ykr5w";
     let project = project(RECIPIENT);
     let run = |args: &[&str]| {
         let path = format!(

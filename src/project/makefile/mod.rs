@@ -6,7 +6,7 @@
 //! certain it leaves out, and says so in [`Migration::unread`].
 
 use recipes::Recipes;
-use rows::{apply_root, keep_first, list_rows};
+use rows::{agreed_folder, apply_root, keep_first, list_rows};
 use variables::{
     Values, find_outside, is_blank, last_line, line_mark, marked_from, marked_line, quote,
 };
@@ -104,17 +104,24 @@ pub fn read(text: &str, secret_variables: &[&str], plain_variables: &[&str]) -> 
     }
     let (mut values, mut unread) = (reader.values, reader.unread);
     let mut rows = Rows::new();
+    let mut folders = Vec::new();
     for (names, secret) in [(secret_variables, true), (plain_variables, false)] {
         for list in names.iter().filter_map(|name| values.value(name).ok()) {
-            rows.extend(list_rows(&list, secret, &mut unread));
+            rows.extend(list_rows(&list, secret, &mut folders, &mut unread));
         }
     }
+    let folder = agreed_folder(&folders, &mut unread);
     let mut recipes = Recipes::default();
     for lines in &reader.recipes {
         recipes.add(lines, &mut values);
     }
     let identity = recipes.identity(&mut values, &mut unread);
-    let root = recipes.root(&mut unread);
+    let root = match folder {
+        Some(variable) => Root::Unknown {
+            variable: Some(variable),
+        },
+        None => recipes.root(&mut unread),
+    };
     let (root, rows) = apply_root(root, rows, &mut unread);
     let rows = keep_first(rows, &mut unread);
     let [owner, group, mode] = recipes.permissions(&mut unread);

@@ -2,13 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::variables::{why_unknown, words};
+use super::variables::{shown, why_unknown, words};
 use super::{Notes, Root, Row, Rows, Unread};
 
 const COMMENT: &str = "make knows no comment here, so `#` and what follows are in the list";
 
 /// The rows of the list with this name; the flag says whether they are secret.
-pub(super) fn list_rows(list: &str, secret: bool, notes: &mut Notes) -> Rows {
+/// Variables that stand before server sides and whose value is not known go to `folders`.
+pub(super) fn list_rows(
+    list: &str,
+    secret: bool,
+    folders: &mut Vec<(String, usize)>,
+    notes: &mut Notes,
+) -> Rows {
     let mut rows = Vec::new();
     let mut comment_line = None;
     for (line, word) in words(list) {
@@ -17,8 +23,16 @@ pub(super) fn list_rows(list: &str, secret: bool, notes: &mut Notes) -> Rows {
         }
         let result = match why_unknown(word) {
             _ if comment_line == Some(line) => Err(COMMENT.to_owned()),
-            Some(why) => Err(why),
-            None => row(word, line, secret).map_err(str::to_owned),
+            why => match below_unknown(word) {
+                Some((variable, word)) => {
+                    folders.push((variable, line));
+                    row(&word, line, secret).map_err(str::to_owned)
+                }
+                None => match why {
+                    Some(why) => Err(why),
+                    None => row(word, line, secret).map_err(str::to_owned),
+                },
+            },
         };
         match result {
             Ok(row) => rows.push((secret, row)),
@@ -26,6 +40,37 @@ pub(super) fn list_rows(list: &str, secret: bool, notes: &mut Notes) -> Rows {
         }
     }
     rows
+}
+
+/// Splits a word whose server side begins with a variable of unknown value, or with the home
+/// folder: returns the variable's name and the word without it.
+fn below_unknown(word: &str) -> Option<(String, String)> {
+    let text = shown(word);
+    let (repository, server) = text.split_once([':', '|'])?;
+    let (name, rest) = if let Some(rest) = server.strip_prefix("~/") {
+        ("HOME", rest)
+    } else {
+        let inside = server.strip_prefix("$(").or(server.strip_prefix("${"))?;
+        let (name, rest) = inside.split_once([')', '}'])?;
+        (name, rest.strip_prefix('/')?)
+    };
+    let is_name = name
+        .chars()
+        .all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
+    let is_known = !repository.contains('$') && !rest.contains('$');
+    (is_name && is_known).then(|| (name.to_owned(), format!("{repository}:{rest}")))
+}
+
+/// The one variable that stands before server sides.
+pub(super) fn agreed_folder(folders: &[(String, usize)], notes: &mut Notes) -> Option<String> {
+    let (first, _) = folders.first()?;
+    for (other, line) in folders.iter().filter(|(other, _)| other != first) {
+        let what = format!(
+            "`$({other})` stands before a server side, and `$({first})` before others: check the root"
+        );
+        notes.push(Unread::new(*line, what));
+    }
+    Some(first.clone())
 }
 
 /// Splits one word into the repository side and the server side.
