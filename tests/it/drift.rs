@@ -551,3 +551,104 @@ fn deploy_places_plain_and_secret_files_in_one_plan() {
     let output = project.run(&["deploy", "compose.yaml"]);
     assert_eq!(output.code, 3, "ciphertext is never deployed: {output:#?}");
 }
+
+#[test]
+fn a_checkout_that_went_back_is_not_ahead() {
+    let mut project = ENV.agreed();
+    let [first, second, _] = ENV.texts;
+    // A capture that was thrown away: the server has the only copy.
+    project.write_server(ENV.name, second);
+    project.ok(&["encrypt"]);
+    project.git(&["checkout", "-q", "--", "a.env.enc"]);
+    let output = project.run(&["decrypt"]);
+    assert_eq!(output.code, 3, "{output:#?}");
+    project.ok(&["encrypt"]);
+    project.commit();
+    project.ok(&["encrypt"]);
+    // An older checkout.
+    project.git(&["checkout", "-q", "HEAD~1"]);
+    let output = project.run(&["decrypt"]);
+    assert_eq!(output.code, 3);
+    assert!(
+        output.stderr.contains("this checkout is older than commit"),
+        "{output:#?}"
+    );
+    assert_eq!(project.read_server(ENV.name), second.as_bytes());
+    project.git(&["checkout", "-q", "main"]);
+    // A revert is a step forward.
+    project.git(&["revert", "--no-edit", "HEAD"]);
+    project.ok(&["decrypt"]);
+    assert_eq!(project.read_server(ENV.name), first.as_bytes());
+    project.capture_elsewhere(ENV.name, second);
+    project.ok(&["decrypt"]);
+}
+
+#[test]
+fn layout_that_stock_dropped_is_no_conflict_once_committed() {
+    let test = "layout_that_stock_dropped_is_no_conflict_once_committed";
+    if !super::support::stock::available("sops", test) {
+        return;
+    }
+    let project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
+    project.write_server("a.env", "A=1\n\n\nB=2\n");
+    project.ok(&["encrypt"]);
+    project.commit();
+    let status = Command::new("sops")
+        .args(["set", "--input-type", "dotenv", "--output-type", "dotenv"])
+        .args(["a.env.enc", "[\"A\"]", "\"1\""])
+        .env("SOPS_DISABLE_VERSION_CHECK", "true")
+        .envs(&project.vars)
+        .current_dir(project.repo())
+        .status();
+    assert!(status.unwrap().success());
+    project.commit();
+    let status = project.ok(&["status"]);
+    assert!(
+        status
+            .stdout
+            .starts_with("layout only        a.env.enc  repo ahead"),
+        "{status:#?}"
+    );
+    project.ok(&["decrypt"]);
+    assert_eq!(project.read_server("a.env"), b"A=1\nB=2\n");
+}
+
+#[test]
+fn a_run_that_was_killed_can_be_undone_and_damaged_lists_are_said() {
+    let mut project = ENV.agreed();
+    project.capture_elsewhere(ENV.name, ENV.texts[1]);
+    project.write_server(ENV.name, ENV.texts[2]);
+    project.ok(&["decrypt", "--force"]);
+    let list = project.path("state/undo.json");
+    let noted = fs::read(&list).unwrap();
+    project.ok(&["undo"]);
+    // As a run leaves it that was killed before its first rename: the old content is in place.
+    fs::write(&list, &noted).unwrap();
+    project.ok(&["undo"]);
+    assert_eq!(project.read_server(ENV.name), ENV.texts[2].as_bytes());
+    fs::write(&list, "{").unwrap();
+    assert_eq!(project.run(&["undo", "--list"]).code, 2);
+    project.ok(&["decrypt", "--force"]);
+    project.ok(&["undo"]);
+    let kept = fs::read_dir(project.path("state")).unwrap().flatten();
+    let kept = kept.filter(|entry| entry.file_name().to_string_lossy().contains("damaged"));
+    assert_eq!(kept.count(), 1, "nothing of it is lost");
+    // A damaged list of what is trusted trusts nothing.
+    fs::write(project.path("state/trust.json"), "{").unwrap();
+    assert_eq!(project.run(&["decrypt"]).code, 3);
+    project.ok(&["trust"]);
+    assert_eq!(project.run(&["undo", "nothing"]).code, 1);
+}
+
+#[test]
+fn encrypt_does_not_take_over_a_changed_mode() {
+    use std::os::unix::fs::PermissionsExt;
+    let project = ENV.agreed();
+    let file = project.server_file(ENV.name);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+    project.ok(&["encrypt"]);
+    project.ok(&["decrypt"]);
+    assert_eq!(project.run(&["diff"]).code, 1, "it is still said");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(project.run(&["diff"]).code, 0);
+}

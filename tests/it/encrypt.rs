@@ -224,7 +224,7 @@ fn what_a_rule_holds_beyond_is_refused_by_name() {
         ("pgp: ABCD", "`pgp`"),
         ("encrypted_regexp: x", "`encrypted_regexp`"),
         (
-            "key_groups: [{age: [x]}, {age: [y]}]",
+            "key_groups: [{age: [x]}, {age: [z]}]",
             "`key_groups (2 groups)`",
         ),
         ("key_groups: [{pgp: [F]}]", "`pgp`"),

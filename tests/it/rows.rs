@@ -182,3 +182,74 @@ fn mv_moves_file_row_and_record() {
     assert!(output.code >= 2, "{output:#?}");
     assert_eq!(project.snapshot(), before);
 }
+
+#[test]
+fn a_plaintext_inside_the_repository_never_becomes_visible() {
+    let project = TestProject::new();
+    project.write_repo(
+        "secret-files.toml",
+        "version = 1\n[defaults]\nroot = \".\"\n[files]\n",
+    );
+    project.write_repo("[g]/x.env", "A=1\n");
+    project.write_repo("b.env", "A=1\n");
+    project.write_repo("tracked.env", "A=1\n");
+    project.git(&["init", "-q", "-b", "main"]);
+    project.git(&["add", "tracked.env"]);
+    project.ok(&["add", "[g]/x.env", "b.env"]);
+    project.ok(&["mv", "b.env", "sub/c.env", "--server", "sub/c.env"]);
+    project.commit();
+    let tracked = project.git(&["ls-files"]);
+    assert!(
+        !tracked.contains("x.env\n") && !tracked.contains("c.env\n"),
+        "{tracked}"
+    );
+    assert!(!project.read_repo(".gitignore").contains("/b.env"));
+    project.ok(&["check"]);
+    let output = project.run(&["add", "tracked.env"]);
+    assert_eq!(output.code, 3, "{output:#?}");
+    let output = project.run(&["add", "secret-files.toml"]);
+    assert!(output.code >= 2, "{output:#?}");
+}
+
+#[test]
+fn rows_that_the_manifest_cannot_have_are_refused_in_words() {
+    let project = project();
+    let root = project.root().display().to_string();
+    let text = MANIFEST.replace("ROOT", &root)
+        + "\n[files.\"envs/{app}.env.enc\"]\npath = \"w/{app}.env\"\n";
+    project.write_repo("secret-files.toml", text);
+    project.write_server("n.env", "A=1\n");
+    project.write_server("w/shop.env", "A=1\n");
+    let before = project.snapshot();
+    for (args, words) in [
+        (
+            &["add", "n.env", "--as", "envs/n.env"][..],
+            "the manifest cannot have that row",
+        ),
+        (&["add", "n.env", "--as", "db/.env"], "is there already"),
+        (&["add", "n.env", "--as", "../x"], "leads out with `..`"),
+        (&["add", "w/shop.env"], "the pattern of `w/shop.env`"),
+        (
+            &["mv", "db/.env", "envs/n.env"],
+            "the manifest cannot have that row",
+        ),
+        (&["mv", "db/.env", "web/.htpasswd"], "is there already"),
+        (
+            &["mv", "db/.env", "x", "--server", "/abs"],
+            "the path is absolute",
+        ),
+        (&["remove", "*"], "name one entry in full"),
+    ] {
+        let output = project.run(args);
+        assert!(output.code >= 2, "{args:?}: {output:#?}");
+        assert!(output.stderr.contains(words), "{args:?}: {output:#?}");
+        assert!(!output.stderr.contains("toml:"), "{args:?}: {output:#?}");
+        assert_eq!(project.snapshot(), before, "{args:?}");
+    }
+    // What git threw away can be added again.
+    project.ok(&["add", "n.env"]);
+    project.git(&["checkout", "-q", "."]);
+    fs::remove_file(project.repo_file("n.env.enc")).unwrap();
+    project.write_repo("secret-files.toml", MANIFEST.replace("ROOT", &root));
+    project.ok(&["add", "n.env"]);
+}
