@@ -238,7 +238,7 @@ fn rows_that_the_manifest_cannot_have_are_refused_in_words() {
             &["mv", "db/.env", "x", "--server", "/abs"],
             "the path is absolute",
         ),
-        (&["remove", "*"], "name one entry in full"),
+        (&["remove", "db/*"], "name one entry in full"),
     ] {
         let output = project.run(args);
         assert!(output.code >= 2, "{args:?}: {output:#?}");
