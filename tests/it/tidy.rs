@@ -165,6 +165,7 @@ fn pages_name_only_commands_and_files_that_exist() {
         "README.md",
         "docs/architecture.md",
         "docs/design.md",
+        "docs/drift.md",
         "docs/manifest.md",
         "docs/threat-model.md",
     ] {
