@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::os::fs::FsError;
-use crate::os::git::{Position, Version};
+use crate::os::history::{Position, Version};
 use crate::os::place::FileState;
 use crate::os::state::StateDir;
 use crate::project::diff;

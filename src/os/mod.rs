@@ -6,6 +6,7 @@
 
 pub mod fs;
 pub mod git;
+pub mod history;
 pub mod lock;
 pub mod place;
 pub mod process;

@@ -1,0 +1,104 @@
+//! Which files are members of the patterns of the manifest: in the repository, in `HEAD`, in the
+//! records, and on the server.
+
+use std::path::Path;
+
+use crate::os::fs;
+use crate::os::git::Checkout;
+use crate::os::place::Base;
+use crate::os::state::StateDir;
+use crate::project::family::{PathPattern, is_pattern};
+use crate::project::manifest::{Entry, Family, Manifest};
+
+use super::drift;
+
+/// Finds the files of the repository that may be members of each pattern: those that are there,
+/// those that were there by `HEAD`, and those that were placed by the records.
+pub fn members(
+    manifest: &Manifest,
+    repository: &Base,
+    root: Option<&Base>,
+    state: Option<&StateDir>,
+    further: &[String],
+) -> Vec<Vec<String>> {
+    if manifest.families.is_empty() {
+        return Vec::new();
+    }
+    let head = Checkout::discover(repository.path())
+        .ok()
+        .flatten()
+        .and_then(|checkout| checkout.files_in_head(repository.path()).ok())
+        .unwrap_or_default();
+    let records = state.map(drift::records_of).unwrap_or_default();
+    let recorded: Vec<String> = root
+        .and_then(|root| root.path().to_str())
+        .map(|root| records.entries_below(root).map(str::to_owned).collect())
+        .unwrap_or_default();
+    let find = |family: &Family| {
+        let mut found = files_matching(repository.path(), &family.pattern);
+        let known = head.iter().chain(&recorded).chain(further);
+        found.extend(
+            known
+                .filter(|file| !family.pattern.readings(file).is_empty())
+                .cloned(),
+        );
+        found
+    };
+    manifest.families.iter().map(find).collect()
+}
+
+/// Finds the files on the server that match a pattern and belong to no entry.
+pub fn found_on_server(manifest: &Manifest, root: &Base) -> Vec<Entry> {
+    let mut found: Vec<Entry> = Vec::new();
+    for family in &manifest.families {
+        for file in files_matching(root.path(), &family.server) {
+            let readings = family.server.readings(&file);
+            let [captures] = &readings[..] else { continue };
+            let member = family.member(captures);
+            let is_whole = !is_pattern(&member.repository_path);
+            let mut known = manifest.entries.iter().chain(&found);
+            if is_whole && !known.any(|entry| entry.server_path == member.server_path) {
+                found.push(member);
+            }
+        }
+    }
+    found
+}
+
+/// Returns the files below a folder that match a pattern, relative to it.
+fn files_matching(folder: &Path, pattern: &PathPattern) -> Vec<String> {
+    let segments = pattern.segments();
+    let mut found = Vec::new();
+    collect_matching(folder, "", &segments, &mut found);
+    found.retain(|file| !pattern.readings(file).is_empty());
+    found
+}
+
+fn collect_matching(
+    folder: &Path,
+    inside: &str,
+    segments: &[PathPattern],
+    found: &mut Vec<String>,
+) {
+    let Some((segment, rest)) = segments.split_first() else {
+        return;
+    };
+    let names = match segment.literal() {
+        Some(name) => vec![name.to_owned()],
+        None => fs::names(folder)
+            .into_iter()
+            .filter(|name| !segment.readings(name).is_empty())
+            .collect(),
+    };
+    for name in names {
+        let path = folder.join(&name);
+        let inside = format!("{inside}{name}");
+        if rest.is_empty() {
+            if fs::is_file(&path) {
+                found.push(inside);
+            }
+        } else if fs::is_folder(&path) {
+            collect_matching(&path, &format!("{inside}/"), rest, found);
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! The history of a checkout: commits, and older versions of a file.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use git2::{ErrorCode, ObjectType, Oid, Repository, Sort, TreeWalkMode, TreeWalkResult};
+
+use super::git::{Checkout, GitError, Reader, blob_at};
+
+/// A version of a file: the commit that made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// The commit, in full.
+    pub commit: String,
+    /// When it was written, in seconds since 1970.
+    pub seconds: i64,
+    /// Who wrote it.
+    pub author: String,
+}
+
+/// Where a commit stands as seen from `HEAD`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// It is not here.
+    Absent,
+    /// `HEAD` is one of its ancestors: this checkout is older.
+    After,
+    /// It is `HEAD` or one of its ancestors.
+    Before,
+    /// On another branch.
+    Elsewhere,
+}
+
+impl Checkout {
+    /// Returns whether `HEAD` holds a file at the absolute path `path`.
+    ///
+    /// # Errors
+    /// When `HEAD` cannot be read; a repository without a commit holds nothing.
+    pub fn is_in_head(&self, path: &Path) -> Result<bool, GitError> {
+        let Some(relative) = self.inside(path) else {
+            return Ok(false);
+        };
+        match &self.reader {
+            Reader::Library(repository) => {
+                let repository = repository
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                Ok(blob_at(&repository, "HEAD", relative)?.is_some())
+            }
+            Reader::Program { .. } => {
+                let object = format!("HEAD:{}", relative.to_string_lossy());
+                Ok(self.git(&["cat-file", "-e", &object]).is_ok())
+            }
+        }
+    }
+
+    /// Returns the commit `HEAD` is at, in full; `None` before the first one.
+    pub fn head(&self) -> Option<String> {
+        match &self.reader {
+            Reader::Library(repository) => {
+                let repository = repository
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let head = repository.head().ok()?.peel_to_commit().ok()?;
+                Some(head.id().to_string())
+            }
+            Reader::Program { .. } => {
+                let head = self.git(&["rev-parse", "--verify", "HEAD"]).ok()?;
+                Some(String::from_utf8_lossy(head.trim_ascii_end()).into_owned())
+            }
+        }
+    }
+
+    /// Returns where a commit stands as seen from `HEAD`.
+    pub fn position_of(&self, commit: &str) -> Position {
+        let Some(head) = self.head() else {
+            return Position::Absent;
+        };
+        if head == commit {
+            return Position::Before;
+        }
+        match &self.reader {
+            Reader::Library(repository) => {
+                let repository = repository
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let (Ok(head), Ok(commit)) = (Oid::from_str(&head), Oid::from_str(commit)) else {
+                    return Position::Absent;
+                };
+                if repository.find_commit(commit).is_err() {
+                    return Position::Absent;
+                }
+                let is_descendant =
+                    |one, other| repository.graph_descendant_of(one, other).unwrap_or(false);
+                match (is_descendant(head, commit), is_descendant(commit, head)) {
+                    (true, _) => Position::Before,
+                    (_, true) => Position::After,
+                    _ => Position::Elsewhere,
+                }
+            }
+            Reader::Program { .. } => {
+                if self.git(&["cat-file", "-e", commit]).is_err() {
+                    return Position::Absent;
+                }
+                let is_ancestor = |one: &str, other: &str| {
+                    self.git(&["merge-base", "--is-ancestor", one, other])
+                        .is_ok()
+                };
+                match (is_ancestor(commit, &head), is_ancestor(&head, commit)) {
+                    (true, _) => Position::Before,
+                    (_, true) => Position::After,
+                    _ => Position::Elsewhere,
+                }
+            }
+        }
+    }
+
+    /// Returns whether the history is cut: a shallow clone.
+    pub fn is_shallow(&self) -> bool {
+        match &self.reader {
+            Reader::Library(repository) => repository
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .is_shallow(),
+            Reader::Program { .. } => self
+                .git(&["rev-parse", "--is-shallow-repository"])
+                .is_ok_and(|answer| answer.trim_ascii() == b"true"),
+        }
+    }
+
+    /// Returns the files of `HEAD` below the folder at the absolute path `folder`, relative to it.
+    /// Names that are not UTF-8 are left out.
+    ///
+    /// # Errors
+    /// When `HEAD` cannot be read; a repository without a commit has none.
+    pub fn files_in_head(&self, folder: &Path) -> Result<Vec<String>, GitError> {
+        let Some(inside) = self.inside(folder) else {
+            return Ok(Vec::new());
+        };
+        let files = match &self.reader {
+            Reader::Library(repository) => {
+                let repository = repository
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                library_files(&repository)?
+            }
+            Reader::Program { .. } => {
+                let listed = self
+                    .git(&["ls-tree", "-r", "-z", "--name-only", "--full-tree", "HEAD"])
+                    .unwrap_or_default();
+                listed
+                    .split(|&byte| byte == 0)
+                    .filter_map(|name| String::from_utf8(name.to_vec()).ok())
+                    .filter(|name| !name.is_empty())
+                    .collect()
+            }
+        };
+        let below = |file: String| {
+            let relative = Path::new(&file).strip_prefix(inside).ok()?;
+            relative.to_str().map(str::to_owned)
+        };
+        Ok(files.into_iter().filter_map(below).collect())
+    }
+
+    /// Shows the versions of the file at the absolute path `path` to `visit`, newest first, each
+    /// content once, until it returns the version's worth; the version is then named by the commit
+    /// that made it. With `since`, a commit, only versions that were current then or later count.
+    /// `None` when no version is the wanted one, or `since` is not known here.
+    ///
+    /// # Errors
+    /// When the history cannot be read.
+    pub fn find_version<T>(
+        &self,
+        path: &Path,
+        since: Option<&str>,
+        mut visit: impl FnMut(&[u8]) -> Option<T>,
+    ) -> Result<Option<(Version, T)>, GitError> {
+        let Some(relative) = self.inside(path) else {
+            return Ok(None);
+        };
+        match &self.reader {
+            Reader::Library(shared) => {
+                let folder = shared
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner)
+                    .path()
+                    .to_owned();
+                // A handle of its own: several entries are looked up at once.
+                let repository = Repository::open(folder)?;
+                find_in_library(&repository, relative, since, &mut visit)
+            }
+            Reader::Program { .. } => {
+                let relative = relative.to_string_lossy();
+                let range =
+                    since.map_or_else(|| "HEAD".to_owned(), |since| format!("{since}..HEAD"));
+                let format = "--format=%H %at %an";
+                let mut args = vec![
+                    "--literal-pathspecs",
+                    "log",
+                    format,
+                    &range,
+                    "--",
+                    &relative,
+                ];
+                if since.is_some_and(|since| self.git(&["cat-file", "-e", since]).is_err()) {
+                    return Ok(None);
+                }
+                let mut listed = self.git(&args).unwrap_or_default();
+                if let Some(since) = since {
+                    args[3] = since;
+                    args.insert(3, "-1");
+                    listed.extend(self.git(&args).unwrap_or_default());
+                }
+                for line in String::from_utf8_lossy(&listed).lines() {
+                    let mut words = line.splitn(3, ' ');
+                    let (Some(commit), Some(seconds)) = (words.next(), words.next()) else {
+                        continue;
+                    };
+                    let object = format!("{commit}:{relative}");
+                    let Ok(content) = self.git(&["cat-file", "blob", &object]) else {
+                        continue;
+                    };
+                    if let Some(worth) = visit(&content) {
+                        let version = Version {
+                            commit: commit.to_owned(),
+                            seconds: seconds.parse().unwrap_or(0),
+                            author: words.next().unwrap_or_default().to_owned(),
+                        };
+                        return Ok(Some((version, worth)));
+                    }
+                }
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn library_files(repository: &Repository) -> Result<Vec<String>, GitError> {
+    let tree = match repository.head().and_then(|head| head.peel_to_tree()) {
+        Ok(tree) => tree,
+        Err(error) if matches!(error.code(), ErrorCode::UnbornBranch | ErrorCode::NotFound) => {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut files = Vec::new();
+    tree.walk(TreeWalkMode::PreOrder, |folder, entry| {
+        if let (Some(ObjectType::Blob), Ok(name)) = (entry.kind(), entry.name()) {
+            files.push(format!("{folder}{name}"));
+        }
+        TreeWalkResult::Ok
+    })?;
+    Ok(files)
+}
+
+/// Walks the history once, newest first. The commit that made a version is the last one of the walk
+/// that has it without a break.
+fn find_in_library<T>(
+    repository: &Repository,
+    path: &Path,
+    since: Option<&str>,
+    visit: &mut impl FnMut(&[u8]) -> Option<T>,
+) -> Result<Option<(Version, T)>, GitError> {
+    let mut walk = repository.revwalk()?;
+    if walk.push_head().is_err() {
+        return Ok(None);
+    }
+    walk.set_sorting(Sort::TOPOLOGICAL | Sort::TIME)?;
+    if let Some(since) = since {
+        let Ok(since) = Oid::from_str(since).and_then(|id| repository.find_commit(id)) else {
+            return Ok(None);
+        };
+        for parent in since.parent_ids() {
+            walk.hide(parent)?;
+        }
+    }
+    let mut seen = HashSet::new();
+    let mut latest: Option<(Oid, Option<Oid>)> = None;
+    let mut found: Option<(Version, T, Oid)> = None;
+    for commit in walk {
+        let Ok(commit) = commit.and_then(|id| repository.find_commit(id)) else {
+            // A commit that is not here: the history is cut.
+            break;
+        };
+        let tree = commit.tree()?;
+        let blob = match latest {
+            Some((known, blob)) if known == tree.id() => blob,
+            _ => tree.get_path(path).ok().map(|entry| entry.id()),
+        };
+        latest = Some((tree.id(), blob));
+        let version = || Version {
+            commit: commit.id().to_string(),
+            seconds: commit.time().seconds(),
+            author: String::from_utf8_lossy(commit.author().name_bytes()).into_owned(),
+        };
+        if let Some((made, _, wanted)) = &mut found {
+            if blob == Some(*wanted) {
+                *made = version();
+                continue;
+            }
+            break;
+        }
+        let Some(id) = blob.filter(|id| seen.insert(*id)) else {
+            continue;
+        };
+        let Ok(content) = repository.find_blob(id) else {
+            continue;
+        };
+        found = visit(content.content()).map(|worth| (version(), worth, id));
+    }
+    Ok(found.map(|(version, worth, _)| (version, worth)))
+}
