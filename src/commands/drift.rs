@@ -170,7 +170,7 @@ pub fn of(workspace: &Workspace, sides: &Sides<'_>) -> Drift {
     seen.server_is_old_version = drift.behind.is_some();
     drift.verdict = judge(&seen);
     if let (Verdict::RepositoryAhead, Some(record)) = (drift.verdict, record)
-        && let Some((verdict, note)) = went_back(workspace, entry, record)
+        && let Some((verdict, note)) = went_back(workspace, entry, record, server)
     {
         drift.verdict = verdict;
         drift.behind = None;
@@ -185,9 +185,14 @@ pub fn of(workspace: &Workspace, sides: &Sides<'_>) -> Drift {
     drift
 }
 
-/// Says that the repository did not move ahead of the last sync, but back: to a checkout that does not
-/// have its commit, or to what was committed before a capture that was thrown away.
-fn went_back(workspace: &Workspace, entry: &Entry, record: &Record) -> Option<(Verdict, String)> {
+/// Says that the repository did not move ahead of the last sync, but back: to a checkout that is older
+/// or never had what was synced, or to what was committed before a capture that was thrown away.
+fn went_back(
+    workspace: &Workspace,
+    entry: &Entry,
+    record: &Record,
+    server: &[u8],
+) -> Option<(Verdict, String)> {
     let commit = record.commit.as_deref()?;
     let checkout = workspace.checkout().ok()??;
     let file = workspace.repository_file(entry);
@@ -200,17 +205,22 @@ fn went_back(workspace: &Workspace, entry: &Entry, record: &Record) -> Option<(V
         });
     }
     match checkout.position_of(commit) {
-        Position::Before => None,
+        // On another branch its content is kept by git all the same.
+        Position::Before | Position::Elsewhere => None,
         Position::After => Some((
             Verdict::Unknown,
             format!("this checkout is older than commit {short} of the last sync"),
         )),
         // Where the history is cut, nothing can be told from that.
         Position::Absent if checkout.is_shallow() => None,
-        Position::Absent | Position::Elsewhere => Some((
-            Verdict::Unknown,
-            format!("this checkout does not have commit {short} of the last sync"),
-        )),
+        // Rewritten history still holds what was synced; a clone that is behind does not.
+        Position::Absent => match in_history(workspace, entry, server) {
+            Ok(Some(_)) => None,
+            _ => Some((
+                Verdict::Unknown,
+                format!("this checkout does not have commit {short} of the last sync"),
+            )),
+        },
     }
 }
 

@@ -652,3 +652,34 @@ fn encrypt_does_not_take_over_a_changed_mode() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
     assert_eq!(project.run(&["diff"]).code, 0);
 }
+
+#[test]
+fn a_stale_clone_is_refused_and_rewritten_history_is_not() {
+    let mut project = ENV.agreed();
+    let [_, second, third] = ENV.texts;
+    let stale = project.path("stale");
+    let cloned = Command::new("git")
+        .args(["clone", "-q"])
+        .args([&project.repo(), &stale])
+        .status();
+    assert!(cloned.unwrap().success());
+    project.write_server(ENV.name, second);
+    project.ok(&["encrypt"]);
+    project.commit();
+    project.ok(&["encrypt"]);
+    let output = project.run_in(&stale, &["decrypt"]);
+    assert_eq!(output.code, 3, "{output:#?}");
+    assert!(
+        output.stderr.contains("does not have commit"),
+        "{output:#?}"
+    );
+    assert_eq!(project.read_server(ENV.name), second.as_bytes());
+    // The commit of the last sync is gone for good, what was synced is not.
+    project.git(&["commit", "-q", "--amend", "-m", "reworded"]);
+    project.git(&["reflog", "expire", "--expire=now", "--all"]);
+    project.git(&["gc", "-q", "--prune=now"]);
+    project.capture_elsewhere(ENV.name, third);
+    project.commit();
+    project.ok(&["decrypt"]);
+    assert_eq!(project.read_server(ENV.name), third.as_bytes());
+}
