@@ -6,21 +6,23 @@ use clap::{Args, ValueEnum};
 
 use crate::error::{Error, ErrorKind, Problem};
 use crate::os::fs;
-use crate::os::place::{Base, FileState, Found};
+use crate::os::place::{FileState, Found};
 use crate::os::users::{self, Database};
 use crate::project::edit::{self, Row, quoted};
 use crate::project::error::Refusal;
 use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry, Kind, Manifest};
 use crate::project::placement::{check_repository_path, check_server_path};
+use crate::project::plan::Action;
+use crate::sops;
 use crate::sops::store::Format;
 use crate::ui::report::{Applied, Report};
 
 use super::apply;
 use super::capture::{self, CaptureOptions, Captured};
 use super::gather::gather;
-use super::repository::{IGNORE_FILE, IGNORE_HEADING, RepositoryFile};
+use super::repository::{RepositoryFile, check_rest, ignore_lists_for};
 use super::storing;
-use super::workspace::{Workspace, find_manifest, read_manifest};
+use super::workspace::{Workspace, find_manifest};
 use super::{Context, Outcome, OwnerArgs, StepArgs, in_parallel};
 
 /// Take files of the server into the manifest, and encrypt them
@@ -69,7 +71,9 @@ pub fn run(args: &AddArgs, cx: &mut Context) -> Result<Outcome, Error> {
     before.require_root()?;
     let _locks = apply::begin(cx, &before, args.step.write_args())?;
     let manifest_path = find_manifest(cx)?;
-    let text = read_manifest(cx, &manifest_path)?;
+    let manifest_name = manifest_path.file_name().unwrap_or_default();
+    let mut manifest = RepositoryFile::read(&before.repository, &manifest_name.to_string_lossy())?;
+    let text = manifest.text()?;
     let rows = rows(&before, args)?;
     let text = edit::add_rows(&text, Kind::Secret, &rows);
     let files: Vec<String> = rows.iter().map(|row| row.repository_path.clone()).collect();
@@ -81,6 +85,8 @@ pub fn run(args: &AddArgs, cx: &mut Context) -> Result<Outcome, Error> {
         &files,
     );
     let workspace = opened.map_err(|error| not_added(&rows, &error))?;
+    let names: Vec<&str> = files.iter().map(String::as_str).collect();
+    check_rest(&before.manifest, &workspace.manifest, &names)?;
     let root = workspace.require_root()?;
     let entries: Vec<&Entry> = workspace
         .manifest
@@ -101,24 +107,19 @@ pub fn run(args: &AddArgs, cx: &mut Context) -> Result<Outcome, Error> {
         max_size: u64::MAX,
     };
     let mut problems = Vec::new();
-    for entry in &entries {
-        check_new(&workspace, entry, &mut problems);
-    }
     let results = in_parallel(&entries, workspace.jobs, |entry| {
+        check_sealed(&workspace, entry)?;
         capture::capture(&workspace, root, entry, options, &now)
     });
     let (plan, captured) = gather(cx, &workspace, results, &mut problems, |one, refusal| {
         explain(&workspace, one, refusal)
     });
+    for one in &captured {
+        check_new(one, &mut problems);
+    }
     let captured: Vec<_> = captured.iter().collect();
-    let manifest_name = manifest_path.file_name().unwrap_or_default();
-    let mut manifest =
-        RepositoryFile::read(&workspace.repository, &manifest_name.to_string_lossy())?;
     manifest.content = Some(text.into_bytes());
-    let mut ignore = RepositoryFile::read(&workspace.repository, IGNORE_FILE)?;
-    let lines = lines_to_ignore(&workspace, &entries);
-    ignore.content =
-        edit::add_lines(&ignore.text(), &lines, IGNORE_HEADING).map(String::into_bytes);
+    let lists = ignore_lists_for(&workspace, &entries)?;
 
     let mut backups = Vec::new();
     let outcome = if args.step.dry_run {
@@ -126,7 +127,9 @@ pub fn run(args: &AddArgs, cx: &mut Context) -> Result<Outcome, Error> {
     } else if problems.is_empty() {
         let mut work = storing::work(&captured, OwnerArgs::default())?;
         work.jobs.extend(manifest.job()?);
-        work.jobs.extend(ignore.job()?);
+        for list in &lists {
+            work.jobs.extend(list.job()?);
+        }
         storing::keep_backups(cx, &workspace, &captured, &mut backups)?;
         apply::run(cx, &workspace, &work).map_err(|failure| failure.problem)?;
         storing::remember(cx, &workspace, &captured);
@@ -140,9 +143,11 @@ pub fn run(args: &AddArgs, cx: &mut Context) -> Result<Outcome, Error> {
             "added to {shown}: {} of [files]",
             counted(rows.len())
         ));
-        if !lines.is_empty() && ignore.content.is_some() {
-            cx.ui
-                .status(&format!("added to {IGNORE_FILE}: {}", lines.join(", ")));
+        for list in &lists {
+            cx.ui.status(&format!(
+                "added to {}: what keeps git from the plaintext",
+                list.name
+            ));
         }
     }
     cx.ui.report(&Report {
@@ -171,14 +176,18 @@ pub fn not_added(rows: &[Row], error: &Error) -> Error {
     };
     let message: Vec<_> = error.problems.iter().map(words).collect();
     let lines: Vec<_> = rows.iter().map(|row| row.to_line(0)).collect();
-    Problem::new(Refusal::NotARow {
-        reason: message.join("; "),
-    })
-    .with_help(format!(
-        "choose other paths, or write the row by hand: {}",
-        lines.join("; ")
-    ))
-    .into()
+    let reason = message.join("; ");
+    let help = if reason.contains("duplicate key") {
+        format!(
+            "the tables of the manifest are laid out in another way: write the row by hand: {}",
+            lines.join("; ")
+        )
+    } else {
+        "choose other paths".to_owned()
+    };
+    Problem::new(Refusal::NotARow { reason })
+        .with_help(help)
+        .into()
 }
 
 fn counted(count: usize) -> String {
@@ -266,6 +275,7 @@ fn rows(workspace: &Workspace, args: &AddArgs) -> Result<Vec<Row>, Error> {
             Problem::new(ErrorKind::Option(format!("{repository_path}: {reason}")))
                 .with_help("name a path in the repository with `--as`")
         })?;
+        check_own_path(workspace, &repository_path, &repository_path)?;
         let named = workspace.manifest.entries.iter();
         let mut named = named.filter(|entry| entry.repository_path == repository_path);
         if let Some(entry) = named.next() {
@@ -333,51 +343,58 @@ pub fn fields(
     fields
 }
 
-/// Refuses a file that is in the repository already: it may be another secret's only copy.
-fn check_new(workspace: &Workspace, entry: &Entry, problems: &mut Vec<Problem>) {
+/// Refuses a name that a file has which is not encrypted.
+fn check_sealed(workspace: &Workspace, entry: &Entry) -> Result<(), Problem> {
     let file = workspace.repository_file(entry);
-    if fs::is_there(&file) {
-        let path = file.display().to_string();
-        problems.push(
-            Problem::of(&entry.repository_path, Refusal::AlreadyThere { path }).with_help(
-                "choose another name with `--as`; or write the row by hand, where it is this file's",
-            ),
-        );
+    let content = fs::read_regular(&file);
+    let is_free = match content {
+        Ok(content) => sops::parse_sealed(content).is_ok(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    };
+    if is_free {
+        return Ok(());
     }
+    let path = file.display().to_string();
+    Err(
+        Problem::of(&entry.repository_path, Refusal::AlreadyThere { path })
+            .with_help("choose another name with `--as`"),
+    )
 }
 
-/// Returns the lines of `.gitignore` that keep the plaintexts of entries out of git: for those inside
-/// the checkout that are not ignored yet.
-pub fn lines_to_ignore(workspace: &Workspace, entries: &[&Entry]) -> Vec<String> {
-    let checkout = workspace.checkout().unwrap_or(None);
-    let repository: &Base = &workspace.repository;
-    let mut lines = Vec::new();
-    for entry in entries.iter().filter(|entry| entry.kind == Kind::Secret) {
-        let own = repository.path().join(entry.path_without_suffix());
-        let target = fs::canonical(&workspace.root_path)
-            .unwrap_or_else(|| workspace.root_path.clone())
-            .join(&entry.server_path);
-        for path in [target, own] {
-            // A name that is nowhere to be seen needs no line.
-            let is_target =
-                path.ends_with(&entry.server_path) && path.starts_with(&workspace.root_path);
-            if !is_target && !fs::is_there(&path) {
-                continue;
-            }
-            let inside = path
-                .strip_prefix(repository.path())
-                .ok()
-                .and_then(Path::to_str);
-            let Some(inside) = inside else { continue };
-            let is_ignored =
-                checkout.is_some_and(|checkout| checkout.is_ignored(&path).unwrap_or(true));
-            if !is_ignored {
-                let line = edit::ignore_line(inside);
-                if !lines.contains(&line) {
-                    lines.push(line);
-                }
-            }
-        }
+/// Refuses a file that is in the repository already with another content: it may be another secret's
+/// only copy.
+fn check_new(one: &Captured<'_>, problems: &mut Vec<Problem>) {
+    let name = &one.entry.repository_path;
+    if one.target_seen.is_none() || one.step.action == Action::Keep {
+        return;
     }
-    lines
+    problems.retain(|problem| problem.entry.as_deref() != Some(name));
+    let path = one.target.path().display().to_string();
+    problems.push(Problem::of(name, Refusal::AlreadyThere { path }).with_help(
+        "choose another name with `--as`; or write the row by hand, where it is this file's",
+    ));
+}
+
+/// Refuses an encrypted file beside a file that git tracks under its name without `.enc`: that would be
+/// taken for its plaintext.
+///
+/// # Errors
+/// The refusal.
+pub fn check_own_path(
+    workspace: &Workspace,
+    name: &str,
+    repository_path: &str,
+) -> Result<(), Problem> {
+    let own = repository_path
+        .strip_suffix(ENCRYPTED_SUFFIX)
+        .unwrap_or(repository_path);
+    let file = workspace.repository.path().join(own);
+    let checkout = workspace.checkout().unwrap_or(None);
+    let is_tracked = checkout.is_some_and(|checkout| checkout.is_tracked(&file).unwrap_or(true));
+    if !is_tracked {
+        return Ok(());
+    }
+    let path = file.display().to_string();
+    Err(Problem::of(name, Refusal::TrackedTarget { path })
+        .with_help("choose another name in the repository"))
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 use clap::Args;
 
 use crate::error::{Error, ErrorKind, Problem};
-use crate::os::place::Base;
+use crate::os::fs::{self, FsError};
+use crate::os::place::{Base, FileState, Found};
 use crate::project::diff::{self, Differences};
 use crate::project::drift::Verdict;
 use crate::project::manifest::Entry;
@@ -16,6 +17,7 @@ use crate::ui::report::{Applied, Report};
 use super::apply::{self, Failure};
 use super::capture::{self, CaptureOptions};
 use super::gather::{Prospect, gather};
+use super::open::leads_out;
 use super::ownership::{self, Purpose};
 use super::placing::{self, PlacingOptions};
 use super::reversal;
@@ -60,6 +62,8 @@ struct Open<'w> {
     differences: Differences,
     note: Option<String>,
     dates: String,
+    server: Option<FileState>,
+    repository: Option<Vec<u8>>,
 }
 
 /// Runs the command.
@@ -75,7 +79,7 @@ pub fn run(args: &AdoptArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let found = find_open(&workspace, root, &entries, &mut problems);
     if found.is_empty() && problems.is_empty() {
         cx.ui.status(&format!(
-            "nothing to adopt: for every entry of [files] it is known which side is newer; {} shows them",
+            "nothing to adopt: no entry of [files] is of unknown direction; {} shows them",
             workspace.hints.ours_for_all("status")
         ));
         cx.ui.report(&Report {
@@ -91,6 +95,12 @@ pub fn run(args: &AdoptArgs, cx: &mut Context) -> Result<Outcome, Error> {
     for open in &found {
         show(cx, open);
         decisions.push(decide(cx, args, open)?);
+    }
+    // Somebody may have been at work while the questions were open.
+    for open in &found {
+        if let Err(problem) = check_unchanged(&workspace, root, open) {
+            problems.push(problem);
+        }
     }
     let of = |wanted: Decision| -> Vec<&Entry> {
         let decided = found.iter().zip(&decisions);
@@ -134,6 +144,8 @@ fn find_open<'w>(
             differences: differences(entry, &sides),
             note: drift.note,
             dates: dates(workspace, entry, &sides),
+            server: sides.server.as_ref().map(|(state, _)| *state),
+            repository: fs::read_regular(&workspace.repository_file(entry)).ok(),
         }))
     });
     let mut found = Vec::new();
@@ -144,6 +156,28 @@ fn find_open<'w>(
         }
     }
     found
+}
+
+/// Makes sure that both sides are what was shown.
+fn check_unchanged(workspace: &Workspace, root: &Base, open: &Open<'_>) -> Result<(), Problem> {
+    let name = &open.entry.repository_path;
+    let file = workspace.repository_file(open.entry);
+    let place = root
+        .place(open.entry.server_path.as_ref())
+        .map_err(|error| leads_out(name, error))?;
+    let server = match place.look() {
+        Found::File(state, _) => Some(state),
+        _ => None,
+    };
+    let path = if server != open.server {
+        place.path()
+    } else if fs::read_regular(&file).ok() != open.repository {
+        file
+    } else {
+        return Ok(());
+    };
+    Err(Problem::of(name, FsError::Changed { path })
+        .with_help("run the command again: it shows both sides as they are now"))
 }
 
 fn differences(entry: &Entry, sides: &Sides) -> Differences {

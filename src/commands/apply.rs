@@ -297,8 +297,9 @@ pub fn run(cx: &mut Context, workspace: &Workspace, work: &Work<'_>) -> Result<(
             .and_then(|()| synchronize(workspace, &done))
             .and_then(|()| look_again(work))
             .and_then(|()| replace(work, &mut done, &watch))
-            .and_then(|()| remove(work, removal_names, &mut done))
+            // What is new is on disk before what is old goes.
             .and_then(|()| synchronize_folders(&done))
+            .and_then(|()| remove(work, removal_names, &mut done))
             .and_then(|()| look_back(work, &done))
     }));
     let result = attempt.unwrap_or_else(|_| Err(Problem::new(ErrorKind::Internal)));
@@ -306,8 +307,9 @@ pub fn run(cx: &mut Context, workspace: &Workspace, work: &Work<'_>) -> Result<(
         Ok(()) => finish(cx, &done),
         Err(_) => undo(cx, done),
     };
-    // What could not be removed stays in the journal: the next run removes it.
-    if let Some(journal) = journal.filter(|_| is_clean) {
+    // After a success, what could not be removed stays in the journal: the next run removes it. After
+    // a failure that could not be undone, a staging name may hold the only copy of an old file.
+    if let Some(journal) = journal.filter(|_| is_clean || result.is_err()) {
         journal.close();
     }
     result.map_err(|problem| Failure {
@@ -540,15 +542,20 @@ fn replace<'a>(work: &Work<'a>, done: &mut Done<'a>, watch: &Watch) -> Result<()
 /// Makes sure that nobody wrote into a file while it was replaced: what was written went into the old
 /// one and would be lost.
 fn look_back(work: &Work<'_>, done: &Done<'_>) -> Result<(), Problem> {
-    let written = done.staged.iter().find(|staged| !staged.is_old_untouched());
-    let Some(staged) = written else {
+    let replaced = done.staged.iter();
+    let replaced = replaced.filter(|staged| !staged.is_old_untouched());
+    let removed = done.removed.iter();
+    let removed = removed.filter(|removed| !removed.is_untouched());
+    let mut written = replaced.map(Staged::path).chain(removed.map(Removed::path));
+    let Some(path) = written.next() else {
         return Ok(());
     };
-    let path = staged.path();
     let mut jobs = work.jobs.iter();
     let name = jobs
         .find(|job| job.place.path() == path)
-        .map_or("", |job| job.name);
+        .map(|job| job.name)
+        .or_else(|| work.removals.first().map(|removal| removal.name))
+        .unwrap_or_default();
     Err(problem(name, FsError::Changed { path }))
 }
 

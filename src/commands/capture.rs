@@ -241,8 +241,8 @@ pub fn capture<'w>(
             }
         }
     }
-    if let Some(existing) = existing.as_ref().filter(|_| captured.mac.is_empty()) {
-        captured.mac.clone_from(&existing.sealed.metadata.mac);
+    if let Some(existing) = existing.as_ref().filter(|_| captured.sealed.is_empty()) {
+        existing.content_mac().clone_into(&mut captured.mac);
     }
     captured.target_seen = existing.map(|found| (found.state, found.sealed.source));
     if let Some((_, content)) = &mut captured.target_seen {
@@ -344,7 +344,7 @@ fn compare(
             server: Some(source.expose()),
             repository: Some(drift::Stored {
                 content,
-                mac: &sealed.metadata.mac,
+                mac: encrypted.content_mac(),
             }),
         };
         drift::of(workspace, &sides)
@@ -596,7 +596,11 @@ impl Request<'_> {
             return Err(Problem::of(name, DocumentError::NotReproduced)
                 .with_help("add `format = \"binary\"` to its row, and please report this"));
         }
-        Ok(Ok((document.source, document.metadata.mac)))
+        let mac = match format {
+            Format::Binary => document.metadata.mac,
+            Format::Dotenv => String::new(),
+        };
+        Ok(Ok((document.source, mac)))
     }
 }
 

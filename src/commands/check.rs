@@ -14,6 +14,7 @@ use crate::project::family::PathPattern;
 use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry, Kind, Manifest};
 use crate::rules::{RULES_FILE, Rules, RulesError};
 use crate::sops;
+use crate::sops::error::DocumentError;
 
 use super::workspace::find_manifest;
 use super::{Context, Outcome, in_parallel, jobs_of};
@@ -45,6 +46,8 @@ struct View {
     files: Vec<String>,
     /// Tracked files that are not in the folder.
     gone: Vec<String>,
+    /// How many tracked files have names that are not UTF-8.
+    unnamed: usize,
     checkout: Option<Checkout>,
     is_staged: bool,
 }
@@ -98,7 +101,7 @@ pub fn run(args: &CheckArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let manifest_path = find_manifest(cx)?;
     let folder = manifest_path.parent().unwrap_or(Path::new("/"));
     let folder = fs::canonical(folder).unwrap_or_else(|| folder.to_owned());
-    let view = open_view(args, &folder)?;
+    let view = open_view(cx, args, &folder)?;
     let manifest_name = manifest_path.file_name().unwrap_or_default();
     let manifest_file = format!("{}{}", view.prefix, manifest_name.to_string_lossy());
     let manifest = read_manifest(&view, &manifest_path, &manifest_file)?;
@@ -114,6 +117,12 @@ pub fn run(args: &CheckArgs, cx: &mut Context) -> Result<Outcome, Error> {
         unchecked: Vec::new(),
     };
     checker.read_rules();
+    if view.unnamed > 0 {
+        checker.unchecked.push(format!(
+            "{} tracked files whose names are not UTF-8",
+            view.unnamed
+        ));
+    }
     checker.check_rules();
     checker.check_entries(cx);
     checker.check_orphans();
@@ -142,7 +151,7 @@ pub fn run(args: &CheckArgs, cx: &mut Context) -> Result<Outcome, Error> {
     })
 }
 
-fn open_view(args: &CheckArgs, folder: &Path) -> Result<View, Error> {
+fn open_view(cx: &Context, args: &CheckArgs, folder: &Path) -> Result<View, Error> {
     let git_help = "`git status` shows what is wrong with the repository";
     let checkout =
         Checkout::discover(folder).map_err(|error| Problem::new(error).with_help(git_help))?;
@@ -160,11 +169,18 @@ fn open_view(args: &CheckArgs, folder: &Path) -> Result<View, Error> {
             prefix: String::new(),
             files,
             gone: Vec::new(),
+            unnamed: 0,
             checkout: None,
             is_staged: false,
         });
     };
-    let mut files = checkout
+    // A hook of `git commit -a` or `git commit FILE` is given an index of its own.
+    let index = cx.env.path_var("GIT_INDEX_FILE").filter(|_| args.staged);
+    let checkout = match index {
+        Some(index) => checkout.with_index(index),
+        None => checkout,
+    };
+    let (mut files, unnamed) = checkout
         .tracked_files()
         .map_err(|error| Problem::new(error).with_help(git_help))?;
     let top = checkout.top().to_owned();
@@ -196,6 +212,7 @@ fn open_view(args: &CheckArgs, folder: &Path) -> Result<View, Error> {
         prefix,
         files,
         gone,
+        unnamed,
         checkout: Some(checkout),
         is_staged: args.staged,
     })
@@ -365,7 +382,9 @@ impl Checker<'_> {
         let path = self.path_of(entry);
         let name = &entry.repository_path;
         if let Some(checkout) = &self.view.checkout
-            && checkout.is_unmerged(&path).unwrap_or(false)
+            && checkout
+                .is_unmerged(&path)
+                .map_err(|error| error.to_string())?
         {
             let text = "git is in the middle of a merge of the encrypted file";
             return Ok(vec![finding(name, None, "conflict-marker", text)]);
@@ -413,7 +432,7 @@ impl Checker<'_> {
 
     /// Finds encrypted files without a row.
     fn check_orphans(&mut self) {
-        let known: Vec<String> = self
+        let known: BTreeSet<String> = self
             .manifest
             .entries
             .iter()
@@ -425,7 +444,11 @@ impl Checker<'_> {
                 && !known.contains(file)
             {
                 let content = self.view.read(file).ok().flatten().unwrap_or_default();
-                let text = if sops::parse_sealed(content).is_ok() {
+                let is_sealed = matches!(
+                    sops::parse_sealed(content),
+                    Ok(_) | Err(DocumentError::UnsupportedForm { .. })
+                );
+                let text = if is_sealed {
                     "an encrypted file without a row in the manifest"
                 } else {
                     "a file without a row in the manifest, named as if it were encrypted, which it is not"

@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::os::fs::FsError;
+use crate::os::fs::{self, FsError};
+use crate::os::git::Checkout;
 use crate::os::history::{Position, Version};
 use crate::os::place::FileState;
 use crate::os::state::StateDir;
@@ -108,7 +109,13 @@ pub fn of(workspace: &Workspace, sides: &Sides<'_>) -> Drift {
     let entry = sides.entry;
     let is_env = entry.kind == Kind::Secret && entry.is_env();
     let memory = workspace.memory();
-    let record = memory.record_of(sides.target);
+    // The record of a file that is another entry's on another host says nothing of this one.
+    let is_other = |record: &&Record| {
+        record.entry != entry.repository_path && workspace.is_entry(&record.entry)
+    };
+    let record = memory
+        .record_of(sides.target)
+        .filter(|record| !is_other(record));
     let mut seen = Observed {
         on_server: sides.server.is_some(),
         in_repository: sides.repository.is_some(),
@@ -158,8 +165,10 @@ pub fn of(workspace: &Workspace, sides: &Sides<'_>) -> Drift {
         seen.since_record = Some((like(server), stored));
     }
     let since = record.and_then(|record| record.commit.as_deref());
-    // A record without a commit comes from a copy without git: no version is known to be later.
-    if record.is_none() || since.is_some() {
+    // Only where the repository moved can the server be behind it. A record without a commit comes
+    // from a copy without git: no version is known to be later.
+    let is_moved = !matches!(seen.since_record, Some((_, Likeness::Same)));
+    if record.is_none() || (since.is_some() && is_moved) {
         // Where only the layout differs, today's version has the same values: only the very bytes tell.
         let only_exact = seen.sides == Likeness::Layout;
         match old_version(workspace, entry, server, since, only_exact) {
@@ -197,12 +206,9 @@ fn went_back(
     let checkout = workspace.checkout().ok()??;
     let file = workspace.repository_file(entry);
     let short: String = commit.chars().take(10).collect();
-    if checkout.head().as_deref() == Some(commit) {
-        let is_thrown_away = checkout.is_committed(&file).unwrap_or(false);
-        return is_thrown_away.then(|| {
-            let note = "what was captured last was thrown away in the repository".to_owned();
-            (Verdict::ServerAhead, note)
-        });
+    if is_thrown_away(checkout, &file, commit) {
+        let note = "what was captured last was thrown away in the repository".to_owned();
+        return Some((Verdict::ServerAhead, note));
     }
     match checkout.position_of(commit) {
         // On another branch its content is kept by git all the same.
@@ -222,6 +228,21 @@ fn went_back(
             )),
         },
     }
+}
+
+/// Returns whether the file is as it was committed at the last sync, and was so all the time since:
+/// what was synced then was never committed.
+fn is_thrown_away(checkout: &Checkout, file: &Path, commit: &str) -> bool {
+    let Ok(now) = fs::read_regular(file) else {
+        return false;
+    };
+    let is_committed = checkout.is_committed(file).unwrap_or(false);
+    let mut versions = 0;
+    let other = checkout.find_version(file, Some(commit), |version| {
+        versions += 1;
+        (version != now).then_some(())
+    });
+    is_committed && versions > 0 && matches!(other, Ok(None))
 }
 
 fn is_in_head(workspace: &Workspace, entry: &Entry) -> bool {
@@ -272,7 +293,8 @@ pub fn in_history(
 /// for the same values in another layout. What no identity opens holds nothing that can be told.
 fn holds(workspace: &Workspace, entry: &Entry, encrypted: &[u8], content: &[u8]) -> Option<bool> {
     let (format, sealed) = sops::parse_sealed(encrypted.to_vec()).ok()?;
-    let key = workspace.keyring.unwrap(&sealed.metadata).ok()?;
+    // Nobody is asked and nothing is started for an old version.
+    let key = workspace.keyring.unwrap_quiet(&sealed.metadata)?;
     if format == Format::Binary && !entry.is_env() {
         let is_same = sops::matches(format, &sealed, &key, content, None).ok()?;
         return is_same.then_some(true);
@@ -373,14 +395,16 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
     if changed.is_empty() {
         return;
     }
-    let updated = state.update(RECORDS_FILE, |old| {
-        let mut records = old
-            .and_then(|text| Records::parse(&text, &digester))
-            .unwrap_or_default();
-        for (target, record) in changed {
-            records.set(target, Some(record));
-        }
-        records.to_bytes(&digester)
+    let updated = set_aside_damaged(state, &digester).and_then(|()| {
+        state.update(RECORDS_FILE, |old| {
+            let mut records = old
+                .and_then(|text| Records::parse(&text, &digester))
+                .unwrap_or_default();
+            for (target, record) in changed {
+                records.set(target, Some(record));
+            }
+            records.to_bytes(&digester)
+        })
     });
     if let Err(error) = updated {
         cx.ui.warning(&format!(
@@ -398,6 +422,7 @@ pub fn restore<'r>(
     records: impl Iterator<Item = (&'r str, Option<Record>)>,
 ) -> Result<(), FsError> {
     let digester = Digester::new(state.make_key()?);
+    set_aside_damaged(state, &digester)?;
     state.update(RECORDS_FILE, |old| {
         let mut now = old
             .and_then(|text| Records::parse(&text, &digester))
@@ -407,4 +432,12 @@ pub fn restore<'r>(
         }
         now.to_bytes(&digester)
     })
+}
+
+/// Gives records that cannot be understood another name, so that they are not written over.
+fn set_aside_damaged(state: &StateDir, digester: &Digester) -> Result<(), FsError> {
+    match state.read(RECORDS_FILE)? {
+        Some(text) if Records::parse(&text, digester).is_none() => state.set_aside(RECORDS_FILE),
+        _ => Ok(()),
+    }
 }

@@ -21,10 +21,9 @@ use crate::sops::error::DocumentError;
 use crate::sops::store::Format;
 use crate::ui::init::{InitReport, RuleNote, UnreadNote};
 
-use super::add::lines_to_ignore;
 use super::apply::{self, Work};
 use super::govern::{govern, rule_help};
-use super::repository::{ATTRIBUTES_FILE, IGNORE_FILE, IGNORE_HEADING, RepositoryFile};
+use super::repository::{ATTRIBUTES_FILE, RepositoryFile, ignore_lists_for};
 use super::workspace::Workspace;
 use super::{Context, Outcome, OwnerArgs, StepArgs};
 
@@ -109,6 +108,11 @@ pub fn run(args: &InitArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let mut changed = vec![RepositoryFile::read(&workspace.repository, &name)?];
     changed[0].content = Some(text.clone().into_bytes());
     let mut written = vec![name.into_owned()];
+    let entries: Vec<&Entry> = workspace.manifest.entries.iter().collect();
+    for list in ignore_lists_for(&workspace, &entries)? {
+        written.push(list.name.clone());
+        changed.push(list);
+    }
     for (name, content) in beside(&workspace, &files)? {
         written.push(name.to_owned());
         let mut file = RepositoryFile::read(&workspace.repository, name)?;
@@ -287,6 +291,15 @@ fn draft(cx: &Context, migration: &Migration, repository: &Base) -> Draft {
             "the Makefile does not say where the files go".to_owned(),
         ),
     };
+    // Server sides that share nothing but the top are below that.
+    let all = migration.secret.iter().chain(&migration.plain);
+    let is_absolute = |row: &&makefile::Row| row.server_path.starts_with('/');
+    let are_below_top = root.is_none() && all.clone().all(|row| is_absolute(&row));
+    let root = if are_below_top {
+        Some("/".to_owned())
+    } else {
+        root
+    };
     let mut draft = Draft {
         root_note,
         identity: migration.identity.clone(),
@@ -303,13 +316,18 @@ fn draft(cx: &Context, migration: &Migration, repository: &Base) -> Draft {
     let rows = |rows: &[makefile::Row], unread: &mut Vec<UnreadNote>| -> Vec<Row> {
         let mut kept = Vec::new();
         for row in rows {
+            let server_path = if are_below_top {
+                row.server_path.trim_start_matches('/')
+            } else {
+                &row.server_path
+            };
             let checked = check_repository_path(&row.repository_path)
-                .and_then(|()| check_server_path(&row.server_path));
+                .and_then(|()| check_server_path(server_path));
             let braces = row.repository_path.contains(['{', '}']);
             match checked {
                 Ok(()) if !braces => kept.push(Row {
                     repository_path: row.repository_path.clone(),
-                    server_path: row.server_path.clone(),
+                    server_path: server_path.to_owned(),
                     fields: Vec::new(),
                 }),
                 Ok(()) => unread.push(UnreadNote {
@@ -518,15 +536,9 @@ fn table(rows: &[Row]) -> String {
 fn beside(workspace: &Workspace, files: &[String]) -> Result<Vec<(&'static str, String)>, Problem> {
     let repository = &workspace.repository;
     let mut changes = Vec::new();
-    let entries: Vec<&Entry> = workspace.manifest.entries.iter().collect();
-    let lines = lines_to_ignore(workspace, &entries);
-    let ignore = RepositoryFile::read(repository, IGNORE_FILE)?;
-    if let Some(text) = edit::add_lines(&ignore.text(), &lines, IGNORE_HEADING) {
-        changes.push((IGNORE_FILE, text));
-    }
     let attributes = RepositoryFile::read(repository, ATTRIBUTES_FILE)?;
     let line = [ATTRIBUTES.to_owned()];
-    if let Some(text) = edit::add_lines(&attributes.text(), &line, "") {
+    if let Some(text) = edit::add_lines(&attributes.text()?, &line, "") {
         changes.push((ATTRIBUTES_FILE, text));
     }
     let has_rules = workspace

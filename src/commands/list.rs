@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::error::Error;
+use crate::error::{Error, Problem};
 use crate::keys::age::canonical;
 use crate::project::manifest::{Entry, Kind, WriteMode};
 use crate::ui::list::{ListRow, Reader, ReaderMark};
@@ -32,6 +32,7 @@ pub struct ListArgs {
 pub fn run(args: &ListArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let workspace = Workspace::open(cx, OwnerArgs::default())?;
     let entries = workspace.select_everywhere(&args.entries)?;
+    let mut problems = Vec::new();
     let rows: Vec<ListRow> = entries
         .iter()
         .map(|entry| ListRow {
@@ -59,21 +60,24 @@ pub fn run(args: &ListArgs, cx: &mut Context) -> Result<Outcome, Error> {
             optional: entry.optional,
             hosts: entry.hosts.clone(),
             family: entry.family.clone(),
-            readers: readers(&workspace, entry),
+            readers: readers(&workspace, entry).unwrap_or_else(|problem| {
+                problems.push(problem);
+                Vec::new()
+            }),
         })
         .collect();
-    cx.ui.show_list(&rows);
-    Ok(Outcome::default())
+    cx.ui.show_list(&rows, &problems);
+    Ok(Outcome::default().with_problems(&problems))
 }
 
 /// Says who can read an entry's file, and in what that differs from its rule. Needs no key.
-fn readers(workspace: &Workspace, entry: &Entry) -> Vec<Reader> {
+fn readers(workspace: &Workspace, entry: &Entry) -> Result<Vec<Reader>, Problem> {
     if entry.kind == Kind::Plain {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    let sealed = match read_encrypted(workspace, entry) {
-        Ok(Lookup::Found(encrypted)) => Some(encrypted),
-        _ => None,
+    let sealed = match read_encrypted(workspace, entry)? {
+        Lookup::Found(encrypted) => Some(encrypted),
+        Lookup::Missing(_) => None,
     };
     let have: Vec<String> = sealed
         .iter()
@@ -105,5 +109,5 @@ fn readers(workspace: &Workspace, entry: &Entry) -> Vec<Reader> {
     let mut readers: Vec<Reader> = have.iter().map(|key| reader(key, mark(key))).collect();
     let missing = want.iter().flatten().filter(|key| !have.contains(key));
     readers.extend(missing.map(|key| reader(key, ReaderMark::OnlyInRule)));
-    readers
+    Ok(readers)
 }

@@ -1,8 +1,10 @@
 //! Which files are members of the patterns of the manifest: in the repository, in `HEAD`, in the
 //! records, and on the server.
 
+use std::collections::HashSet;
 use std::path::Path;
 
+use crate::error::Problem;
 use crate::os::fs;
 use crate::os::git::Checkout;
 use crate::os::place::Base;
@@ -14,21 +16,28 @@ use super::drift;
 
 /// Finds the files of the repository that may be members of each pattern: those that are there,
 /// those that were there by `HEAD`, and those that were placed by the records.
+///
+/// # Errors
+/// When the checkout cannot be read.
 pub fn members(
     manifest: &Manifest,
     repository: &Base,
     root: Option<&Base>,
     state: Option<&StateDir>,
     further: &[String],
-) -> Vec<Vec<String>> {
+) -> Result<Vec<Vec<String>>, Problem> {
     if manifest.families.is_empty() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
-    let head = Checkout::discover(repository.path())
-        .ok()
-        .flatten()
-        .and_then(|checkout| checkout.files_in_head(repository.path()).ok())
-        .unwrap_or_default();
+    // A member that is gone must not be forgotten because git could not be asked.
+    let head = match Checkout::discover(repository.path()) {
+        Ok(Some(checkout)) => checkout.files_in_head(repository.path()),
+        Ok(None) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    };
+    let head = head.map_err(|error| {
+        Problem::new(error).with_help("`git status` in the repository shows what is wrong with it")
+    })?;
     let records = state.map(drift::records_of).unwrap_or_default();
     let recorded: Vec<String> = root
         .and_then(|root| root.path().to_str())
@@ -44,20 +53,21 @@ pub fn members(
         );
         found
     };
-    manifest.families.iter().map(find).collect()
+    Ok(manifest.families.iter().map(find).collect())
 }
 
 /// Finds the files on the server that match a pattern and belong to no entry.
 pub fn found_on_server(manifest: &Manifest, root: &Base) -> Vec<Entry> {
     let mut found: Vec<Entry> = Vec::new();
+    let entries = manifest.entries.iter();
+    let mut known: HashSet<String> = entries.map(|entry| entry.server_path.clone()).collect();
     for family in &manifest.families {
         for file in files_matching(root.path(), &family.server) {
             let readings = family.server.readings(&file);
             let [captures] = &readings[..] else { continue };
             let member = family.member(captures);
             let is_whole = !is_pattern(&member.repository_path);
-            let mut known = manifest.entries.iter().chain(&found);
-            if is_whole && !known.any(|entry| entry.server_path == member.server_path) {
+            if is_whole && known.insert(member.server_path.clone()) {
                 found.push(member);
             }
         }

@@ -3,6 +3,7 @@
 pub mod add;
 pub mod adopt;
 pub mod apply;
+pub mod backup;
 pub mod capture;
 pub mod check;
 pub mod decrypt;

@@ -112,6 +112,17 @@ pub fn leads_out(name: &str, error: FsError) -> Problem {
     Problem::of(name, error).with_help(help)
 }
 
+impl Encrypted {
+    /// Returns the MAC token where the same token means the same content: in the binary form, whose one
+    /// value it covers. Elsewhere comments, and values left in clear, may change under it.
+    pub fn content_mac(&self) -> &str {
+        match self.format {
+            Format::Binary => &self.sealed.metadata.mac,
+            Format::Dotenv => "",
+        }
+    }
+}
+
 /// Unwraps the data key of a file.
 ///
 /// # Errors

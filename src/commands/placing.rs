@@ -2,13 +2,11 @@
 //! and compared in memory; then all of them are placed, or none.
 
 use std::collections::HashMap;
-use std::io::Read;
-use std::path::PathBuf;
 
 use crate::error::{Error, ErrorKind, Problem};
+use crate::os::fs;
 use crate::os::place::{Base, FileState, Found, Ownership, Place};
 use crate::os::staging::Attributes;
-use crate::os::{RandomPool, fs};
 use crate::project::diff;
 use crate::project::drift::{Drift, Verdict};
 use crate::project::error::Refusal;
@@ -16,18 +14,14 @@ use crate::project::manifest::{Entry, Kind, WriteMode};
 use crate::project::plan::{self, Action, DecryptOptions, Step, Target};
 use crate::secret::SecretBytes;
 use crate::sops;
-use crate::sops::data_key::DataKey;
-use crate::sops::metadata::Metadata;
 use crate::sops::store::Format;
 use crate::ui::report::{Backup, Report};
 
 use super::apply::{self, Failure, Job, Mending, Work};
+use super::backup;
 use super::drift::{self, Agreed};
 use super::gather::{Prospect, gather};
-use super::hints;
-use super::open::{
-    Lookup, check_format, leads_out, leads_out_of_repository, open, read_encrypted, stock_command,
-};
+use super::open::{Lookup, check_format, leads_out, leads_out_of_repository, open, read_encrypted};
 use super::ownership::{self, Purpose};
 use super::reversal::{self, Side, Undoable};
 use super::storing;
@@ -193,12 +187,11 @@ pub fn transform<'w>(
         return Err(Problem::of(name, ErrorKind::NoRightToGive { what })
             .with_help("run as root, or `--no-owner` to let the file become yours"));
     }
-    let keyring = &workspace.keyring;
-    let mut recipients = prepared.recipients.iter();
-    if prepared.step.needs_backup
-        && !recipients.any(|recipient| keyring.check_recipient(recipient).is_ok())
-    {
-        return Err(unopenable(name));
+    // A file that is written into has no old version to go back to.
+    let is_in_place = entry.write == WriteMode::InPlace;
+    prepared.step.needs_backup |= is_in_place && prepared.step.action == Action::Replace;
+    if prepared.step.needs_backup {
+        backup::check(workspace, name, &prepared.recipients)?;
     }
     prepared.place = Some(place);
     prepared.seen = seen.map(|(state, content)| {
@@ -238,7 +231,7 @@ fn decrypt(workspace: &Workspace, prepared: &mut Prepared<'_>) -> Result<bool, P
     let recipients = encrypted.sealed.metadata.age_recipients();
     prepared.recipients = recipients.into_iter().map(str::to_owned).collect();
     prepared.format = encrypted.format;
-    prepared.mac.clone_from(&encrypted.sealed.metadata.mac);
+    encrypted.content_mac().clone_into(&mut prepared.mac);
     drop(encrypted);
     let warnings = opened
         .warnings
@@ -558,81 +551,16 @@ pub fn keep_backups(
     backups: &mut Vec<Backup>,
 ) -> Result<(), Problem> {
     for one in prepared.iter().filter(|one| one.step.needs_backup) {
-        backups.push(keep_backup(cx, workspace, one)?);
+        let (Some(place), Some((seen, _))) = (&one.place, &one.seen) else {
+            continue;
+        };
+        let name = &one.entry.repository_path;
+        let label = &one.entry.server_path;
+        let kept =
+            backup::keep_plaintext(cx, workspace, name, label, place, seen, &one.recipients)?;
+        backups.push(kept);
     }
     Ok(())
-}
-
-/// Returns the problem that nobody could open a backup.
-fn unopenable(name: &str) -> Problem {
-    let message =
-        "no backup of the server's file can be kept: there is no recipient to encrypt it to";
-    Problem::of(name, ErrorKind::Option(message.to_owned())).with_help(
-        "name your identity with `-i FILE`, or recipients in [recipients] of the manifest; or move the server's file away by hand",
-    )
-}
-
-/// Keeps what is about to be replaced, encrypted to the entry's recipients in the binary form.
-fn keep_backup(cx: &Context, workspace: &Workspace, one: &Prepared<'_>) -> Result<Backup, Problem> {
-    let name = &one.entry.repository_path;
-    let no_backup = |reason: &str| {
-        Problem::of(
-            name,
-            ErrorKind::Option(format!("no backup can be kept: {reason}")),
-        )
-    };
-    let (Some(state), Some(place), Some((seen, _))) = (&workspace.state, &one.place, &one.seen)
-    else {
-        return Err(no_backup("there is no state directory")
-            .with_help("name a folder you may write with `SECRETS_STATE_DIR=DIR`"));
-    };
-    let mut pool = RandomPool::new();
-    let mut fill = |buffer: &mut [u8]| pool.fill(buffer);
-    let key = DataKey::generate(&mut fill);
-    let wrapped: Vec<(String, String)> = one
-        .recipients
-        .iter()
-        // A recipient of a kind not supported yet cannot open this backup; the others can.
-        .filter_map(|recipient| {
-            Some((
-                recipient.clone(),
-                workspace.keyring.wrap(&key, recipient).ok()?,
-            ))
-        })
-        .collect();
-    if wrapped.is_empty() {
-        return Err(unopenable(name));
-    }
-    let mut metadata = Metadata::new(None);
-    metadata.set_age_keys(&wrapped);
-    let now = cx.env.now();
-    let mut file = place.reopen(seen).map_err(|error| {
-        Problem::of(name, error)
-            .with_help("run the command again: it will look at the file as it is now")
-    })?;
-    let length = usize::try_from(seen.len).unwrap_or(usize::MAX);
-    let sealed = sops::seal_stream(length, &key, &metadata, &now, &mut fill, |piece| {
-        file.read_exact(piece)
-    });
-    let sealed = sealed.map_err(|source| {
-        let path = place.path();
-        Problem::of(name, ErrorKind::Unreadable { path, source }).with_help("run the command again")
-    })?;
-    let path: PathBuf = state
-        .keep_backup(&one.entry.server_path, &now, &sealed)
-        .map_err(apply::state_problem)?;
-    let path = path.display().to_string();
-    let command = stock_command(
-        workspace,
-        Format::Binary,
-        &one.recipients,
-        &hints::quoted(&path),
-    );
-    Ok(Backup {
-        entry: name.clone(),
-        path,
-        command,
-    })
 }
 
 /// Returns the problem of a refusal, with the way on.

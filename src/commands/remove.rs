@@ -13,11 +13,12 @@ use crate::sops::store::Format;
 use crate::ui::report::{Applied, Backup, Report};
 
 use super::apply::{self, Removal};
+use super::backup;
 use super::drift;
 use super::hints;
 use super::open::{leads_out, leads_out_of_repository};
-use super::repository::{IGNORE_FILE, RepositoryFile};
-use super::workspace::{Workspace, find_manifest, read_manifest};
+use super::repository::{IGNORE_FILE, RepositoryFile, check_rest};
+use super::workspace::{Workspace, find_manifest};
 use super::{Context, Outcome, OwnerArgs, StepArgs};
 
 /// Take an entry out of the manifest, and its encrypted file out of the repository
@@ -81,21 +82,24 @@ pub fn run(args: &RemoveArgs, cx: &mut Context) -> Result<Outcome, Error> {
     }
 
     let manifest_path = find_manifest(cx)?;
-    let text = read_manifest(cx, &manifest_path)?;
     let manifest_name = manifest_path.file_name().unwrap_or_default();
     let mut manifest =
         RepositoryFile::read(&workspace.repository, &manifest_name.to_string_lossy())?;
+    let text = manifest.text()?;
     // The row of a pattern stays: it stands for others too.
     if entry.family.is_none() {
         let text = edit::remove_row(&text, entry.kind, name)
             .ok_or_else(|| Problem::of(name, ErrorKind::Internal))?;
-        Workspace::open_text(cx, OwnerArgs::default(), manifest_path.clone(), &text, &[])?;
+        let owner = OwnerArgs::default();
+        let after = Workspace::open_text(cx, owner, manifest_path.clone(), &text, &[])?;
+        check_rest(&workspace.manifest, &after.manifest, &[name])?;
         manifest.content = Some(text.into_bytes());
     }
     let mut ignore = RepositoryFile::read(&workspace.repository, IGNORE_FILE)?;
     if args.wipe {
+        let ignore_text = ignore.text()?;
         let line = ignore_line(&workspace, entry);
-        let line = line.and_then(|line| edit::remove_line(&ignore.text(), &line));
+        let line = line.and_then(|line| edit::remove_line(&ignore_text, &line));
         ignore.content = line.map(String::into_bytes);
     }
 
@@ -249,30 +253,13 @@ fn keep_uncommitted(
     backups: &mut Vec<Backup>,
 ) -> Result<(), Problem> {
     let file = workspace.repository_file(entry);
-    let checkout = workspace.checkout().unwrap_or(None);
-    if checkout.is_some_and(|checkout| checkout.is_committed(&file).unwrap_or(false)) {
+    if backup::is_committed(workspace, &file) {
         return Ok(());
     }
-    let Some(state) = &workspace.state else {
-        return Err(Problem::new(ErrorKind::Option(
-            "there is no state directory for the backup".to_owned(),
-        ))
-        .with_help("name a folder you may write with `SECRETS_STATE_DIR=DIR`"));
-    };
-    let path = state
-        .keep_backup_of(entry.path_without_suffix(), &cx.env.now(), &file)
-        .map_err(apply::state_problem)?;
-    let path = path.display().to_string();
-    backups.push(Backup {
-        entry: entry.repository_path.clone(),
-        command: super::open::stock_command(
-            workspace,
-            entry.format_for_new().unwrap_or(Format::Binary),
-            &[],
-            &hints::quoted(&path),
-        ),
-        path,
-    });
+    let format = entry.format_for_new().unwrap_or(Format::Binary);
+    let name = &entry.repository_path;
+    let kept = backup::keep_encrypted(cx, workspace, name, &file, format, &[])?;
+    backups.push(kept);
     Ok(())
 }
 

@@ -14,13 +14,13 @@ use crate::project::plan::{self, Action, Plan};
 use crate::secret::SecretBytes;
 use crate::ui::report::{Applied, Report};
 
-use super::add::{lines_to_ignore, not_added};
+use super::add::{check_own_path, not_added};
 use super::apply::{self, Job, Removal, Work};
 use super::drift;
 use super::govern::{govern, rule_help};
 use super::open::{Lookup, leads_out, leads_out_of_repository, read_encrypted};
-use super::repository::{IGNORE_FILE, IGNORE_HEADING, RepositoryFile};
-use super::workspace::{Workspace, find_manifest, read_manifest};
+use super::repository::{IGNORE_FILE, RepositoryFile, check_rest, ignore_lists_for};
+use super::workspace::{Workspace, find_manifest};
 use super::{Context, Outcome, OwnerArgs, StepArgs};
 
 /// Give an entry another name in the repository, or another path on the server
@@ -107,7 +107,9 @@ pub fn run(args: &MvArgs, cx: &mut Context) -> Result<Outcome, Error> {
         _ => args.new.clone(),
     };
     let manifest_path = find_manifest(cx)?;
-    let text = read_manifest(cx, &manifest_path)?;
+    let manifest_name = manifest_path.file_name().unwrap_or_default();
+    let mut manifest = RepositoryFile::read(&before.repository, &manifest_name.to_string_lossy())?;
+    let text = manifest.text()?;
     let text = edit::move_row(&text, entry.kind, name, &new_name, args.server.as_deref())
         .ok_or_else(|| Problem::of(name, ErrorKind::Internal))?;
     check_paths(&before, entry, &new_name, args)?;
@@ -128,6 +130,7 @@ pub fn run(args: &MvArgs, cx: &mut Context) -> Result<Outcome, Error> {
         fields: Vec::new(),
     };
     let after = opened.map_err(|error| not_added(std::slice::from_ref(&row), &error))?;
+    check_rest(&before.manifest, &after.manifest, &[name, &new_name])?;
     let moved = after
         .manifest
         .entries
@@ -148,10 +151,8 @@ pub fn run(args: &MvArgs, cx: &mut Context) -> Result<Outcome, Error> {
         in_repository.as_ref(),
         on_server.as_ref(),
     );
-    let manifest_name = manifest_path.file_name().unwrap_or_default();
-    let mut manifest = RepositoryFile::read(&before.repository, &manifest_name.to_string_lossy())?;
     manifest.content = Some(text.into_bytes());
-    let ignore = ignore_lists(&before, entry, &after, moved)?;
+    let lists = ignore_lists(&before, entry, &after, moved)?;
 
     let outcome = if args.step.dry_run {
         Applied::DryRun
@@ -162,11 +163,17 @@ pub fn run(args: &MvArgs, cx: &mut Context) -> Result<Outcome, Error> {
             work.removals.push(moving.removal(name));
         }
         work.jobs.extend(manifest.job()?);
-        work.jobs.extend(ignore.job()?);
+        for list in &lists {
+            work.jobs.extend(list.job()?);
+        }
         apply::run(cx, &before, &work).map_err(|failure| failure.problem)?;
         move_record(cx, &before, entry, moved);
         Applied::Done
     };
+    for list in lists.iter().filter(|list| list.content.is_some()) {
+        cx.ui
+            .status(&format!("{}: the line of the plaintext follows", list.name));
+    }
     cx.ui.report(&Report {
         command: "mv",
         plan: &plan,
@@ -249,6 +256,7 @@ fn check_paths(
             .with_help("name another path")
     };
     check_repository_path(new_name).map_err(|reason| wrong(new_name, reason))?;
+    check_own_path(workspace, name, new_name)?;
     if let Some(path) = &args.server {
         check_server_path(path).map_err(|reason| wrong(path, reason))?;
     }
@@ -269,21 +277,28 @@ fn ignore_lists(
     entry: &Entry,
     after: &Workspace,
     moved: &Entry,
-) -> Result<RepositoryFile, Problem> {
-    let mut ignore = RepositoryFile::read(&before.repository, IGNORE_FILE)?;
-    let mut text = ignore.text();
+) -> Result<Vec<RepositoryFile>, Problem> {
+    let mut lists = ignore_lists_for(after, &[moved])?;
     let old = before.server_file(entry);
     let inside = old.strip_prefix(before.repository.path()).ok();
     if let Some(inside) = inside.and_then(|path| path.to_str())
         && entry.server_path != moved.server_path
-        && let Some(without) = edit::remove_line(&text, &edit::ignore_line(inside))
     {
-        text = without;
+        let line = edit::ignore_line(inside);
+        let mut top = match lists.iter().position(|list| list.name == IGNORE_FILE) {
+            Some(at) => lists.remove(at),
+            None => RepositoryFile::read(&before.repository, IGNORE_FILE)?,
+        };
+        let text = match &top.content {
+            Some(content) => String::from_utf8_lossy(content).into_owned(),
+            None => top.text()?,
+        };
+        if let Some(without) = edit::remove_line(&text, &line) {
+            top.content = Some(without.into_bytes());
+        }
+        lists.push(top);
     }
-    let lines = lines_to_ignore(after, &[moved]);
-    text = edit::add_lines(&text, &lines, IGNORE_HEADING).unwrap_or(text);
-    ignore.content = (text != ignore.text()).then(|| text.into_bytes());
-    Ok(ignore)
+    Ok(lists)
 }
 
 /// The rule of the new name may say something else: the file stays as it is, and that is said.

@@ -57,7 +57,7 @@ pub fn read_sides(workspace: &Workspace, root: &Base, entry: &Entry) -> Result<S
         Lookup::Missing(_) => (None, String::new(), Vec::new()),
         Lookup::Found(encrypted) => {
             let opened = open(workspace, entry, &encrypted)?;
-            let mac = encrypted.sealed.metadata.mac;
+            let mac = encrypted.content_mac().to_owned();
             (Some(opened.plaintext), mac, opened.warnings)
         }
     };

@@ -70,7 +70,7 @@ pub fn run(args: &StatusArgs, cx: &mut Context) -> Result<Outcome, Error> {
     if args.entries.is_empty() {
         let found = workspace.found_on_server.iter();
         status.found_on_server = found
-            .filter(|entry| entry.is_for(&workspace.host))
+            .filter(|entry| entry.kind == Kind::Secret && entry.is_for(&workspace.host))
             .map(|entry| entry.server_path.clone())
             .collect();
     }
@@ -213,7 +213,13 @@ fn next_commands(workspace: &Workspace, entries: &[&Entry], status: &Status) -> 
         ),
         (
             Kind::Plain,
-            &[ServerAhead, Unknown, BothMoved, NotEncryptedYet],
+            &[
+                ServerAhead,
+                Unknown,
+                BothMoved,
+                NotEncryptedYet,
+                DeletedInRepository,
+            ],
             "plain, changed on the server: copy into the repository what is to stay",
             "diff",
         ),

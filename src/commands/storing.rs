@@ -1,6 +1,6 @@
 //! Writing captured files into the repository: what `encrypt`, `adopt` and `add` do alike.
 
-use crate::error::{ErrorKind, Problem};
+use crate::error::Problem;
 use crate::os::place::Ownership;
 use crate::os::staging::Attributes;
 use crate::os::{process, users};
@@ -9,11 +9,11 @@ use crate::project::plan::Action;
 use crate::ui::report::Backup;
 
 use super::apply::{self, Failure, Job, Watched, Work};
+use super::backup;
 use super::capture::Captured;
 use super::drift::{self, Agreed};
 use super::govern::rule_help;
-use super::hints;
-use super::open::{leads_out_of_repository, stock_command};
+use super::open::leads_out_of_repository;
 use super::placing::drop_backups;
 use super::reversal::{self, Side, Undoable};
 use super::workspace::Workspace;
@@ -166,35 +166,19 @@ pub fn keep_backups(
         .filter(|one| one.step.action == Action::Replace)
     {
         let file = workspace.repository_file(one.entry);
-        // A history that cannot be read holds nothing that can be relied on.
-        let checkout = workspace.checkout().unwrap_or(None);
-        let is_committed =
-            checkout.is_some_and(|checkout| checkout.is_committed(&file).unwrap_or(false));
-        if is_committed && !one.step.needs_backup {
+        if backup::is_committed(workspace, &file) && !one.step.needs_backup {
             continue;
         }
-        let state = workspace.state.as_ref().ok_or_else(|| {
-            Problem::new(ErrorKind::Option(
-                "there is no state directory for the backup".to_owned(),
-            ))
-            .with_help("name a folder you may write with `SECRETS_STATE_DIR=DIR`")
-        })?;
-        let label = one.entry.path_without_suffix();
-        let path = state
-            .keep_backup_of(label, &cx.env.now(), &file)
-            .map_err(apply::state_problem)?;
-        let path = path.display().to_string();
-        let command = stock_command(
+        let name = &one.entry.repository_path;
+        let kept = backup::keep_encrypted(
+            cx,
             workspace,
+            name,
+            &file,
             one.stored_format,
             &one.recipients,
-            &hints::quoted(&path),
-        );
-        backups.push(Backup {
-            entry: one.entry.repository_path.clone(),
-            path,
-            command,
-        });
+        )?;
+        backups.push(kept);
     }
     Ok(())
 }

@@ -77,8 +77,8 @@ pub fn check(workspace: &Workspace, is_dry: bool) -> Result<(), Problem> {
     let Some(root) = &workspace.declared_root else {
         return Ok(());
     };
-    // A state directory that cannot be read is told of where it is needed.
-    match trusted_root(workspace).unwrap_or(Ok(None)).map_err(|()| {
+    let trusted = trusted_root(workspace).map_err(apply::state_problem)?;
+    match trusted.map_err(|()| {
         let help = format!("{} writes it anew", workspace.hints.ours_for_all("trust"));
         let now = root.display().to_string();
         let trusted = "what a damaged file of the state directory does not say".to_owned();
@@ -107,7 +107,14 @@ fn trusted_root(workspace: &Workspace) -> Result<Result<Option<String>, ()>, FsE
     let Some(state) = &workspace.state else {
         return Ok(Ok(None));
     };
-    let Some(text) = state.read(TRUST_FILE)? else {
+    let text = match state.read(TRUST_FILE) {
+        // Where no directory can be, nothing was trusted before.
+        Err(FsError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotADirectory => {
+            None
+        }
+        other => other?,
+    };
+    let Some(text) = text else {
         return Ok(Ok(None));
     };
     let trusted = serde_json::from_slice::<Trusted>(&text).map_err(drop);

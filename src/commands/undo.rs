@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::error::{Error, ErrorKind, Problem};
 use crate::os::fs;
-use crate::os::place::{Base, FileState, Found, Ownership, Place};
+use crate::os::place::{FileState, Found, Ownership, Place};
 use crate::os::staging::Attributes;
 use crate::project::error::Refusal;
 use crate::project::manifest::ENCRYPTED_SUFFIX;
@@ -16,12 +16,13 @@ use crate::project::record::Digester;
 use crate::secret::SecretBytes;
 use crate::sops;
 use crate::sops::store::Format;
-use crate::ui::report::{Applied, Report};
+use crate::ui::report::{Applied, Backup, Report};
 
 use super::apply::{self, Job, Work};
+use super::backup;
 use super::drift;
 use super::hints;
-use super::open::stock_command;
+use super::open::{leads_out, leads_out_of_repository, stock_command};
 use super::reversal::{self, Replaced, Reversal, Side};
 use super::workspace::Workspace;
 use super::{Context, Outcome, OwnerArgs, StepArgs};
@@ -97,9 +98,11 @@ pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
         step.detail = format!("as it was before `{}` at {}", last.command, last.time);
         plan.steps.push(step);
     }
+    let mut backups = Vec::new();
     let outcome = if args.step.dry_run {
         Applied::DryRun
     } else if problems.is_empty() {
+        keep_backups(cx, &workspace, &returns, &mut backups)?;
         write(cx, &workspace, &returns)?;
         settle(cx, &workspace, &last, &chosen, rest);
         Applied::Done
@@ -111,7 +114,7 @@ pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
         plan: &plan,
         problems: &problems,
         outcome,
-        backups: &[],
+        backups: &backups,
     });
     Ok(Outcome::default().with_problems(&problems))
 }
@@ -158,17 +161,11 @@ fn prepare<'r>(
 ) -> Result<Option<Return<'r>>, Problem> {
     let name = &file.entry;
     let backup = Path::new(&file.backup);
-    let recipients = fs::read_regular(backup)
-        .ok()
-        .and_then(|bytes| sops::parse_sealed(bytes).ok())
-        .map(|(_, sealed)| {
-            let recipients = sealed.metadata.age_recipients().into_iter();
-            recipients.map(str::to_owned).collect::<Vec<_>>()
-        });
+    let (_, recipients) = form_of(&fs::read_regular(backup).unwrap_or_default());
     let command = stock_command(
         workspace,
         Format::Binary,
-        &recipients.unwrap_or_default(),
+        &recipients,
         &hints::quoted(&file.backup),
     );
     let bytes = fs::read_regular(backup).map_err(|source| {
@@ -185,10 +182,6 @@ fn prepare<'r>(
         Side::Repository => SecretBytes::new(bytes),
         Side::Server => open_backup(workspace, name, bytes)?,
     };
-    let target = Path::new(&file.target);
-    let (Some(folder), Some(file_name)) = (target.parent(), target.file_name()) else {
-        return Err(Problem::of(name, ErrorKind::Internal));
-    };
     let gone = || {
         let path = file.target.clone();
         let help = match file.side {
@@ -204,10 +197,25 @@ fn prepare<'r>(
         };
         Problem::of(name, Refusal::ChangedSince { path }).with_help(help)
     };
-    let base = Base::open(folder).map_err(|_| gone())?;
-    let place = base
-        .place(file_name.as_ref())
-        .map_err(|error| Problem::of(name, error).with_help("mend the folder"))?;
+    // Through root and repository as any other run, so that no link on the way leads elsewhere.
+    let place = match file.side {
+        Side::Server => {
+            let root = workspace.require_root().map_err(|_| gone())?;
+            let inside = Path::new(&file.target).strip_prefix(root.path());
+            let inside = inside.map_err(|_| gone())?;
+            root.place(inside).map_err(|error| leads_out(name, error))?
+        }
+        Side::Repository => workspace
+            .repository
+            .place(name.as_ref())
+            .map_err(|error| leads_out_of_repository(name, error))?,
+    };
+    if place.path() != Path::new(&file.target) {
+        return Err(gone());
+    }
+    if let (Side::Server, Some(entry)) = (file.side, workspace.entry_named(name)) {
+        workspace.check_target(entry, &place)?;
+    }
     match place.read(u64::MAX) {
         Found::File(_, now) if now == content => Ok(None),
         Found::File(state, now) if digester.content(now.expose()) == file.written => {
@@ -243,6 +251,51 @@ fn open_backup(workspace: &Workspace, name: &str, bytes: Vec<u8>) -> Result<Secr
         })?;
     let opened = sops::open(format, &sealed, &key).map_err(damaged)?;
     Ok(opened.plaintext)
+}
+
+/// Keeps what is about to be replaced: it may be nowhere else by now. An encrypted file that is
+/// committed is kept by git.
+fn keep_backups(
+    cx: &Context,
+    workspace: &Workspace,
+    returns: &[Return<'_>],
+    backups: &mut Vec<Backup>,
+) -> Result<(), Problem> {
+    for one in returns {
+        let name = &one.replaced.entry;
+        let Some((state, now)) = &one.seen else {
+            continue;
+        };
+        let kept = match one.replaced.side {
+            Side::Repository => {
+                let file = one.place.path();
+                if backup::is_committed(workspace, &file) {
+                    continue;
+                }
+                let (format, recipients) = form_of(now.expose());
+                backup::keep_encrypted(cx, workspace, name, &file, format, &recipients)?
+            }
+            Side::Server => {
+                let old = fs::read_regular(Path::new(&one.replaced.backup)).unwrap_or_default();
+                let (_, recipients) = form_of(&old);
+                let label = one.place.path().display().to_string();
+                backup::keep_plaintext(cx, workspace, name, &label, &one.place, state, &recipients)?
+            }
+        };
+        backups.push(kept);
+    }
+    Ok(())
+}
+
+/// Returns the stored form of an encrypted file, and who can read it.
+fn form_of(bytes: &[u8]) -> (Format, Vec<String>) {
+    sops::parse_sealed(bytes.to_vec()).map_or_else(
+        |_| (Format::Binary, Vec::new()),
+        |(format, sealed)| {
+            let recipients = sealed.metadata.age_recipients().into_iter();
+            (format, recipients.map(str::to_owned).collect())
+        },
+    )
 }
 
 fn write(cx: &mut Context, workspace: &Workspace, returns: &[Return<'_>]) -> Result<(), Error> {

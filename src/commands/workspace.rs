@@ -103,7 +103,7 @@ impl Workspace {
         };
 
         let state = StateDir::locate(&cx.env);
-        let members = members(&manifest, &repository, root.as_ref(), state.as_ref(), files);
+        let members = members(&manifest, &repository, root.as_ref(), state.as_ref(), files)?;
         manifest.expand(&members, &shown).map_err(wrong)?;
         let found_on_server = root
             .as_ref()
@@ -153,6 +153,17 @@ impl Workspace {
     pub fn is_written_in_place(&self, name: &str) -> bool {
         let mut entries = self.manifest.entries.iter();
         entries.any(|entry| entry.repository_path == name && entry.write == WriteMode::InPlace)
+    }
+
+    /// Returns the entry of this name, on whatever host.
+    pub fn entry_named(&self, name: &str) -> Option<&Entry> {
+        let mut entries = self.manifest.entries.iter();
+        entries.find(|entry| entry.repository_path == name)
+    }
+
+    /// Returns whether the manifest has an entry of this name, on whatever host.
+    pub fn is_entry(&self, name: &str) -> bool {
+        self.entry_named(name).is_some()
     }
 
     /// Returns whom a backup of what is no secret of its own is encrypted for: the named recipients,

@@ -4,7 +4,7 @@
 //! only when nothing opens a file. What needs no question comes first: identities whose recipient is
 //! named, then all others, then the commands that print keys, then plugins, and passphrases last.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::iter;
 use std::path::{Path, PathBuf};
@@ -51,6 +51,8 @@ pub struct Keyring {
     commands: Vec<KeyCommand>,
     ask: Option<Arc<dyn Ask>>,
     unwrapped: Mutex<HashMap<String, DataKey>>,
+    /// Wrapped keys of old versions that nothing at hand opens.
+    hopeless: Mutex<HashSet<String>>,
 }
 
 /// A command that prints identities.
@@ -90,6 +92,7 @@ impl Keyring {
             commands: Vec::new(),
             ask,
             unwrapped: Mutex::new(HashMap::new()),
+            hopeless: Mutex::new(HashSet::new()),
         };
         if !sources.explicit.is_empty() {
             for path in sources.explicit {
@@ -176,7 +179,11 @@ impl Keyring {
             .map(Path::to_owned);
         let path = path.map_or_else(|| PathBuf::from(source), Path::to_owned);
         let note = if is_age_file(text) {
-            match Locked::age_file(path, SecretBytes::copy_of(text)) {
+            match Locked::age_file(
+                path,
+                SecretBytes::copy_of(text),
+                named_by != NamedBy::Manifest,
+            ) {
                 Ok(locked) => {
                     self.locked.push(locked);
                     return;
@@ -327,6 +334,38 @@ impl Keyring {
         let others = metadata.other_kinds();
         wanted.extend(others.iter().map(|kind| format!("a key of kind {kind}")));
         Err(KeyError::NoIdentity { wanted, looked_at })
+    }
+
+    /// Returns the data key of a file where an identity at hand opens it that asks nothing and starts
+    /// nothing; what does not open is remembered too.
+    pub fn unwrap_quiet(&self, metadata: &Metadata) -> Option<DataKey> {
+        if metadata.groups.len() > 1 {
+            return None;
+        }
+        let wrapped: Vec<(&str, &str)> = metadata.age_keys().collect();
+        if let Some(key) = self.remembered(&wrapped) {
+            return Some(key);
+        }
+        let (_, first) = wrapped.first()?;
+        let is_hopeless = {
+            let hopeless = self.hopeless.lock().unwrap_or_else(PoisonError::into_inner);
+            hopeless.contains(*first)
+        };
+        if is_hopeless {
+            return None;
+        }
+        let found = self.unwrap_quietly(&wrapped);
+        let Some((enc, key)) = found else {
+            let mut hopeless = self.hopeless.lock().unwrap_or_else(PoisonError::into_inner);
+            hopeless.insert((*first).to_owned());
+            return None;
+        };
+        let mut unwrapped = self
+            .unwrapped
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        unwrapped.insert(enc.to_owned(), key.clone());
+        Some(key)
     }
 
     fn remembered(&self, wrapped: &[(&str, &str)]) -> Option<DataKey> {

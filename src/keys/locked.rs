@@ -34,6 +34,8 @@ pub struct Locked {
     /// The recipient it answers to, where that is known without passphrase.
     pub recipient: Option<String>,
     content: Content,
+    /// Whether identities of plugins count: not where only the manifest names the file.
+    takes_plugins: bool,
     opened: Mutex<State>,
 }
 
@@ -74,7 +76,11 @@ impl Locked {
     /// # Errors
     /// Says in words what is wrong with it: damaged, for recipients instead of a passphrase, or more
     /// work than is allowed.
-    pub fn age_file(path: PathBuf, content: SecretBytes) -> Result<Self, String> {
+    pub fn age_file(
+        path: PathBuf,
+        content: SecretBytes,
+        takes_plugins: bool,
+    ) -> Result<Self, String> {
         let decryptor = decryptor(content.expose())
             .map_err(|_| "an age file with a damaged or cut header".to_owned())?;
         if !decryptor.is_scrypt() {
@@ -91,6 +97,7 @@ impl Locked {
             path,
             recipient: None,
             content: Content::AgeFile(content),
+            takes_plugins,
             opened: Mutex::new(State::NotAsked),
         })
     }
@@ -105,15 +112,20 @@ impl Locked {
         text: &[u8],
         recipient: Option<String>,
     ) -> Result<Self, String> {
-        if let Some(rounds) = bcrypt_rounds(text).filter(|&rounds| rounds > MOST_ROUNDS) {
-            return Err(format!(
-                "its passphrase would cost {rounds} rounds, more than the {MOST_ROUNDS} that are allowed"
-            ));
+        match bcrypt_rounds(text) {
+            Some(rounds) if rounds <= MOST_ROUNDS => {}
+            Some(rounds) => {
+                return Err(format!(
+                    "its passphrase would cost {rounds} rounds, more than the {MOST_ROUNDS} that are allowed"
+                ));
+            }
+            None => return Err("an SSH key whose head cannot be read".to_owned()),
         }
         Ok(Self {
             path,
             recipient,
             content: Content::Ssh(key),
+            takes_plugins: false,
             opened: Mutex::new(State::NotAsked),
         })
     }
@@ -196,6 +208,9 @@ impl Locked {
                     .map(str::trim)
                     .filter(|line| !line.is_empty() && !line.starts_with('#'))
                     .filter_map(Identity::parse)
+                    .filter(|identity| {
+                        self.takes_plugins || !matches!(identity, Identity::Plugin(_))
+                    })
                     .collect();
                 if identities.is_empty() {
                     return Err("an age file that holds no identity".to_owned());
@@ -254,7 +269,9 @@ fn openssh_head(text: &[u8]) -> Option<[Vec<u8>; 4]> {
     let body: String = text
         .lines()
         .map(str::trim)
-        .filter(|line| !line.starts_with("-----"))
+        .skip_while(|line| !line.starts_with("-----BEGIN"))
+        .skip(1)
+        .take_while(|line| !line.starts_with("-----END"))
         .collect();
     let bytes = STANDARD.decode(body).ok()?;
     let rest = bytes.strip_prefix(b"openssh-key-v1\0")?;

@@ -107,7 +107,9 @@ pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
 pub fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = File::from(open(path, flags, Mode::empty())?);
-    let mut content = Vec::new();
+    // Reserved, so that no copy of a key is left behind by growing.
+    let length = file.metadata()?.len().clamp(4096, limit);
+    let mut content = Vec::with_capacity(usize::try_from(length).unwrap_or(4096) + 1);
     let mut reader = (&file).take(limit + 1);
     loop {
         match reader.read_to_end(&mut content) {

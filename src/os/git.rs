@@ -11,14 +11,19 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, Once};
 
-use git2::{ErrorCode, ObjectType, Oid, Repository};
+use git2::{ErrorCode, Index, ObjectType, Oid, Repository};
 
+use super::history::Walks;
 use super::process;
 
 /// A checkout.
 pub struct Checkout {
     top: PathBuf,
     pub(super) reader: Reader,
+    /// The index, where it is not the checkout's own.
+    index: Option<PathBuf>,
+    /// The commits since some commit, or all, walked once.
+    pub(super) walks: Walks,
 }
 
 pub(super) enum Reader {
@@ -84,6 +89,8 @@ impl Checkout {
                 Ok(Some(Self {
                     top,
                     reader: Reader::Library(Mutex::new(repository)),
+                    index: None,
+                    walks: Walks::default(),
                 }))
             }
             Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
@@ -97,12 +104,32 @@ impl Checkout {
     fn through_program(folder: &Path) -> Result<Option<Self>, GitError> {
         let metadata = folder.metadata()?;
         let owner = (metadata.uid(), metadata.gid());
-        let output = process::capture_git(folder, owner, &["rev-parse", "--show-toplevel"])?;
+        let output = process::capture_git(folder, owner, None, &["rev-parse", "--show-toplevel"])?;
         let top = PathBuf::from(OsStr::from_bytes(output.trim_ascii_end())).canonicalize()?;
         Ok(Some(Self {
             top,
             reader: Reader::Program { owner },
+            index: None,
+            walks: Walks::default(),
         }))
+    }
+
+    /// Returns the checkout with the index in another file, as git gives it to a hook.
+    #[must_use]
+    pub fn with_index(self, index: PathBuf) -> Self {
+        Self {
+            index: Some(index),
+            ..self
+        }
+    }
+
+    fn index_of(&self, repository: &Repository) -> Result<Index, GitError> {
+        if let Some(path) = &self.index {
+            return Ok(Index::open(path)?);
+        }
+        let mut index = repository.index()?;
+        index.read(false)?;
+        Ok(index)
     }
 
     /// Returns the top folder of the work tree, links resolved.
@@ -116,7 +143,12 @@ impl Checkout {
 
     pub(super) fn git(&self, args: &[&str]) -> Result<Vec<u8>, GitError> {
         match &self.reader {
-            Reader::Program { owner } => Ok(process::capture_git(&self.top, *owner, args)?),
+            Reader::Program { owner } => Ok(process::capture_git(
+                &self.top,
+                *owner,
+                self.index.as_deref(),
+                args,
+            )?),
             Reader::Library(_) => Ok(Vec::new()),
         }
     }
@@ -134,8 +166,7 @@ impl Checkout {
                 let repository = repository
                     .lock()
                     .unwrap_or_else(std::sync::PoisonError::into_inner);
-                let mut index = repository.index()?;
-                index.read(false)?;
+                let index = self.index_of(&repository)?;
                 // A file in the middle of a merge has no plain entry, but up to three.
                 let mut stages = 0..=3;
                 Ok(stages.any(|stage| index.get_path(relative, stage).is_some()))
@@ -149,38 +180,41 @@ impl Checkout {
         }
     }
 
-    /// Returns the files of the index, relative to the top, sorted. Names that are not UTF-8 and
-    /// submodules are left out.
+    /// Returns the files of the index, relative to the top, sorted, and how many there are whose names
+    /// are not UTF-8. Submodules are left out.
     ///
     /// # Errors
     /// When the index cannot be read.
-    pub fn tracked_files(&self) -> Result<Vec<String>, GitError> {
+    pub fn tracked_files(&self) -> Result<(Vec<String>, usize), GitError> {
         /// The mode of a submodule in the index.
         const SUBMODULE: u32 = 0o160_000;
-        let mut files: Vec<String> = match &self.reader {
+        let names: Vec<Vec<u8>> = match &self.reader {
             Reader::Library(repository) => {
                 let repository = repository
                     .lock()
                     .unwrap_or_else(std::sync::PoisonError::into_inner);
-                let mut index = repository.index()?;
-                index.read(false)?;
+                let index = self.index_of(&repository)?;
                 let entries = index.iter().filter(|entry| entry.mode != SUBMODULE);
-                entries
-                    .filter_map(|entry| String::from_utf8(entry.path).ok())
-                    .collect()
+                entries.map(|entry| entry.path).collect()
             }
             Reader::Program { .. } => {
                 let listed = self.git(&["ls-files", "-z"])?;
-                listed
-                    .split(|&byte| byte == 0)
+                let names = listed.split(|&byte| byte == 0);
+                names
                     .filter(|name| !name.is_empty())
-                    .filter_map(|name| String::from_utf8(name.to_vec()).ok())
+                    .map(<[u8]>::to_vec)
                     .collect()
             }
         };
+        let count = names.len();
+        let mut files: Vec<String> = names
+            .into_iter()
+            .filter_map(|name| String::from_utf8(name).ok())
+            .collect();
+        let unnamed = count - files.len();
         files.sort();
         files.dedup();
-        Ok(files)
+        Ok((files, unnamed))
     }
 
     /// Returns whether a file is in the middle of a merge, by its path relative to the top.
@@ -193,7 +227,7 @@ impl Checkout {
                 let repository = repository
                     .lock()
                     .unwrap_or_else(std::sync::PoisonError::into_inner);
-                let index = repository.index()?;
+                let index = self.index_of(&repository)?;
                 let path = Path::new(path);
                 Ok((1..=3).any(|stage| index.get_path(path, stage).is_some()))
             }
@@ -214,7 +248,7 @@ impl Checkout {
                 let repository = repository
                     .lock()
                     .unwrap_or_else(std::sync::PoisonError::into_inner);
-                let index = repository.index()?;
+                let index = self.index_of(&repository)?;
                 // A file in the middle of a merge has no staged state of its own, but three.
                 let entry = (0..=2).find_map(|stage| index.get_path(Path::new(path), stage));
                 let Some(entry) = entry else { return Ok(None) };
@@ -264,7 +298,8 @@ impl Checkout {
                 let mut options = git2::DiffOptions::new();
                 options.include_untracked(true).recurse_untracked_dirs(true);
                 let diff = if is_staged {
-                    repository.diff_tree_to_index(Some(&tree), None, Some(&mut options))?
+                    let index = self.index_of(&repository)?;
+                    repository.diff_tree_to_index(Some(&tree), Some(&index), Some(&mut options))?
                 } else {
                     repository.diff_tree_to_workdir_with_index(Some(&tree), Some(&mut options))?
                 };

@@ -1,11 +1,33 @@
 //! The history of a checkout: commits, and older versions of a file.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use git2::{ErrorCode, ObjectType, Oid, Repository, Sort, TreeWalkMode, TreeWalkResult};
 
 use super::git::{Checkout, GitError, Reader, blob_at};
+
+/// Commits by where a walk begins.
+pub(super) type Walks = Mutex<HashMap<Option<String>, Option<Arc<Vec<Step>>>>>;
+
+/// A commit of a walk; of several in a row with the same tree the oldest.
+pub(super) struct Step {
+    commit: Oid,
+    tree: Oid,
+    seconds: i64,
+    author: String,
+}
+
+impl Step {
+    fn version(&self) -> Version {
+        Version {
+            commit: self.commit.to_string(),
+            seconds: self.seconds,
+            author: self.author.clone(),
+        }
+    }
+}
 
 /// A version of a file: the commit that made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +54,23 @@ pub enum Position {
 }
 
 impl Checkout {
+    /// Walks the history once, newest first, whatever is looked for in it. `None` when `since` is not
+    /// known here.
+    fn steps(
+        &self,
+        repository: &Repository,
+        since: Option<&str>,
+    ) -> Result<Option<Arc<Vec<Step>>>, GitError> {
+        let mut walks = self.walks.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = since.map(str::to_owned);
+        if let Some(known) = walks.get(&key) {
+            return Ok(known.clone());
+        }
+        let steps = walk(repository, since)?.map(Arc::new);
+        walks.insert(key, steps.clone());
+        Ok(steps)
+    }
+
     /// Returns whether `HEAD` holds a file at the absolute path `path`.
     ///
     /// # Errors
@@ -42,9 +81,7 @@ impl Checkout {
         };
         match &self.reader {
             Reader::Library(repository) => {
-                let repository = repository
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let repository = repository.lock().unwrap_or_else(PoisonError::into_inner);
                 Ok(blob_at(&repository, "HEAD", relative)?.is_some())
             }
             Reader::Program { .. } => {
@@ -58,9 +95,7 @@ impl Checkout {
     pub fn head(&self) -> Option<String> {
         match &self.reader {
             Reader::Library(repository) => {
-                let repository = repository
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let repository = repository.lock().unwrap_or_else(PoisonError::into_inner);
                 let head = repository.head().ok()?.peel_to_commit().ok()?;
                 Some(head.id().to_string())
             }
@@ -81,9 +116,7 @@ impl Checkout {
         }
         match &self.reader {
             Reader::Library(repository) => {
-                let repository = repository
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let repository = repository.lock().unwrap_or_else(PoisonError::into_inner);
                 let (Ok(head), Ok(commit)) = (Oid::from_str(&head), Oid::from_str(commit)) else {
                     return Position::Absent;
                 };
@@ -120,7 +153,7 @@ impl Checkout {
         match &self.reader {
             Reader::Library(repository) => repository
                 .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .unwrap_or_else(PoisonError::into_inner)
                 .is_shallow(),
             Reader::Program { .. } => self
                 .git(&["rev-parse", "--is-shallow-repository"])
@@ -139,9 +172,7 @@ impl Checkout {
         };
         let files = match &self.reader {
             Reader::Library(repository) => {
-                let repository = repository
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let repository = repository.lock().unwrap_or_else(PoisonError::into_inner);
                 library_files(&repository)?
             }
             Reader::Program { .. } => {
@@ -182,12 +213,15 @@ impl Checkout {
             Reader::Library(shared) => {
                 let folder = shared
                     .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner)
+                    .unwrap_or_else(PoisonError::into_inner)
                     .path()
                     .to_owned();
                 // A handle of its own: several entries are looked up at once.
                 let repository = Repository::open(folder)?;
-                find_in_library(&repository, relative, since, &mut visit)
+                let Some(steps) = self.steps(&repository, since)? else {
+                    return Ok(None);
+                };
+                Ok(find_in_library(&repository, relative, &steps, &mut visit))
             }
             Reader::Program { .. } => {
                 let relative = relative.to_string_lossy();
@@ -253,14 +287,37 @@ fn library_files(repository: &Repository) -> Result<Vec<String>, GitError> {
     Ok(files)
 }
 
-/// Walks the history once, newest first. The commit that made a version is the last one of the walk
-/// that has it without a break.
+/// Looks through the history, newest first. The commit that made a version is the last one that has it
+/// without a break.
 fn find_in_library<T>(
     repository: &Repository,
     path: &Path,
-    since: Option<&str>,
+    steps: &[Step],
     visit: &mut impl FnMut(&[u8]) -> Option<T>,
-) -> Result<Option<(Version, T)>, GitError> {
+) -> Option<(Version, T)> {
+    let mut seen = HashSet::new();
+    let mut found: Option<(&Step, T, Oid)> = None;
+    for step in steps {
+        let tree = repository.find_tree(step.tree).ok();
+        let blob = tree.and_then(|tree| tree.get_path(path).ok().map(|entry| entry.id()));
+        if let Some((made, _, wanted)) = &mut found {
+            if blob == Some(*wanted) {
+                *made = step;
+                continue;
+            }
+            break;
+        }
+        let Some(id) = blob.filter(|id| seen.insert(*id)) else {
+            continue;
+        };
+        if let Ok(content) = repository.find_blob(id) {
+            found = visit(content.content()).map(|worth| (step, worth, id));
+        }
+    }
+    found.map(|(step, worth, _)| (step.version(), worth))
+}
+
+fn walk(repository: &Repository, since: Option<&str>) -> Result<Option<Vec<Step>>, GitError> {
     let mut walk = repository.revwalk()?;
     if walk.push_head().is_err() {
         return Ok(None);
@@ -274,39 +331,22 @@ fn find_in_library<T>(
             walk.hide(parent)?;
         }
     }
-    let mut seen = HashSet::new();
-    let mut latest: Option<(Oid, Option<Oid>)> = None;
-    let mut found: Option<(Version, T, Oid)> = None;
+    let mut steps: Vec<Step> = Vec::new();
     for commit in walk {
         let Ok(commit) = commit.and_then(|id| repository.find_commit(id)) else {
             // A commit that is not here: the history is cut.
             break;
         };
-        let tree = commit.tree()?;
-        let blob = match latest {
-            Some((known, blob)) if known == tree.id() => blob,
-            _ => tree.get_path(path).ok().map(|entry| entry.id()),
-        };
-        latest = Some((tree.id(), blob));
-        let version = || Version {
-            commit: commit.id().to_string(),
+        let step = Step {
+            commit: commit.id(),
+            tree: commit.tree_id(),
             seconds: commit.time().seconds(),
             author: String::from_utf8_lossy(commit.author().name_bytes()).into_owned(),
         };
-        if let Some((made, _, wanted)) = &mut found {
-            if blob == Some(*wanted) {
-                *made = version();
-                continue;
-            }
-            break;
+        match steps.last_mut() {
+            Some(last) if last.tree == step.tree => *last = step,
+            _ => steps.push(step),
         }
-        let Some(id) = blob.filter(|id| seen.insert(*id)) else {
-            continue;
-        };
-        let Ok(content) = repository.find_blob(id) else {
-            continue;
-        };
-        found = visit(content.content()).map(|worth| (version(), worth, id));
     }
-    Ok(found.map(|(version, worth, _)| (version, worth)))
+    Ok(Some(steps))
 }

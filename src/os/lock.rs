@@ -103,5 +103,7 @@ fn holder_of(path: &Path) -> String {
         let program = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         Some(format!("{} with process number {pid}", program.trim()))
     };
-    find().unwrap_or_else(|| "its process could not be found out".to_owned())
+    // The table is not read in one moment: a line may be missed while others come and go.
+    let found = (0..5).find_map(|_| find());
+    found.unwrap_or_else(|| "its process could not be found out".to_owned())
 }

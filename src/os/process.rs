@@ -62,12 +62,17 @@ pub fn capture_with_variable(words: &[String], name: &str, value: &str) -> io::R
 
 /// Runs `git` in `directory` as the user and group `owner` and returns its standard output. No
 /// hook, file system monitor or system configuration of the repository is run, and no lock is
-/// taken.
+/// taken. `index` is the index to read where it is not the checkout's own.
 ///
 /// # Errors
 /// When git is missing or fails.
 #[expect(clippy::disallowed_methods, reason = "programs are started here")]
-pub fn capture_git(directory: &Path, owner: (u32, u32), args: &[&str]) -> io::Result<Vec<u8>> {
+pub fn capture_git(
+    directory: &Path,
+    owner: (u32, u32),
+    index: Option<&Path>,
+    args: &[&str],
+) -> io::Result<Vec<u8>> {
     let mut command = Command::new("git");
     command.arg("-C").arg(directory);
     command.args([
@@ -88,6 +93,9 @@ pub fn capture_git(directory: &Path, owner: (u32, u32), args: &[&str]) -> io::Re
         "GIT_PAGER",
     ] {
         command.env_remove(name);
+    }
+    if let Some(index) = index {
+        command.env("GIT_INDEX_FILE", index);
     }
     if rustix::process::geteuid().is_root() && owner.0 != 0 {
         command.uid(owner.0).gid(owner.1);

@@ -248,7 +248,8 @@ impl Staged {
         let path = self.place.path();
         let (directory, name, temporary) =
             (&*self.place.directory, &self.place.name, &self.temporary);
-        let failed = failed(&path, "bring back the old file");
+        let action = "bring back the old file, which is still there under its staging name";
+        let failed = failed(&path, action);
         match self.step {
             Replacement::Pending => {}
             Replacement::Created => {
@@ -342,6 +343,7 @@ impl Staged {
 pub struct Removed {
     place: Place,
     temporary: OsString,
+    seen: FileState,
 }
 
 impl Removed {
@@ -358,12 +360,31 @@ impl Removed {
             other => failed(&path, "remove")(other),
         })?;
         let now = statat(directory, &temporary, AtFlags::SYMLINK_NOFOLLOW);
-        let mut removed = Self { place, temporary };
-        if now.is_ok_and(|stat| FileState::of(&stat).is_same_file(seen)) {
+        let mut removed = Self {
+            place,
+            temporary,
+            seen: *seen,
+        };
+        if now.is_ok_and(|stat| FileState::of(&stat).is_same_file(seen)) && removed.is_untouched() {
             return Ok(removed);
         }
         removed.roll_back()?;
         Err(FsError::Changed { path })
+    }
+
+    /// Returns where the file was.
+    pub fn path(&self) -> PathBuf {
+        self.place.path()
+    }
+
+    /// Returns whether nobody wrote into the file since it was looked at.
+    pub fn is_untouched(&self) -> bool {
+        let now = statat(
+            &*self.place.directory,
+            &self.temporary,
+            AtFlags::SYMLINK_NOFOLLOW,
+        );
+        now.is_ok_and(|stat| FileState::of(&stat).has_same_content_as(&self.seen))
     }
 
     /// Brings the file back.
@@ -383,7 +404,10 @@ impl Removed {
     pub fn finish(&self) -> Result<(), FsError> {
         let path = self.place.folder.join(&self.temporary);
         unlinkat(&*self.place.directory, &self.temporary, AtFlags::empty())
-            .map_err(failed(&path, "remove"))
+            .map_err(failed(&path, "remove"))?;
+        // That it is gone need not survive a power failure: it would only come back.
+        let _ = fsync(&*self.place.directory);
+        Ok(())
     }
 }
 

@@ -92,7 +92,8 @@ pub fn judge(seen: &Observed) -> Verdict {
     if seen.sides == Likeness::Same {
         return Verdict::InSync;
     }
-    if seen.server_is_old_version {
+    let is_moved = !matches!(seen.since_record, Some((_, Likeness::Same)));
+    if seen.server_is_old_version && is_moved {
         return Verdict::RepositoryAhead;
     }
     let Some((server, repository)) = seen.since_record else {
@@ -192,6 +193,12 @@ mod tests {
                 Some((Different, Different)),
                 false,
                 Verdict::BothMoved,
+            ),
+            (
+                Different,
+                Some((Different, Same)),
+                true,
+                Verdict::ServerAhead,
             ),
             (
                 Different,

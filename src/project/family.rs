@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 /// What the captures of a pattern stand for in one member.
 pub type Captures = BTreeMap<String, String>;
 
+/// So much work is put into reading one name.
+const MOST_STEPS: u32 = 20_000;
+
 /// A piece of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
@@ -90,7 +93,14 @@ impl PathPattern {
     /// close that their border could be in more than one place.
     pub fn readings(&self, path: &str) -> Vec<Captures> {
         let mut found = Vec::new();
-        read(&self.parts, path, &mut Captures::new(), &mut found);
+        let mut steps = MOST_STEPS;
+        read(
+            &self.parts,
+            path,
+            &mut Captures::new(),
+            &mut found,
+            &mut steps,
+        );
         found
     }
 
@@ -122,7 +132,18 @@ impl PathPattern {
     }
 }
 
-fn read(parts: &[Part], rest: &str, captures: &mut Captures, found: &mut Vec<Captures>) {
+fn read(
+    parts: &[Part],
+    rest: &str,
+    captures: &mut Captures,
+    found: &mut Vec<Captures>,
+    steps: &mut u32,
+) {
+    // A name made to be read in very many ways is no member.
+    *steps = steps.saturating_sub(1);
+    if *steps == 0 {
+        return;
+    }
     let Some((part, after)) = parts.split_first() else {
         if rest.is_empty() && !found.contains(captures) {
             found.push(captures.clone());
@@ -132,20 +153,20 @@ fn read(parts: &[Part], rest: &str, captures: &mut Captures, found: &mut Vec<Cap
     match part {
         Part::Literal(text) => {
             if let Some(rest) = rest.strip_prefix(text.as_str()) {
-                read(after, rest, captures, found);
+                read(after, rest, captures, found, steps);
             }
         }
         Part::Capture(name) => {
             if let Some(value) = captures.get(name).cloned() {
                 if let Some(rest) = rest.strip_prefix(value.as_str()) {
-                    read(after, rest, captures, found);
+                    read(after, rest, captures, found, steps);
                 }
                 return;
             }
             for length in 1..=capture_length(rest) {
                 let (value, rest) = rest.split_at(length);
                 captures.insert(name.clone(), value.to_owned());
-                read(after, rest, captures, found);
+                read(after, rest, captures, found, steps);
                 captures.remove(name);
                 // More than two say nothing new, and a hostile name could have very many.
                 if found.len() > 1 {
@@ -214,6 +235,8 @@ mod tests {
         assert_eq!(readings("{a}-{b}.enc", "x-y.enc").len(), 1);
         assert_eq!(readings("{a}-{b}.enc", "x-y-z.enc").len(), 2);
         assert!(readings("{a}{b}{c}.enc", &"x".repeat(200)).len() <= 2);
+        let hostile = "a-".repeat(100) + "a.encx";
+        assert!(readings("{a}-{b}-{c}-{d}-{e}-{f}.enc", &hostile).is_empty());
     }
 
     #[test]

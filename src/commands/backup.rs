@@ -1,0 +1,171 @@
+//! Encrypted backups of what is about to be replaced or removed.
+//!
+//! A backup that nobody here could open would be none: each is opened again in memory before anything
+//! is touched.
+
+use std::io::Read;
+use std::path::Path;
+
+use crate::error::{ErrorKind, Problem};
+use crate::keys::age::canonical;
+use crate::os::RandomPool;
+use crate::os::place::{FileState, Place};
+use crate::os::state::StateDir;
+use crate::sops;
+use crate::sops::data_key::DataKey;
+use crate::sops::metadata::Metadata;
+use crate::sops::store::Format;
+use crate::ui::report::Backup;
+
+use super::open::stock_command;
+use super::workspace::Workspace;
+use super::{Context, apply, hints};
+
+/// Returns the problem that nobody could open a backup.
+pub fn unopenable(name: &str) -> Problem {
+    let message =
+        "no backup of the server's file can be kept: no identity at hand could open it again";
+    Problem::of(name, ErrorKind::Option(message.to_owned()))
+        .with_help("name your identity with `-i FILE`; or move the server's file away by hand")
+}
+
+/// Returns the recipients of a backup: those of the entry that can be encrypted to, and those of the
+/// identities at hand, so that who runs this can open it whatever the labels in a file say.
+fn readers(workspace: &Workspace, recipients: &[String]) -> Vec<String> {
+    let keyring = &workspace.keyring;
+    let mut readers: Vec<String> = Vec::new();
+    for recipient in recipients.iter().cloned().chain(keyring.recipients()) {
+        let is_known = readers
+            .iter()
+            .any(|known| canonical(known) == canonical(&recipient));
+        if !is_known && keyring.check_recipient(&recipient).is_ok() {
+            readers.push(recipient);
+        }
+    }
+    readers
+}
+
+/// Makes the data key of a backup and wraps it; makes sure that an identity at hand unwraps it.
+fn sealed_key(
+    workspace: &Workspace,
+    name: &str,
+    recipients: &[String],
+    fill: sops::Fill<'_>,
+) -> Result<(DataKey, Metadata), Problem> {
+    let key = DataKey::generate(fill);
+    let wrapped: Vec<(String, String)> = readers(workspace, recipients)
+        .into_iter()
+        .filter_map(|recipient| {
+            let wrapped = workspace.keyring.wrap(&key, &recipient).ok()?;
+            Some((recipient, wrapped))
+        })
+        .collect();
+    let mut metadata = Metadata::new(None);
+    metadata.set_age_keys(&wrapped);
+    match workspace.keyring.unwrap(&metadata) {
+        Ok(again) if !wrapped.is_empty() && again.expose() == key.expose() => Ok((key, metadata)),
+        _ => Err(unopenable(name)),
+    }
+}
+
+/// Makes sure, without keeping anything, that a backup could be kept.
+///
+/// # Errors
+/// What [`keep_plaintext`] would meet.
+pub fn check(workspace: &Workspace, name: &str, recipients: &[String]) -> Result<(), Problem> {
+    let mut pool = RandomPool::new();
+    sealed_key(workspace, name, recipients, &mut |buffer| pool.fill(buffer)).map(drop)
+}
+
+fn state_of<'w>(workspace: &'w Workspace, name: &str) -> Result<&'w StateDir, Problem> {
+    workspace.state.as_ref().ok_or_else(|| {
+        Problem::of(
+            name,
+            ErrorKind::Option("there is no state directory for the backup".to_owned()),
+        )
+        .with_help("name a folder you may write with `SECRETS_STATE_DIR=DIR`")
+    })
+}
+
+/// Keeps a plaintext file of the server as it was seen, encrypted in the binary form. `label` goes
+/// into the backup's name.
+///
+/// # Errors
+/// When it cannot be kept, or could not be opened again: nothing may be replaced then.
+pub fn keep_plaintext(
+    cx: &Context,
+    workspace: &Workspace,
+    name: &str,
+    label: &str,
+    place: &Place,
+    seen: &FileState,
+    recipients: &[String],
+) -> Result<Backup, Problem> {
+    let state = state_of(workspace, name)?;
+    let mut pool = RandomPool::new();
+    let mut fill = |buffer: &mut [u8]| pool.fill(buffer);
+    let (key, metadata) = sealed_key(workspace, name, recipients, &mut fill)?;
+    let now = cx.env.now();
+    let mut file = place.reopen(seen).map_err(|error| {
+        Problem::of(name, error)
+            .with_help("run the command again: it will look at the file as it is now")
+    })?;
+    let length = usize::try_from(seen.len).unwrap_or(usize::MAX);
+    let sealed = sops::seal_stream(length, &key, &metadata, &now, &mut fill, |piece| {
+        file.read_exact(piece)
+    });
+    let sealed = sealed.map_err(|source| {
+        let path = place.path();
+        Problem::of(name, ErrorKind::Unreadable { path, source }).with_help("run the command again")
+    })?;
+    let path = state
+        .keep_backup(label, &now, &sealed)
+        .map_err(apply::state_problem)?;
+    let readers: Vec<String> = metadata
+        .age_recipients()
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    Ok(named(workspace, name, &path, Format::Binary, &readers))
+}
+
+/// Keeps a copy of an encrypted file of the repository.
+///
+/// # Errors
+/// When it cannot be kept: nothing may be replaced then.
+pub fn keep_encrypted(
+    cx: &Context,
+    workspace: &Workspace,
+    name: &str,
+    file: &Path,
+    format: Format,
+    recipients: &[String],
+) -> Result<Backup, Problem> {
+    let label = name.strip_suffix(".enc").unwrap_or(name);
+    let path = state_of(workspace, name)?
+        .keep_backup_of(label, &cx.env.now(), file)
+        .map_err(apply::state_problem)?;
+    Ok(named(workspace, name, &path, format, recipients))
+}
+
+fn named(
+    workspace: &Workspace,
+    name: &str,
+    path: &Path,
+    format: Format,
+    recipients: &[String],
+) -> Backup {
+    let path = path.display().to_string();
+    let command = stock_command(workspace, format, recipients, &hints::quoted(&path));
+    Backup {
+        entry: name.to_owned(),
+        path,
+        command,
+    }
+}
+
+/// Returns whether git keeps an encrypted file as it is; what cannot be told counts as no.
+pub fn is_committed(workspace: &Workspace, file: &Path) -> bool {
+    let checkout = workspace.checkout().unwrap_or(None);
+    checkout.is_some_and(|checkout| checkout.is_committed(file).unwrap_or(false))
+}
