@@ -3,11 +3,10 @@
 use clap::Args;
 
 use crate::error::Error;
-use crate::project::plan::DecryptOptions;
 
-use super::placing::{self, PlacingOptions};
+use super::placing::{self, PlacingArgs};
 use super::workspace::Workspace;
-use super::{Context, Outcome, WriteArgs};
+use super::{Context, Outcome};
 
 /// Put the plaintext files in place on the server
 ///
@@ -19,20 +18,8 @@ use super::{Context, Outcome, WriteArgs};
     after_help = "Examples:\n  secrets decrypt                         place every file\n  secrets decrypt --dry-run 'envs/*'      say what would be placed for some of them"
 )]
 pub struct DecryptArgs {
-    /// Entries, by repository path, path without `.enc`, server path, or glob [default: all]
-    pub entries: Vec<String>,
     #[command(flatten)]
-    write: WriteArgs,
-    /// Replace files that were changed on the server; an encrypted backup of each is kept, and `undo`
-    /// brings it back
-    #[arg(short, long)]
-    force: bool,
-    /// Place only what is missing, leave every file that exists
-    #[arg(long, conflicts_with = "force")]
-    missing_only: bool,
-    /// Create the root folder when it does not exist
-    #[arg(long)]
-    create_root: bool,
+    placing: PlacingArgs,
 }
 
 /// Runs the command.
@@ -40,15 +27,7 @@ pub struct DecryptArgs {
 /// # Errors
 /// What stands against the whole run; problems of entries are reported.
 pub fn run(args: &DecryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
-    let workspace = Workspace::open(cx, args.write.owner)?;
-    let entries = workspace.select_secret(&args.entries)?;
-    let options = PlacingOptions {
-        write: args.write,
-        plan: DecryptOptions {
-            force: args.force,
-            missing_only: args.missing_only,
-        },
-        create_root: args.create_root,
-    };
-    placing::place(cx, &workspace, "decrypt", &entries, options)
+    let workspace = Workspace::open(cx, args.placing.write.owner)?;
+    let entries = workspace.select_secret(&args.placing.entries)?;
+    placing::place(cx, &workspace, "decrypt", &entries, args.placing.options())
 }

@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use clap::Args;
+
 use crate::error::{Error, ErrorKind, Problem};
 use crate::os::fs;
 use crate::os::place::{Base, FileState, Found, Ownership, Place};
@@ -30,6 +32,40 @@ use super::{Context, Outcome, WriteArgs, in_parallel};
 
 /// Server files longer than this are not kept in memory once they are compared.
 const KEPT_BYTES: usize = 1 << 20;
+
+/// The options of `decrypt` and `deploy`.
+#[derive(Args, Debug)]
+pub struct PlacingArgs {
+    /// Entries, by repository path, path without `.enc`, server path, or glob [default: all]
+    pub entries: Vec<String>,
+    /// Options of every writing command.
+    #[command(flatten)]
+    pub write: WriteArgs,
+    /// Replace files that were changed on the server; an encrypted backup of each is kept, and `undo`
+    /// brings it back
+    #[arg(short, long)]
+    force: bool,
+    /// Place only what is missing, leave every file that exists
+    #[arg(long, conflicts_with = "force")]
+    missing_only: bool,
+    /// Create the root folder when it does not exist
+    #[arg(long)]
+    create_root: bool,
+}
+
+impl PlacingArgs {
+    /// Returns how far the placement may go.
+    pub fn options(&self) -> PlacingOptions {
+        PlacingOptions {
+            write: self.write,
+            plan: DecryptOptions {
+                force: self.force,
+                missing_only: self.missing_only,
+            },
+            create_root: self.create_root,
+        }
+    }
+}
 
 /// How far a placement may go.
 #[derive(Clone, Copy, Debug)]

@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, Once};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use git2::{ErrorCode, Index, ObjectType, Oid, Repository};
 
@@ -163,9 +163,7 @@ impl Checkout {
         };
         match &self.reader {
             Reader::Library(repository) => {
-                let repository = repository
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let repository = locked(repository);
                 let index = self.index_of(&repository)?;
                 // A file in the middle of a merge has no plain entry, but up to three.
                 let mut stages = 0..=3;
@@ -190,9 +188,7 @@ impl Checkout {
         const SUBMODULE: u32 = 0o160_000;
         let names: Vec<Vec<u8>> = match &self.reader {
             Reader::Library(repository) => {
-                let repository = repository
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let repository = locked(repository);
                 let index = self.index_of(&repository)?;
                 let entries = index.iter().filter(|entry| entry.mode != SUBMODULE);
                 entries.map(|entry| entry.path).collect()
@@ -224,9 +220,7 @@ impl Checkout {
     pub fn is_unmerged(&self, path: &str) -> Result<bool, GitError> {
         match &self.reader {
             Reader::Library(repository) => {
-                let repository = repository
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let repository = locked(repository);
                 let index = self.index_of(&repository)?;
                 let path = Path::new(path);
                 Ok((1..=3).any(|stage| index.get_path(path, stage).is_some()))
@@ -245,9 +239,7 @@ impl Checkout {
     pub fn read_staged(&self, path: &str) -> Result<Option<Vec<u8>>, GitError> {
         match &self.reader {
             Reader::Library(repository) => {
-                let repository = repository
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let repository = locked(repository);
                 let index = self.index_of(&repository)?;
                 // A file in the middle of a merge has no staged state of its own, but three.
                 let entry = (0..=2).find_map(|stage| index.get_path(Path::new(path), stage));
@@ -271,9 +263,7 @@ impl Checkout {
         };
         match &self.reader {
             Reader::Library(repository) => {
-                let repository = repository
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let repository = locked(repository);
                 Ok(repository.is_path_ignored(relative)?)
             }
             Reader::Program { .. } => {
@@ -291,9 +281,7 @@ impl Checkout {
     pub fn changed_since(&self, revision: &str, is_staged: bool) -> Result<Vec<String>, GitError> {
         match &self.reader {
             Reader::Library(repository) => {
-                let repository = repository
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let repository = locked(repository);
                 let tree = repository.revparse_single(revision)?.peel_to_tree()?;
                 let mut options = git2::DiffOptions::new();
                 options.include_untracked(true).recurse_untracked_dirs(true);
@@ -340,9 +328,7 @@ impl Checkout {
         };
         match &self.reader {
             Reader::Library(repository) => {
-                let repository = repository
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let repository = locked(repository);
                 let committed = blob_at(&repository, "HEAD", relative)?;
                 Ok(committed == Some(Oid::hash_file(ObjectType::Blob, path)?))
             }
@@ -364,9 +350,7 @@ impl Checkout {
     pub fn branch(&self) -> Result<Branch, GitError> {
         match &self.reader {
             Reader::Library(repository) => {
-                let repository = repository
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let repository = locked(repository);
                 upstream_of(&repository)
             }
             Reader::Program { .. } => {
@@ -413,9 +397,7 @@ impl Checkout {
         }
         match &self.reader {
             Reader::Library(repository) => {
-                let repository = repository
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let repository = locked(repository);
                 let here = blob_at(&repository, "HEAD", relative)?;
                 let there = if upstream.base.is_empty() {
                     None
@@ -433,6 +415,11 @@ impl Checkout {
             }
         }
     }
+}
+
+/// Returns the library's handle; a panic elsewhere leaves it usable, as it is only read.
+pub(super) fn locked(repository: &Mutex<Repository>) -> MutexGuard<'_, Repository> {
+    repository.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Returns whether a folder is one where git keeps a repository's data (`.git`, a bare repository,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use git2::{ErrorCode, ObjectType, Oid, Repository, Sort, TreeWalkMode, TreeWalkResult};
 
-use super::git::{Checkout, GitError, Reader, blob_at};
+use super::git::{Checkout, GitError, Reader, blob_at, locked};
 
 /// Commits by where a walk begins.
 pub(super) type Walks = Mutex<HashMap<Option<String>, Option<Arc<Vec<Step>>>>>;
@@ -81,7 +81,7 @@ impl Checkout {
         };
         match &self.reader {
             Reader::Library(repository) => {
-                let repository = repository.lock().unwrap_or_else(PoisonError::into_inner);
+                let repository = locked(repository);
                 Ok(blob_at(&repository, "HEAD", relative)?.is_some())
             }
             Reader::Program { .. } => {
@@ -95,7 +95,7 @@ impl Checkout {
     pub fn head(&self) -> Option<String> {
         match &self.reader {
             Reader::Library(repository) => {
-                let repository = repository.lock().unwrap_or_else(PoisonError::into_inner);
+                let repository = locked(repository);
                 let head = repository.head().ok()?.peel_to_commit().ok()?;
                 Some(head.id().to_string())
             }
@@ -116,7 +116,7 @@ impl Checkout {
         }
         match &self.reader {
             Reader::Library(repository) => {
-                let repository = repository.lock().unwrap_or_else(PoisonError::into_inner);
+                let repository = locked(repository);
                 let (Ok(head), Ok(commit)) = (Oid::from_str(&head), Oid::from_str(commit)) else {
                     return Position::Absent;
                 };
@@ -151,10 +151,7 @@ impl Checkout {
     /// Returns whether the history is cut: a shallow clone.
     pub fn is_shallow(&self) -> bool {
         match &self.reader {
-            Reader::Library(repository) => repository
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .is_shallow(),
+            Reader::Library(repository) => locked(repository).is_shallow(),
             Reader::Program { .. } => self
                 .git(&["rev-parse", "--is-shallow-repository"])
                 .is_ok_and(|answer| answer.trim_ascii() == b"true"),
@@ -172,7 +169,7 @@ impl Checkout {
         };
         let files = match &self.reader {
             Reader::Library(repository) => {
-                let repository = repository.lock().unwrap_or_else(PoisonError::into_inner);
+                let repository = locked(repository);
                 library_files(&repository)?
             }
             Reader::Program { .. } => {
@@ -211,11 +208,7 @@ impl Checkout {
         };
         match &self.reader {
             Reader::Library(shared) => {
-                let folder = shared
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .path()
-                    .to_owned();
+                let folder = locked(shared).path().to_owned();
                 // A handle of its own: several entries are looked up at once.
                 let repository = Repository::open(folder)?;
                 let Some(steps) = self.steps(&repository, since)? else {
