@@ -10,7 +10,7 @@ use super::{Context, Outcome};
 
 /// Put plain and secret files in place on the server, in one plan
 ///
-/// As `decrypt`, for the rows of [plain] too: one check, one staging, all files or none.
+/// As `decrypt`, for the rows of `[plain]` too: one check, one staging, all files or none.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  secrets deploy                   place every file, plain and secret\n  secrets deploy -n 'nginx/**'     say what would be placed below nginx"

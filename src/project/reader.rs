@@ -45,7 +45,7 @@ struct Reader<'t> {
     problems: Vec<ManifestProblem>,
 }
 
-/// The table [defaults].
+/// The table `[defaults]`.
 #[derive(Default)]
 struct ReadDefaults {
     root: Option<String>,
@@ -348,7 +348,7 @@ impl Reader<'_> {
         })
     }
 
-    /// Reads `allow` of [check]: a list of paths and globs.
+    /// Reads `allow` of `[check]`: a list of paths and globs.
     fn read_allowed(&mut self, table: &DeTable<'_>) -> Vec<String> {
         self.check_keys(table, &CHECK_KEYS, "[check]");
         let Some(value) = table.get("allow") else {
