@@ -44,10 +44,7 @@ pub enum Lookup {
 /// When it is no regular file, cannot be read, or is not a SOPS file of a form read here.
 pub fn read_encrypted(workspace: &Workspace, entry: &Entry) -> Result<Lookup, Problem> {
     let name = &entry.repository_path;
-    let place = workspace
-        .repository
-        .place(name.as_ref())
-        .map_err(|error| leads_out_of_repository(name, error))?;
+    let place = place_in_repository(workspace, name)?;
     let path = place.path();
     let (state, content) = match place.read(LARGEST_ENCRYPTED) {
         Found::Missing => return Ok(Lookup::Missing(place)),
@@ -88,6 +85,17 @@ pub fn damaged(workspace: &Workspace, name: &str, error: DocumentError) -> Probl
         _ => workspace.hints.older_version(name),
     };
     Problem::of(name, error).with_help(help)
+}
+
+/// Returns the place of a file by its path in the repository.
+///
+/// # Errors
+/// When it leaves the repository or its folders may not be entered.
+pub fn place_in_repository(workspace: &Workspace, name: &str) -> Result<Place, Problem> {
+    workspace
+        .repository
+        .place(name.as_ref())
+        .map_err(|error| leads_out_of_repository(name, error))
 }
 
 /// Returns the problem of an entry's file that cannot be reached below the repository.

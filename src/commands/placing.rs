@@ -23,7 +23,7 @@ use super::apply::{self, Failure, Job, Mending, Work};
 use super::backup;
 use super::drift::{self, Agreed};
 use super::gather::{Prospect, gather};
-use super::open::{Lookup, check_format, leads_out, leads_out_of_repository, open, read_encrypted};
+use super::open::{Lookup, check_format, leads_out, open, place_in_repository, read_encrypted};
 use super::ownership::{self, Purpose};
 use super::reversal::{self, Side, Undoable};
 use super::storing;
@@ -310,10 +310,7 @@ fn is_deleted(workspace: &Workspace, entry: &Entry) -> bool {
 fn read_plain(workspace: &Workspace, prepared: &mut Prepared<'_>) -> Result<bool, Problem> {
     let entry = prepared.entry;
     let name = &entry.repository_path;
-    let place = workspace
-        .repository
-        .place(name.as_ref())
-        .map_err(|error| leads_out_of_repository(name, error))?;
+    let place = place_in_repository(workspace, name)?;
     let path = place.path();
     match super::sides::read_file(&place, entry, path)? {
         Some((_, content)) => prepared.plaintext = content,

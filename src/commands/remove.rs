@@ -16,7 +16,7 @@ use super::apply::{self, Removal};
 use super::backup;
 use super::drift;
 use super::hints;
-use super::open::{leads_out, leads_out_of_repository};
+use super::open::{leads_out, place_in_repository};
 use super::repository::{IGNORE_FILE, RepositoryFile, check_rest};
 use super::workspace::{Workspace, find_manifest};
 use super::{Context, Outcome, OwnerArgs, StepArgs};
@@ -152,10 +152,7 @@ pub fn run(args: &RemoveArgs, cx: &mut Context) -> Result<Outcome, Error> {
 
 fn read_sealed(workspace: &Workspace, entry: &Entry) -> Result<Option<Going>, Problem> {
     let name = &entry.repository_path;
-    let place = workspace
-        .repository
-        .place(name.as_ref())
-        .map_err(|error| leads_out_of_repository(name, error))?;
+    let place = place_in_repository(workspace, name)?;
     match place.read(u64::MAX) {
         Found::File(state, content) => Ok(Some(Going {
             place,

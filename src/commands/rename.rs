@@ -18,7 +18,7 @@ use super::add::{check_own_path, not_added};
 use super::apply::{self, Job, Removal, Work};
 use super::drift;
 use super::govern::{govern, rule_help};
-use super::open::{Lookup, leads_out, leads_out_of_repository, read_encrypted};
+use super::open::{Lookup, leads_out, place_in_repository, read_encrypted};
 use super::repository::{IGNORE_FILE, RepositoryFile, check_rest, ignore_lists_for};
 use super::workspace::{Workspace, find_manifest};
 use super::{Context, Outcome, OwnerArgs, StepArgs};
@@ -193,10 +193,8 @@ fn move_in_repository(
     if name == new_name {
         return Ok(None);
     }
-    let repository = &workspace.repository;
-    let outside = |error| leads_out_of_repository(name, error);
-    let from = repository.place(name.as_ref()).map_err(outside)?;
-    let to = repository.place(new_name.as_ref()).map_err(outside)?;
+    let from = place_in_repository(workspace, name)?;
+    let to = place_in_repository(workspace, new_name)?;
     moving(name, from, to)
 }
 

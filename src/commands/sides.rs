@@ -13,7 +13,7 @@ use crate::ui::diff::Comparison;
 
 use super::OwnerArgs;
 use super::drift;
-use super::open::{Lookup, check_format, leads_out, leads_out_of_repository, open, read_encrypted};
+use super::open::{Lookup, check_format, leads_out, open, place_in_repository, read_encrypted};
 use super::ownership::{self, Purpose};
 use super::workspace::Workspace;
 
@@ -79,10 +79,7 @@ pub fn read_plain_sides(
     entry: &Entry,
 ) -> Result<Sides, Problem> {
     let name = &entry.repository_path;
-    let place = workspace
-        .repository
-        .place(name.as_ref())
-        .map_err(|error| leads_out_of_repository(name, error))?;
+    let place = place_in_repository(workspace, name)?;
     let shown = place.path();
     Ok(Sides {
         repository: read_file(&place, entry, shown)?.map(|(_, content)| content),

@@ -22,7 +22,7 @@ use super::apply::{self, Job, Work};
 use super::backup;
 use super::drift;
 use super::hints;
-use super::open::{leads_out, leads_out_of_repository, stock_command};
+use super::open::{leads_out, place_in_repository, stock_command};
 use super::reversal::{self, Replaced, Reversal, Side};
 use super::workspace::Workspace;
 use super::{Context, Outcome, OwnerArgs, StepArgs};
@@ -205,10 +205,7 @@ fn prepare<'r>(
             let inside = inside.map_err(|_| gone())?;
             root.place(inside).map_err(|error| leads_out(name, error))?
         }
-        Side::Repository => workspace
-            .repository
-            .place(name.as_ref())
-            .map_err(|error| leads_out_of_repository(name, error))?,
+        Side::Repository => place_in_repository(workspace, name)?,
     };
     if place.path() != Path::new(&file.target) {
         return Err(gone());

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::support::pty::type_at;
 use super::support::{LAPTOP_KEY, SERVER_KEY, TestProject, key_file, recipient, stock};
 
 fn project(recipients: &str) -> TestProject {
@@ -259,19 +260,14 @@ fn an_identity_file_behind_a_passphrase_is_opened() {
         locked.display(),
         key_file(SERVER_KEY).display()
     );
-    let mut child = Command::new("script")
-        .args(["-qec", &command, "/dev/null"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = child.stdin.take().unwrap();
-    for _ in 0..2 {
-        std::thread::sleep(Duration::from_millis(700));
-        std::io::Write::write_all(&mut input, b"open sesame\n").unwrap();
-    }
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{output:?}");
+    let (prompt, answer) = ("passphrase", "open sesame");
+    let (done, text) = type_at(
+        &helper,
+        &command,
+        &[],
+        &[(prompt, answer), (prompt, answer)],
+    );
+    assert!(done, "{text}");
     let mut project = project(&recipient(SERVER_KEY));
     project.set("SOPS_AGE_KEY_FILE", &locked);
     let (output, questions) = project.run_answering(&["open sesame"], &["encrypt"]);
@@ -420,26 +416,11 @@ fn questions_are_asked_on_a_real_terminal() {
     project.write_server("a.env", "A=2\n");
     fs::remove_dir_all(project.path("state")).unwrap();
     let command = format!("{} adopt", env!("CARGO_BIN_EXE_secrets"));
-    let mut child = Command::new("script")
-        .args(["-qec", &command, "/dev/null"])
-        .current_dir(project.repo())
-        .env_remove("CI")
-        .env("HOME", project.path("home"))
-        .env("SECRETS_STATE_DIR", project.path("state"))
-        .env("SOPS_AGE_KEY_FILE", key_file(SERVER_KEY))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = child.stdin.take().unwrap();
-    std::thread::sleep(Duration::from_millis(700));
-    std::io::Write::write_all(&mut input, b"s\n").unwrap();
-    let output = child.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && text.contains("take which side?"),
-        "{text}"
-    );
+    let key = key_file(SERVER_KEY).to_str().unwrap().to_owned();
+    let variables = [("SOPS_AGE_KEY_FILE", key.as_str())];
+    let answers = [("take which side?", "s")];
+    let (done, text) = type_at(&project, &command, &variables, &answers);
+    assert!(done, "{text}");
     assert_eq!(project.opened("a.env.enc"), b"A=2\n");
     // A passphrase does not appear while it is typed.
     let key = locked(&project, "key", "1");
@@ -454,23 +435,8 @@ fn questions_are_asked_on_a_real_terminal() {
         env!("CARGO_BIN_EXE_secrets"),
         key.display()
     );
-    let mut child = Command::new("script")
-        .args(["-qec", &command, "/dev/null"])
-        .current_dir(project.repo())
-        .env_remove("CI")
-        .env("SECRETS_STATE_DIR", project.path("state"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = child.stdin.take().unwrap();
-    std::thread::sleep(Duration::from_millis(700));
-    std::io::Write::write_all(&mut input, b"open sesame\n").unwrap();
-    let output = child.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        text.contains("Passphrase for") && !text.contains("sesame"),
-        "{text}"
-    );
-    assert!(output.status.success(), "{text}");
+    let answers = [("Passphrase for", "open sesame")];
+    let (done, text) = type_at(&project, &command, &[], &answers);
+    assert!(!text.contains("sesame"), "{text}");
+    assert!(done, "{text}");
 }

@@ -1,6 +1,7 @@
 //! A project in a temporary folder, commands run in it in process, and outputs that are searched
 //! for the values in use.
 
+pub(crate) mod pty;
 pub(crate) mod stock;
 
 use std::collections::{BTreeMap, VecDeque};
