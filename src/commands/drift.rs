@@ -181,6 +181,7 @@ pub fn of(workspace: &Workspace, sides: &Sides<'_>) -> Drift {
     if let (Verdict::RepositoryAhead, Some(record)) = (drift.verdict, record)
         && let Some((verdict, note)) = went_back(workspace, entry, record, server)
     {
+        drift.is_taken_back = verdict == Verdict::ServerAhead;
         drift.verdict = verdict;
         drift.behind = None;
         drift.note = Some(note);
@@ -207,7 +208,7 @@ fn went_back(
     let file = workspace.repository_file(entry);
     let short: String = commit.chars().take(10).collect();
     if is_thrown_away(checkout, &file, commit) {
-        let note = "what was captured last was thrown away in the repository".to_owned();
+        let note = "what was captured last was taken back in the repository".to_owned();
         return Some((Verdict::ServerAhead, note));
     }
     match checkout.position_of(commit) {

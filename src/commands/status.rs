@@ -148,13 +148,7 @@ fn state_of(
         }
         let behind = drift.behind.iter();
         detail.extend(behind.map(|version| format!("the server has {}", version.in_words())));
-        detail.extend(
-            drift
-                .note
-                .iter()
-                .filter(|_| drift.verdict == Verdict::Unknown)
-                .cloned(),
-        );
+        detail.extend(drift.note.iter().filter(|_| drift.tells_note()).cloned());
     }
     Ok(State {
         word,

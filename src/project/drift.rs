@@ -140,9 +140,17 @@ pub struct Drift {
     pub note: Option<String>,
     /// When both sides last agreed, by the record.
     pub last_sync: Option<String>,
+    /// The server did not move: it has what was captured last, and the repository went back to what
+    /// was committed before.
+    pub is_taken_back: bool,
 }
 
 impl Drift {
+    /// Returns whether the note explains the verdict.
+    pub fn tells_note(&self) -> bool {
+        self.verdict == Verdict::Unknown || self.is_taken_back
+    }
+
     /// Returns a drift that needs no more words.
     pub fn of(verdict: Verdict) -> Self {
         Self {
@@ -150,6 +158,7 @@ impl Drift {
             behind: None,
             note: None,
             last_sync: None,
+            is_taken_back: false,
         }
     }
 }

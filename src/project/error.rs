@@ -132,13 +132,13 @@ pub enum Refusal {
         /// Which version the server has, in words; may be empty.
         behind: String,
     },
-    /// The server was changed since the last sync.
-    #[error("the server's file was changed since the last sync{since}: {changes}")]
+    /// The server was changed since the last sync, or the repository taken back behind it.
+    #[error("{what}: {changes}")]
     ServerAhead {
         /// The keys, with signs.
         changes: String,
-        /// When that was, in words; may be empty.
-        since: String,
+        /// What happened, in words.
+        what: String,
     },
     /// The sides differ, and nothing tells which one is newer.
     #[error("the sides differ, and nothing tells which one is newer{note}: {changes}")]
@@ -295,10 +295,17 @@ impl Refusal {
                     format!("; the server has {}", version.in_words())
                 }),
             },
-            Verdict::ServerAhead => Self::ServerAhead {
-                changes,
-                since: in_brackets(&drift.last_sync),
-            },
+            Verdict::ServerAhead => {
+                let since = in_brackets(&drift.last_sync);
+                let what = if drift.is_taken_back {
+                    format!(
+                        "the server has what was captured last{since}, and the repository is back at what was committed before"
+                    )
+                } else {
+                    format!("the server's file was changed since the last sync{since}")
+                };
+                Self::ServerAhead { changes, what }
+            }
             Verdict::Unknown => Self::UnknownDirection {
                 changes,
                 note: in_brackets(&drift.note),

@@ -129,7 +129,7 @@ impl DiffRow {
         });
         let note = self.drift.note.as_ref();
         let note = note
-            .filter(|_| self.drift.verdict == Verdict::Unknown)
+            .filter(|_| self.drift.tells_note())
             .map_or_else(String::new, |note| format!(" ({note})"));
         format!("  {word}{behind}{note}")
     }

@@ -562,6 +562,13 @@ fn a_checkout_that_went_back_is_not_ahead() {
     project.git(&["checkout", "-q", "--", "a.env.enc"]);
     let output = project.run(&["decrypt"]);
     assert_eq!(output.code, 3, "{output:#?}");
+    let words = "the repository is back at what was committed before";
+    assert!(output.stderr.contains(words), "{output:#?}");
+    let status = project.run(&["status"]).stdout;
+    assert!(
+        status.contains("was captured last was taken back"),
+        "{status}"
+    );
     project.ok(&["encrypt"]);
     project.commit();
     project.ok(&["encrypt"]);
