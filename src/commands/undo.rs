@@ -73,7 +73,8 @@ pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
             outcome: Applied::Nothing,
             backups: &[],
         });
-        cx.ui.status("nothing to undo");
+        cx.ui
+            .status("nothing to undo: no forced run left something to bring back");
         return Ok(Outcome {
             differs: true,
             ..Outcome::default()

@@ -264,7 +264,7 @@ impl Ui {
             self.data(&line);
         }
         if runs.is_empty() {
-            self.status("nothing to undo");
+            self.status("nothing to undo: no forced run left something to bring back");
         }
     }
 }
