@@ -9,6 +9,7 @@ use crate::os::fs::{self, FsError};
 use crate::os::place::{Base, FileState, Found};
 use crate::project::diff::{self, Differences};
 use crate::project::drift::Verdict;
+use crate::project::error::Refusal;
 use crate::project::manifest::Entry;
 use crate::project::plan::{DecryptOptions, Plan};
 use crate::ui::prompt::{self, Choice};
@@ -316,7 +317,18 @@ fn carry_out(
         capture::capture(workspace, root, entry, capture_options, &now)
     });
     let (mut plan, captured) = gather(cx, workspace, captured, problems, |one, refusal| {
-        storing::explain(workspace, one, refusal)
+        let problem = storing::explain(workspace, one, refusal);
+        match refusal {
+            // `encrypt` without `--force` would refuse the direction and send the user back here.
+            Refusal::RecipientsDiffer { .. } | Refusal::SelectionDiffers { .. } => {
+                let update = "encrypt --force --update-recipients";
+                let update = workspace.hints.ours(update, &one.entry.repository_path);
+                problem.with_help(format!(
+                    "if that is meant: {update} takes the server's and keeps a backup"
+                ))
+            }
+            _ => problem,
+        }
     });
     let options = PlacingOptions {
         write: args.write,

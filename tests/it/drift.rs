@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use super::support::TestProject;
+use super::support::{LAPTOP_KEY, SERVER_KEY, TestProject, recipient};
 
 /// Three versions of a file, and one that has the values of the first in another layout.
 struct Versions {
@@ -729,8 +729,8 @@ fn what_the_mac_does_not_cover_counts_as_moved() {
 fn a_backup_opens_whatever_the_labels_in_a_file_say() {
     let project = ENV.agreed();
     let sealed = project.read_repo("a.env.enc");
-    let own = super::support::recipient(super::support::SERVER_KEY);
-    let other = super::support::recipient(super::support::LAPTOP_KEY);
+    let own = recipient(SERVER_KEY);
+    let other = recipient(LAPTOP_KEY);
     project.write_repo("a.env.enc", sealed.replace(&own, &other));
     project.write_server(ENV.name, ENV.texts[2]);
     project.ok(&["decrypt", "--force"]);
@@ -805,4 +805,19 @@ fn a_capture_that_was_thrown_away_is_known_after_further_commits() {
     let output = project.run(&["decrypt"]);
     assert_eq!(output.code, 3, "{output:#?}");
     project.ok(&["encrypt"]);
+}
+
+#[test]
+fn adopt_leads_on_where_the_rule_changed_too() {
+    let project = ENV.agreed();
+    let [_, second, _] = ENV.texts;
+    project.write_server(ENV.name, second);
+    fs::remove_dir_all(project.path("state")).unwrap();
+    project.write_rules(&[recipient(SERVER_KEY), recipient(LAPTOP_KEY)]);
+    let output = project.run(&["adopt", "--server"]);
+    assert_eq!(output.code, 3, "{output:#?}");
+    let way_on = "encrypt --force --update-recipients";
+    assert!(output.stderr.contains(way_on), "{output:#?}");
+    project.ok(&["encrypt", "--force", "--update-recipients"]);
+    assert_eq!(project.opened("a.env.enc"), second.as_bytes());
 }
