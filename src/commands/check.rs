@@ -7,6 +7,7 @@ use clap::Args;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::error::{Error, ErrorKind, Problem};
+use crate::keys::age::shortened;
 use crate::os::fs;
 use crate::os::git::Checkout;
 use crate::project::check::{Finding, Sealed, check_sealed, finding, identities_in};
@@ -356,7 +357,8 @@ impl Checker<'_> {
                             line.trim_start_matches([' ', '-', '\t'])
                                 .starts_with(&start)
                         });
-                        let text = format!("creation rule {number}: unknown key `{key}`");
+                        let text =
+                            format!("creation rule {number}: unknown key `{}`", shortened(&key));
                         let one = finding(&path, line.map(|at| at + 1), "unknown-rule-key", text);
                         self.findings.push(one);
                     }

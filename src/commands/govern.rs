@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::error::{ErrorKind, Problem};
 use crate::keys::KeyError;
-use crate::keys::age::canonical;
+use crate::keys::age::{canonical, shortened};
 use crate::project::error::Refusal;
 use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry};
 use crate::rules::{Rule, Rules};
@@ -87,16 +87,18 @@ pub fn govern(
         return Ok(None);
     };
     if let Some(key) = rule.unknown_keys().next() {
+        // Anything can stand there, even a secret.
+        let shown = shortened(key);
+        let help = match Rules::known_key_like(key) {
+            Some(known) => {
+                format!("did you mean `{known}`? stock `sops` takes no notice of `{shown}`")
+            }
+            None => format!("take it out: stock `sops` takes no notice of `{shown}`"),
+        };
         let kind = ErrorKind::UnknownRuleKey {
             path: path.clone(),
             rule: rule.number,
-            key: key.to_owned(),
-        };
-        let help = match Rules::known_key_like(key) {
-            Some(known) => {
-                format!("did you mean `{known}`? stock `sops` takes no notice of `{key}`")
-            }
-            None => format!("take it out: stock `sops` takes no notice of `{key}`"),
+            key: shown,
         };
         return Err(Problem::of(name, kind).with_help(help));
     }

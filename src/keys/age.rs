@@ -102,7 +102,7 @@ pub fn canonical(recipient: &str) -> String {
 }
 
 /// Shortens a text for messages, so that a key that stands in the wrong place is not shown whole.
-fn shortened(text: &str) -> String {
+pub fn shortened(text: &str) -> String {
     let plain: String = text.chars().take(20).collect();
     if plain.starts_with("AGE-SECRET-KEY") || plain.starts_with("-----BEGIN") {
         return "(an identity: the secret half)".to_owned();

@@ -440,3 +440,23 @@ fn questions_are_asked_on_a_real_terminal() {
     assert!(!text.contains("sesame"), "{text}");
     assert!(done, "{text}");
 }
+
+#[test]
+fn a_secret_half_in_the_rules_is_never_shown() {
+    let project = project(&recipient(SERVER_KEY));
+    let text = fs::read_to_string(key_file(SERVER_KEY)).unwrap();
+    let secret = text.lines().last().unwrap();
+    assert!(secret.starts_with("AGE-SECRET-KEY-1"));
+    for rule in [
+        format!("creation_rules:\n  - age: {secret}\n"),
+        format!("creation_rules:\n  - {secret}: x\n"),
+    ] {
+        project.write_repo(".sops.yaml", rule);
+        for command in ["encrypt", "check", "list"] {
+            let output = project.run(&[command]);
+            let shown = output.stdout + &output.stderr;
+            assert!(!shown.contains(&secret[..24]), "{shown}");
+        }
+        assert_ne!(project.run(&["encrypt"]).code, 0);
+    }
+}
