@@ -22,7 +22,7 @@ use super::open::leads_out;
 use super::ownership::{self, Purpose};
 use super::placing::{self, PlacingOptions};
 use super::reversal;
-use super::sides::{Sides, read_sides};
+use super::sides::{Sides, in_words, read_sides};
 use super::storing;
 use super::workspace::Workspace;
 use super::{Context, Outcome, WriteArgs, in_parallel};
@@ -192,13 +192,9 @@ fn differences(entry: &Entry, sides: &Sides) -> Differences {
 
 /// Says when each side was changed, as far as that can be told.
 fn dates(workspace: &Workspace, entry: &Entry, sides: &Sides) -> String {
-    let day = |seconds: i64| -> String {
-        let time = jiff::Timestamp::from_second(seconds);
-        time.map_or_else(|_| "?".to_owned(), |time| time.to_string())
-    };
     let server = sides.server.as_ref().map_or_else(
         || "?".to_owned(),
-        |(state, _)| day(state.modified_seconds()),
+        |(state, _)| in_words(state.modified_seconds()),
     );
     let file = workspace.repository_file(entry);
     format!(
@@ -216,8 +212,7 @@ fn repository_date(workspace: &Workspace, file: &Path) -> String {
     });
     match version {
         Some((version, ())) => {
-            let time = jiff::Timestamp::from_second(version.seconds);
-            let time = time.map_or_else(|_| "?".to_owned(), |time| time.to_string());
+            let time = in_words(version.seconds);
             let changed = if current.get() {
                 ""
             } else {
@@ -335,6 +330,7 @@ fn carry_out(
         plan: DecryptOptions {
             force: true,
             missing_only: false,
+            allow_rollback: false,
         },
         create_root: false,
     };

@@ -108,11 +108,13 @@ fn secret_row(
         }
         _ => None,
     };
+    let drift = sides.drift(workspace, root, entry);
     DiffRow {
         name: entry.repository_path.clone(),
         target: workspace.server_file(entry).display().to_string(),
         attributes: sides.attributes(workspace, root, entry, owner),
-        drift: sides.drift(workspace, root, entry),
+        keys: sides.keys(workspace, entry, &drift),
+        drift,
         comparison,
         unified,
     }
@@ -168,11 +170,13 @@ fn plain_row(
         (Some(text), Some(mask), false) => Some(mask.apply(&text)),
         _ => None,
     };
+    let drift = sides.drift(workspace, root, entry);
     Ok(DiffRow {
         name: entry.repository_path.clone(),
         target: workspace.server_file(entry).display().to_string(),
         attributes: sides.attributes(workspace, root, entry, owner),
-        drift: sides.drift(workspace, root, entry),
+        keys: sides.keys(workspace, entry, &drift),
+        drift,
         comparison,
         unified: shown,
     })

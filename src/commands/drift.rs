@@ -1,25 +1,22 @@
-//! Which side of an entry moved: brings the record and git's history to the table of verdicts, and
-//! notes what agrees.
+//! Which side of an entry moved: brings the record and git's history to the table of verdicts.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::os::fs::{self, FsError};
+use crate::os::fs;
 use crate::os::git::Checkout;
 use crate::os::history::{Position, Version};
-use crate::os::place::FileState;
-use crate::os::state::StateDir;
-use crate::project::diff;
-use crate::project::drift::{Drift, Likeness, Observed, OldVersion, Verdict, judge};
+use crate::project::diff::{self, Change};
+use crate::project::drift::{
+    Drift, Likeness, Observed, OldVersion, Rollback, Verdict, judge, short,
+};
+use crate::project::key_drift::{self, Base, KeyDrift, Moved};
 use crate::project::manifest::{Entry, Kind};
-use crate::project::record::{Digester, Record, Records};
+use crate::project::record::{Digester, Record};
+use crate::secret::SecretBytes;
 use crate::sops;
 use crate::sops::store::Format;
 
-use super::Context;
 use super::workspace::Workspace;
-
-/// The name of the records in the state directory.
-pub const RECORDS_FILE: &str = "records.json";
 
 /// The repository's side of an entry.
 #[derive(Clone, Copy)]
@@ -44,92 +41,46 @@ pub struct Sides<'s> {
     pub repository: Option<Stored<'s>>,
 }
 
-/// What the state directory tells of the last syncs.
-#[derive(Default)]
-pub struct Memory {
-    /// The records.
-    pub records: Records,
-    digester: Option<Digester>,
-    /// Why nothing is remembered, in words.
-    trouble: Option<String>,
-    /// Whether that is because the directory cannot be used.
-    pub is_unusable: bool,
-}
-
-impl Memory {
-    /// Reads records and their key.
-    pub fn load(workspace: &Workspace) -> Self {
-        let Some(state) = &workspace.state else {
-            return Self::default();
-        };
-        let trouble = |what: String| Self {
-            is_unusable: what.contains("cannot be read"),
-            trouble: Some(what),
-            ..Self::default()
-        };
-        let key = match state.key() {
-            Ok(Some(key)) => key,
-            Ok(None) => return Self::default(),
-            Err(error) => return trouble(format!("the records cannot be read: {error}")),
-        };
-        let digester = Digester::new(key);
-        match state.read(RECORDS_FILE) {
-            Ok(None) => Self::default(),
-            Ok(Some(text)) => match Records::parse(&text, &digester) {
-                Some(records) => Self {
-                    records,
-                    digester: Some(digester),
-                    trouble: None,
-                    is_unusable: false,
-                },
-                None => trouble("the records of the last sync are damaged".to_owned()),
-            },
-            Err(error) => trouble(format!("the records cannot be read: {error}")),
-        }
-    }
-
-    /// Returns the record of a file on the server.
-    pub fn record_of(&self, target: &Path) -> Option<&Record> {
-        self.digester.as_ref()?;
-        self.records.get(target.to_str()?)
-    }
-}
-
-/// Returns the records of a state directory, none where they cannot be read.
-pub fn records_of(state: &StateDir) -> Records {
-    let read = || -> Option<Records> {
-        let digester = Digester::new(state.key().ok()??);
-        Records::parse(&state.read(RECORDS_FILE).ok()??, &digester)
-    };
-    read().unwrap_or_default()
-}
-
-/// Says which side of an entry moved.
+/// Says which side of an entry moved, and which side changed which key.
 pub fn of(workspace: &Workspace, sides: &Sides<'_>) -> Drift {
+    let mut drift = judged(workspace, sides);
+    if let (true, Some(server), Some(Stored { content, .. })) =
+        (drift.verdict.differs(), sides.server, sides.repository)
+    {
+        drift.keys = keys_of(workspace, sides, &drift, content, server);
+    }
+    drift
+}
+
+fn judged(workspace: &Workspace, sides: &Sides<'_>) -> Drift {
     let entry = sides.entry;
-    let is_env = entry.kind == Kind::Secret && entry.is_env();
+    let is_env = is_env(entry);
     let memory = workspace.memory();
-    // The record of a file that is another entry's on another host says nothing of this one.
-    let is_other = |record: &&Record| {
-        record.entry != entry.repository_path && workspace.is_entry(&record.entry)
-    };
-    let record = memory
-        .record_of(sides.target)
-        .filter(|record| !is_other(record));
+    let record = record_of(workspace, sides);
     let mut seen = Observed {
         on_server: sides.server.is_some(),
         in_repository: sides.repository.is_some(),
         sides: Likeness::Different,
         since_record: None,
         was_in_repository: false,
+        is_pinned: record.is_some_and(|record| record.pinned.is_some()),
         server_is_old_version: false,
     };
     let mut drift = Drift::of(judge(&seen));
     drift.last_sync = record.map(|record| record.time.clone());
+    drift.last_commit = record.and_then(|record| record.commit.clone());
+    drift.pinned = record.and_then(|record| record.pinned.clone());
+    let stored = sides.repository.and_then(|repository| {
+        let (record, digester) = (record?, memory.digester.as_ref()?);
+        Some(like_record(record, digester, &repository, is_env))
+    });
+    let has_moved = matches!(stored, Some(Likeness::Different | Likeness::Layout));
     let (Some(server), Some(repository)) = (sides.server, sides.repository) else {
         if sides.repository.is_none() {
             let is_recorded = record.is_some_and(|record| record.entry == entry.repository_path);
             seen.was_in_repository = is_recorded || is_in_head(workspace, entry);
+        } else if let (true, Some(record)) = (has_moved, record) {
+            (drift.rollback, drift.warning) = age_of_checkout(workspace, entry, record);
         }
         drift.verdict = judge(&seen);
         return drift;
@@ -146,23 +97,9 @@ pub fn of(workspace: &Workspace, sides: &Sides<'_>) -> Drift {
         drift.verdict = judge(&seen);
         return drift;
     }
-    if let (Some(record), Some(digester)) = (record, &memory.digester) {
-        let like = |content: &[u8]| {
-            if digester.content(content) == record.content {
-                Likeness::Same
-            } else if digester.meaning(content, is_env) == record.meaning {
-                Likeness::Layout
-            } else {
-                Likeness::Different
-            }
-        };
-        let is_untouched = !repository.mac.is_empty() && repository.mac == record.mac;
-        let stored = match repository.content {
-            _ if is_untouched => Likeness::Same,
-            Some(content) => like(content),
-            None => Likeness::Different,
-        };
-        seen.since_record = Some((like(server), stored));
+    if let (Some(record), Some(digester), Some(stored)) = (record, &memory.digester, stored) {
+        let server = like_content(record, digester, server, is_env);
+        seen.since_record = Some((server, stored));
     }
     let since = record.and_then(|record| record.commit.as_deref());
     // Only where the repository moved can the server be behind it. A record without a commit comes
@@ -178,13 +115,20 @@ pub fn of(workspace: &Workspace, sides: &Sides<'_>) -> Drift {
     }
     seen.server_is_old_version = drift.behind.is_some();
     drift.verdict = judge(&seen);
-    if let (Verdict::RepositoryAhead, Some(record)) = (drift.verdict, record)
-        && let Some((verdict, note)) = went_back(workspace, entry, record, server)
-    {
-        drift.is_taken_back = verdict == Verdict::ServerAhead;
-        drift.verdict = verdict;
-        drift.behind = None;
-        drift.note = Some(note);
+    if let (true, Some(record)) = (has_moved, record) {
+        if drift.verdict == Verdict::RepositoryAhead && was_taken_back(workspace, entry, record) {
+            drift.is_taken_back = true;
+            drift.verdict = Verdict::ServerAhead;
+            drift.note = Some("what was captured last was taken back in the repository".to_owned());
+        } else {
+            (drift.rollback, drift.warning) = age_of_checkout(workspace, entry, record);
+        }
+        if drift.rollback.is_some() && drift.verdict == Verdict::RepositoryAhead {
+            drift.verdict = Verdict::RepositoryBehind;
+        }
+        if drift.verdict != Verdict::RepositoryAhead {
+            drift.behind = None;
+        }
     }
     if drift.note.is_none() {
         drift.note.clone_from(&memory.trouble);
@@ -195,40 +139,213 @@ pub fn of(workspace: &Workspace, sides: &Sides<'_>) -> Drift {
     drift
 }
 
-/// Says that the repository did not move ahead of the last sync, but back: to a checkout that is older
-/// or never had what was synced, or to what was committed before a capture that was thrown away.
-fn went_back(
+fn is_env(entry: &Entry) -> bool {
+    entry.kind == Kind::Secret && entry.is_env()
+}
+
+/// Returns the record of an entry's file. The record of a file that is another entry's on another
+/// host says nothing of this one.
+fn record_of<'w>(workspace: &'w Workspace, sides: &Sides<'_>) -> Option<&'w Record> {
+    let name = &sides.entry.repository_path;
+    let record = workspace.memory().record_of(sides.target)?;
+    (record.entry == *name || !workspace.is_entry(&record.entry)).then_some(record)
+}
+
+fn like_content(record: &Record, digester: &Digester, content: &[u8], is_env: bool) -> Likeness {
+    if digester.content(content) == record.content {
+        Likeness::Same
+    } else if digester.meaning(content, is_env) == record.meaning {
+        Likeness::Layout
+    } else {
+        Likeness::Different
+    }
+}
+
+fn like_record(
+    record: &Record,
+    digester: &Digester,
+    repository: &Stored<'_>,
+    is_env: bool,
+) -> Likeness {
+    let is_untouched = !repository.mac.is_empty() && repository.mac == record.mac;
+    match repository.content {
+        _ if is_untouched => Likeness::Same,
+        Some(content) => like_content(record, digester, content, is_env),
+        None => Likeness::Different,
+    }
+}
+
+/// Says which side changed each key that differs.
+fn keys_of(
+    workspace: &Workspace,
+    sides: &Sides<'_>,
+    drift: &Drift,
+    repository: Option<&[u8]>,
+    server: &[u8],
+) -> Vec<KeyDrift> {
+    let entry = sides.entry;
+    let all = match drift.verdict {
+        Verdict::ServerAhead => Some(Moved::Server),
+        Verdict::RepositoryAhead | Verdict::RepositoryBehind | Verdict::Pinned => {
+            Some(Moved::Repository)
+        }
+        _ => None,
+    };
+    let (true, Some(repository)) = (is_env(entry), repository) else {
+        let name = repository.map(|content| diff::between(content, server, false));
+        let name = name.and_then(|found| found.changes.into_iter().next());
+        let key = name.map_or_else(|| "(content)".to_owned(), |(_, name)| name);
+        let moved = all.unwrap_or(match drift.verdict {
+            Verdict::BothMoved => Moved::Both,
+            _ => Moved::Unknown,
+        });
+        return vec![KeyDrift {
+            key,
+            change: Change::Changed,
+            moved,
+        }];
+    };
+    let memory = workspace.memory();
+    let record = record_of(workspace, sides).filter(|record| !record.keys.is_empty());
+    let base = match (record, &memory.digester) {
+        (Some(record), Some(digester)) => Base::Record(record, digester),
+        _ => Base::Unknown,
+    };
+    let mut keys = key_drift::compare(repository, server, &base);
+    let is_sure = drift.is_taken_back || drift.behind.is_some();
+    for key in &mut keys {
+        match all {
+            Some(all) if is_sure || key.moved == Moved::Unknown => key.moved = all,
+            _ => {}
+        }
+    }
+    if all.is_none() && drift.rollback.is_none() {
+        let open = keys
+            .iter()
+            .filter(|one| matches!(one.moved, Moved::Both | Moved::Unknown));
+        let open: Vec<String> = open.map(|one| one.key.clone()).collect();
+        let record = record_of(workspace, sides);
+        let old = old_keys(workspace, entry, server, record, open);
+        for key in keys.iter_mut().filter(|one| old.contains(&one.key)) {
+            key.moved = Moved::Repository;
+        }
+    }
+    keys
+}
+
+/// Returns those of `keys` in which the server has what the repository had in a version committed at or
+/// after the record's commit, without record in any: there the server is merely behind.
+fn old_keys(
+    workspace: &Workspace,
+    entry: &Entry,
+    server: &[u8],
+    record: Option<&Record>,
+    mut keys: Vec<String>,
+) -> Vec<String> {
+    let mut old = Vec::new();
+    let since = record.and_then(|record| record.commit.as_deref());
+    // A record without a commit: no version is known to be later.
+    let is_blind = record.is_some() && since.is_none();
+    let (false, Ok(Some(checkout))) = (keys.is_empty() || is_blind, workspace.checkout()) else {
+        return old;
+    };
+    let file = workspace.repository_file(entry);
+    let searched = checkout.find_version(&file, since, |version| {
+        let opened = opened_quietly(workspace, version)?;
+        let names = keys.iter().map(String::as_str);
+        let found: Vec<String> = key_drift::agreeing(opened.expose(), server, names)
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+        keys.retain(|key| !found.contains(key));
+        old.extend(found);
+        keys.is_empty().then_some(())
+    });
+    match searched {
+        Ok(_) => old,
+        Err(_) => Vec::new(),
+    }
+}
+
+/// Returns the plaintext of a version, where an identity at hand opens it that asks nothing and starts
+/// nothing.
+pub fn opened_quietly(workspace: &Workspace, version: &[u8]) -> Option<SecretBytes> {
+    let (format, sealed) = sops::parse_sealed(version.to_vec()).ok()?;
+    let key = workspace.keyring.unwrap_quiet(&sealed.metadata)?;
+    Some(sops::open(format, &sealed, &key).ok()?.plaintext)
+}
+
+/// Returns whether what was captured last was thrown away: the file is back at what was committed at
+/// the last sync.
+fn was_taken_back(workspace: &Workspace, entry: &Entry, record: &Record) -> bool {
+    let Some(commit) = record.commit.as_deref() else {
+        return false;
+    };
+    let Ok(Some(checkout)) = workspace.checkout() else {
+        return false;
+    };
+    is_thrown_away(checkout, &workspace.repository_file(entry), commit)
+}
+
+/// Says whether the repository moved backwards, to a checkout that is older than the last sync or does
+/// not have what was synced then; or, as a warning, only elsewhere.
+fn age_of_checkout(
     workspace: &Workspace,
     entry: &Entry,
     record: &Record,
-    server: &[u8],
-) -> Option<(Verdict, String)> {
-    let commit = record.commit.as_deref()?;
-    let checkout = workspace.checkout().ok()??;
-    let file = workspace.repository_file(entry);
-    let short: String = commit.chars().take(10).collect();
-    if is_thrown_away(checkout, &file, commit) {
-        let note = "what was captured last was taken back in the repository".to_owned();
-        return Some((Verdict::ServerAhead, note));
-    }
+) -> (Option<Rollback>, Option<String>) {
+    let (Some(commit), Ok(Some(checkout))) = (record.commit.as_deref(), workspace.checkout()) else {
+        return (None, None);
+    };
+    let short = short(commit).to_owned();
+    let elsewhere = |what: &str| {
+        let name = &entry.repository_path;
+        let warning = format!("{name}: commit {short} of the last sync is {what}");
+        (None, Some(warning))
+    };
+    let rollback = |is_ancestor| {
+        let commit = short.clone();
+        let rollback = Rollback {
+            commit,
+            is_ancestor,
+        };
+        (Some(rollback), None)
+    };
     match checkout.position_of(commit) {
-        // On another branch its content is kept by git all the same.
-        Position::Before | Position::Elsewhere => None,
-        Position::After => Some((
-            Verdict::Unknown,
-            format!("this checkout is older than commit {short} of the last sync"),
-        )),
+        Position::Before => (None, None),
+        Position::After => rollback(true),
+        // Its content is kept by git all the same.
+        Position::Elsewhere => elsewhere("on another branch"),
         // Where the history is cut, nothing can be told from that.
-        Position::Absent if checkout.is_shallow() => None,
+        Position::Absent if checkout.is_shallow() => (None, None),
         // Rewritten history still holds what was synced; a clone that is behind does not.
-        Position::Absent => match in_history(workspace, entry, server) {
-            Ok(Some(_)) => None,
-            _ => Some((
-                Verdict::Unknown,
-                format!("this checkout does not have commit {short} of the last sync"),
-            )),
-        },
+        Position::Absent if has_synced(workspace, entry, record, checkout) => {
+            elsewhere("not in this history, which was rewritten")
+        }
+        Position::Absent => rollback(false),
     }
+}
+
+/// Returns whether the history holds what the record saw.
+fn has_synced(
+    workspace: &Workspace,
+    entry: &Entry,
+    record: &Record,
+    checkout: &Checkout,
+) -> bool {
+    let Some(digester) = &workspace.memory().digester else {
+        return false;
+    };
+    let file = workspace.repository_file(entry);
+    let found = checkout.find_version(&file, None, |version| {
+        let is_same = match entry.kind {
+            Kind::Plain => digester.content(version) == record.content,
+            Kind::Secret => opened_quietly(workspace, version)
+                .is_some_and(|content| digester.content(content.expose()) == record.content),
+        };
+        is_same.then_some(())
+    });
+    matches!(found, Ok(Some(_)))
 }
 
 /// Returns whether the file is as it was committed at the last sync, and was so all the time since:
@@ -320,125 +437,3 @@ fn named(version: &Version, is_exact: bool) -> OldVersion {
     }
 }
 
-/// A file whose two sides agree now.
-pub struct Agreed<'a> {
-    /// The entry.
-    pub entry: &'a Entry,
-    /// Its file on the server, links resolved.
-    pub target: PathBuf,
-    /// The content of both.
-    pub content: &'a [u8],
-    /// The `mac` token of the encrypted file, empty for a row of `[plain]`.
-    pub mac: &'a str,
-    /// The file on the server as it is now.
-    pub state: FileState,
-    /// Whether this run set its owner, group and mode; else those of the last record count on.
-    pub is_placed: bool,
-}
-
-/// Notes what agrees. That it cannot be noted is no failure: the next run then finds less to go by
-/// and refuses more.
-pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) {
-    let Some(state) = workspace.state.as_ref().filter(|_| !agreed.is_empty()) else {
-        return;
-    };
-    let now = cx.env.now();
-    let head = match workspace.checkout() {
-        Ok(Some(checkout)) => checkout.head(),
-        _ => None,
-    };
-    let key = match state.make_key() {
-        Ok(key) => key,
-        Err(error) => {
-            cx.ui
-                .detail(&format!("the sync is not remembered: {error}"));
-            return;
-        }
-    };
-    let digester = Digester::new(key);
-    let memory = workspace.memory();
-    let mut changed = Vec::new();
-    for one in agreed {
-        let Some(target) = one.target.to_str() else {
-            continue;
-        };
-        let known = memory.record_of(&one.target);
-        let is_env = one.entry.kind == Kind::Secret && one.entry.is_env();
-        // The same token means the same content: no need to look at it.
-        let (content, meaning) = match known {
-            Some(known) if !one.mac.is_empty() && known.mac == one.mac => {
-                (known.content.clone(), known.meaning.clone())
-            }
-            _ => (
-                digester.content(one.content),
-                digester.meaning(one.content, is_env),
-            ),
-        };
-        let (uid, gid, mode) = match known {
-            Some(known) if !one.is_placed => (known.uid, known.gid, known.mode),
-            _ => (one.state.uid, one.state.gid, one.state.mode),
-        };
-        let record = Record {
-            entry: one.entry.repository_path.clone(),
-            content,
-            meaning,
-            mac: one.mac.to_owned(),
-            commit: head.clone(),
-            time: now.clone(),
-            uid,
-            gid,
-            mode,
-        };
-        if !known.is_some_and(|known| known.says_the_same(&record)) {
-            changed.push((target, record));
-        }
-    }
-    if changed.is_empty() {
-        return;
-    }
-    let updated = set_aside_damaged(state, &digester).and_then(|()| {
-        state.update(RECORDS_FILE, |old| {
-            let mut records = old
-                .and_then(|text| Records::parse(&text, &digester))
-                .unwrap_or_default();
-            for (target, record) in changed {
-                records.set(target, Some(record));
-            }
-            records.to_bytes(&digester)
-        })
-    });
-    if let Err(error) = updated {
-        cx.ui.warning(&format!(
-            "what agrees now is not remembered, the next run may have to ask git or refuse: {error}"
-        ));
-    }
-}
-
-/// Puts back records as they were.
-///
-/// # Errors
-/// When they cannot be written.
-pub fn restore<'r>(
-    state: &StateDir,
-    records: impl Iterator<Item = (&'r str, Option<Record>)>,
-) -> Result<(), FsError> {
-    let digester = Digester::new(state.make_key()?);
-    set_aside_damaged(state, &digester)?;
-    state.update(RECORDS_FILE, |old| {
-        let mut now = old
-            .and_then(|text| Records::parse(&text, &digester))
-            .unwrap_or_default();
-        for (target, record) in records {
-            now.set(target, record);
-        }
-        now.to_bytes(&digester)
-    })
-}
-
-/// Gives records that cannot be understood another name, so that they are not written over.
-fn set_aside_damaged(state: &StateDir, digester: &Digester) -> Result<(), FsError> {
-    match state.read(RECORDS_FILE)? {
-        Some(text) if Records::parse(&text, digester).is_none() => state.set_aside(RECORDS_FILE),
-        _ => Ok(()),
-    }
-}

@@ -12,7 +12,7 @@ use crate::os::state::StateDir;
 use crate::project::family::{PathPattern, is_pattern};
 use crate::project::manifest::{Entry, Family, Manifest};
 
-use super::drift;
+use super::memory;
 
 /// Finds the files of the repository that may be members of each pattern: those that are there,
 /// those that were there by `HEAD`, and those that were placed by the records.
@@ -38,7 +38,7 @@ pub fn members(
     let head = head.map_err(|error| {
         Problem::new(error).with_help("`git status` in the repository shows what is wrong with it")
     })?;
-    let records = state.map(drift::records_of).unwrap_or_default();
+    let records = state.map(memory::records_of).unwrap_or_default();
     let recorded: Vec<String> = root
         .and_then(|root| root.path().to_str())
         .map(|root| records.entries_below(root).map(str::to_owned).collect())

@@ -21,8 +21,9 @@ use crate::ui::report::{Backup, Report};
 
 use super::apply::{self, Failure, Job, Mending, Work};
 use super::backup;
-use super::drift::{self, Agreed};
+use super::drift;
 use super::gather::{Prospect, gather};
+use super::memory::{self, Agreed};
 use super::open::{Lookup, check_format, leads_out, open, place_in_repository, read_encrypted};
 use super::ownership::{self, Purpose};
 use super::reversal::{self, Side, Undoable};
@@ -48,6 +49,9 @@ pub struct PlacingArgs {
     /// Place only what is missing, leave every file that exists
     #[arg(long, conflicts_with = "force")]
     missing_only: bool,
+    /// Place files also from a checkout that is older than what was last applied on this host
+    #[arg(long)]
+    allow_rollback: bool,
     /// Create the root folder when it does not exist
     #[arg(long)]
     create_root: bool,
@@ -61,6 +65,7 @@ impl PlacingArgs {
             plan: DecryptOptions {
                 force: self.force,
                 missing_only: self.missing_only,
+                allow_rollback: self.allow_rollback,
             },
             create_root: self.create_root,
         }
@@ -200,7 +205,7 @@ pub fn transform<'w>(
 
     // The root is to be made (`--create-root`): everything is missing in it.
     let Some(root) = &workspace.root else {
-        prepared.step = plan::decrypt(name, path, &Target::Missing, options.plan);
+        prepared.step = plan::decrypt(name, path, &Target::Missing(None), options.plan);
         return Ok(prepared);
     };
     let place = root
@@ -336,7 +341,11 @@ fn compare(
 ) -> Result<(Target, Option<(FileState, SecretBytes)>), Problem> {
     let entry = prepared.entry;
     Ok(match place.read(u64::MAX) {
-        Found::Missing => (Target::Missing, None),
+        Found::Missing => {
+            let drift = drift_of(workspace, prepared, place, None);
+            prepared.warnings.extend(drift.warning);
+            (Target::Missing(drift.rollback), None)
+        }
         Found::Other(kind) => (Target::NotRegular(kind), None),
         Found::File(state, content) if content == prepared.plaintext => {
             let drift = ownership::drift(&state, prepared.owner, entry.mode);
@@ -355,7 +364,8 @@ fn compare(
                 content.expose(),
                 entry.kind == Kind::Secret && entry.is_env(),
             );
-            let drift = drift_of(workspace, prepared, place, content.expose());
+            let drift = drift_of(workspace, prepared, place, Some(content.expose()));
+            prepared.warnings.extend(drift.warning.clone());
             (Target::Differs(differences, drift), Some((state, content)))
         }
         Found::Unreadable(source) => {
@@ -371,13 +381,18 @@ fn compare(
 }
 
 /// Says which side of an entry moved.
-fn drift_of(workspace: &Workspace, prepared: &Prepared<'_>, place: &Place, server: &[u8]) -> Drift {
+fn drift_of(
+    workspace: &Workspace,
+    prepared: &Prepared<'_>,
+    place: &Place,
+    server: Option<&[u8]>,
+) -> Drift {
     drift::of(
         workspace,
         &drift::Sides {
             entry: prepared.entry,
             target: &place.path(),
-            server: Some(server),
+            server,
             repository: Some(drift::Stored {
                 content: Some(prepared.plaintext.expose()),
                 mac: &prepared.mac,
@@ -471,10 +486,11 @@ pub fn remember(
             mac: &one.mac,
             state,
             is_placed: one.step.writes(),
+            pinned: None,
         })
     });
     let agreed: Vec<_> = agreed.collect();
-    drift::remember(cx, workspace, &agreed);
+    memory::remember(cx, workspace, &agreed);
 }
 
 /// Drops backups of what is still there.
@@ -596,6 +612,12 @@ pub fn keep_backups(
     Ok(())
 }
 
+/// Says how to go on where the checkout is older than what was last applied.
+pub fn rollback_help(workspace: &Workspace, command: &str, name: &str) -> String {
+    let allow = workspace.hints.ours(&format!("{command} --allow-rollback"), name);
+    format!("`git pull` brings this checkout up to date; {allow} places the older version")
+}
+
 /// Returns the problem of a refusal, with the way on.
 pub fn explain(workspace: &Workspace, command: &str, entry: &Entry, refusal: &Refusal) -> Problem {
     let name = &entry.repository_path;
@@ -617,14 +639,19 @@ pub fn explain(workspace: &Workspace, command: &str, entry: &Entry, refusal: &Re
             "{} shows it; copy the server's file into the repository by hand, or {forced} replaces it and keeps an encrypted backup",
             hints.ours("diff", name)
         ),
+        Refusal::Rollback { .. } => rollback_help(workspace, command, name),
+        Refusal::Pinned { .. } => format!(
+            "{forced} ends that with the repository's version and keeps a backup; {} makes the server's the repository's",
+            hints.ours("encrypt --force", name)
+        ),
         Refusal::UnknownDirection { .. } => format!(
             "{} asks which side to take; {} shows the difference; {forced} takes the repository's and keeps an encrypted backup",
             hints.ours("adopt", name),
             hints.ours("diff", name)
         ),
         Refusal::BothMoved { .. } => format!(
-            "{} shows it; {} takes the server's version, {forced} the repository's; both keep what they replace",
-            hints.ours("diff", name),
+            "{} takes both where they do not touch the same key, and asks where they do; {} takes the server's version, {forced} the repository's; both keep what they replace",
+            hints.ours("merge", name),
             hints.ours("encrypt --force", name)
         ),
         _ => format!(

@@ -16,6 +16,7 @@ use super::apply::{self, Removal};
 use super::backup;
 use super::drift;
 use super::hints;
+use super::memory;
 use super::open::{leads_out, place_in_repository};
 use super::repository::{IGNORE_FILE, RepositoryFile, check_rest};
 use super::workspace::{Workspace, find_manifest};
@@ -274,7 +275,7 @@ fn forget(cx: &mut Context, workspace: &Workspace, entry: &Entry) {
     if workspace.memory().record_of(&path).is_none() {
         return;
     }
-    if let Err(error) = drift::restore(state, std::iter::once((target, None))) {
+    if let Err(error) = memory::restore(state, std::iter::once((target, None))) {
         cx.ui.warning(&format!(
             "the record of its last sync is still there: {error}"
         ));

@@ -16,7 +16,7 @@ use crate::ui::report::{Applied, Report};
 
 use super::add::{check_own_path, not_added};
 use super::apply::{self, Job, Removal, Work};
-use super::drift;
+use super::memory;
 use super::govern::{govern, rule_help};
 use super::open::{Lookup, leads_out, place_in_repository, read_encrypted};
 use super::repository::{IGNORE_FILE, RepositoryFile, check_rest, ignore_lists_for};
@@ -386,7 +386,7 @@ fn move_record(cx: &mut Context, workspace: &Workspace, entry: &Entry, moved: &E
     let changes = gone
         .into_iter()
         .chain(std::iter::once((new.as_str(), Some(record))));
-    if let Err(error) = drift::restore(state, changes) {
+    if let Err(error) = memory::restore(state, changes) {
         cx.ui.warning(&format!(
             "the record of its last sync did not follow: {error}"
         ));

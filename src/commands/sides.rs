@@ -6,14 +6,17 @@ use std::path::PathBuf;
 use crate::error::{ErrorKind, Problem};
 use crate::os::place::{Base, FileState, Found, Ownership, Place};
 use crate::project::diff;
-use crate::project::drift::Drift;
+use crate::project::drift::{Drift, short};
+use crate::project::key_drift::{KeyDrift, Moved};
 use crate::project::manifest::{Entry, Kind};
 use crate::secret::SecretBytes;
 use crate::ui::diff::Comparison;
+use crate::ui::keys::{KeyRow, RepositorySince, ServerSince};
 
 use super::OwnerArgs;
 use super::drift;
 use super::open::{Lookup, check_format, leads_out, open, place_in_repository, read_encrypted};
+use super::origin::{self, Since};
 use super::ownership::{self, Purpose};
 use super::workspace::Workspace;
 
@@ -108,6 +111,38 @@ impl Sides {
         )
     }
 
+    /// Says which side changed which key since when.
+    pub fn keys(&self, workspace: &Workspace, entry: &Entry, drift: &Drift) -> Vec<KeyRow> {
+        let since = origin::since(workspace, entry, &drift.keys, drift.last_commit.as_deref());
+        let modified = self.server.as_ref().map(|(state, _)| ServerSince {
+            modified: in_words(state.modified_seconds()),
+        });
+        let row = |one: &KeyDrift| KeyRow {
+            change: one.change.word(),
+            sign: one.change.sign(),
+            key: one.key.clone(),
+            side: one.moved.word(),
+            repository: since.get(&one.key).map(|since| match since {
+                Since::Uncommitted => RepositorySince {
+                    committed: false,
+                    commit: None,
+                    date: None,
+                    author: None,
+                },
+                Since::Commit(version) => RepositorySince {
+                    committed: true,
+                    commit: Some(short(&version.commit).to_owned()),
+                    date: Some(in_words(version.seconds)),
+                    author: Some(version.author.clone()),
+                },
+            }),
+            server: modified
+                .clone()
+                .filter(|_| one.moved != Moved::Repository),
+        };
+        drift.keys.iter().map(row).collect()
+    }
+
     /// Says in words what of owner, group and mode differs: from what is declared, else from what the
     /// last sync saw.
     pub fn attributes(
@@ -127,6 +162,12 @@ impl Sides {
         drift.extend(ownership::drift_since(state, owner, entry.mode, record));
         drift
     }
+}
+
+/// Returns a time in seconds since 1970 as RFC 3339, UTC.
+pub fn in_words(seconds: i64) -> String {
+    let time = jiff::Timestamp::from_second(seconds);
+    time.map_or_else(|_| "?".to_owned(), |time| time.to_string())
 }
 
 /// Returns an entry's file on the server with links resolved, as far as that can be done.

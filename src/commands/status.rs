@@ -10,6 +10,7 @@ use crate::project::drift::Verdict;
 use crate::project::manifest::{Entry, Kind};
 use crate::secret::SecretBytes;
 use crate::ui::diff::Comparison;
+use crate::ui::keys::{self, KeyRow};
 use crate::ui::status::{Status, StatusRow};
 
 use super::apply;
@@ -63,6 +64,7 @@ pub fn run(args: &StatusArgs, cx: &mut Context) -> Result<Outcome, Error> {
             state: state.word,
             verdict: state.verdict.map(Verdict::word),
             detail: state.detail,
+            keys: state.keys,
             uncommitted: false,
             unpushed: false,
         });
@@ -96,6 +98,7 @@ struct State {
     word: &'static str,
     verdict: Option<Verdict>,
     detail: String,
+    keys: Vec<KeyRow>,
 }
 
 impl State {
@@ -104,6 +107,7 @@ impl State {
             word,
             verdict: None,
             detail: String::new(),
+            keys: Vec::new(),
         }
     }
 }
@@ -133,6 +137,7 @@ fn state_of(
     );
     let drift = sides.drift(workspace, root, entry);
     let mut detail = sides.attributes(workspace, root, entry, owner);
+    let mut keys = Vec::new();
     let is_fine = matches!(comparison, Comparison::Same);
     let mut word = match (is_fine, detail.is_empty()) {
         (true, true) => "in-sync",
@@ -144,11 +149,10 @@ fn state_of(
             word = "layout-only";
             detail.insert(0, drift.verdict.word().replace('-', " "));
         } else {
-            detail.insert(0, differences.summary());
+            keys = sides.keys(workspace, entry, &drift);
+            detail.insert(0, keys::summary(&keys));
         }
-        let behind = drift.behind.iter();
-        detail.extend(behind.map(|version| format!("the server has {}", version.in_words())));
-        detail.extend(drift.note.iter().filter(|_| drift.tells_note()).cloned());
+        detail.extend(drift.remarks());
     }
     Ok(State {
         word,
@@ -158,14 +162,15 @@ fn state_of(
             drift.verdict
         }),
         detail: detail.join(", "),
+        keys,
     })
 }
 
 /// Says for each verdict which command comes next.
 fn next_commands(workspace: &Workspace, entries: &[&Entry], status: &Status) -> Vec<String> {
     use Verdict::{
-        BothMoved, DeletedInRepository, MissingOnServer, NotEncryptedYet, RepositoryAhead,
-        ServerAhead, Unknown,
+        BothMoved, DeletedInRepository, MissingOnServer, NotEncryptedYet, Pinned, RepositoryAhead,
+        RepositoryBehind, ServerAhead, Unknown,
     };
     let hints = &workspace.hints;
     let count = |kind: Kind, verdicts: &[Verdict]| {
@@ -192,7 +197,19 @@ fn next_commands(workspace: &Workspace, entries: &[&Entry], status: &Status) -> 
             "encrypt",
         ),
         (Kind::Secret, &[Unknown], "of unknown direction", "adopt"),
-        (Kind::Secret, &[BothMoved], "changed on both sides", "diff"),
+        (Kind::Secret, &[BothMoved], "changed on both sides", "merge"),
+        (
+            Kind::Secret,
+            &[RepositoryBehind],
+            "newer on the server than this checkout: `git pull`, then",
+            "status",
+        ),
+        (
+            Kind::Secret,
+            &[Pinned],
+            "pinned by `restore` until `decrypt --force` or `encrypt --force`",
+            "diff",
+        ),
         (
             Kind::Secret,
             &[DeletedInRepository],
@@ -213,6 +230,7 @@ fn next_commands(workspace: &Workspace, entries: &[&Entry], status: &Status) -> 
                 BothMoved,
                 NotEncryptedYet,
                 DeletedInRepository,
+                RepositoryBehind,
             ],
             "plain, changed on the server: copy into the repository what is to stay",
             "diff",

@@ -11,10 +11,10 @@ use crate::ui::report::Backup;
 use super::apply::{self, Failure, Job, Watched, Work};
 use super::backup;
 use super::capture::Captured;
-use super::drift::{self, Agreed};
 use super::govern::rule_help;
+use super::memory::{self, Agreed};
 use super::open::leads_out_of_repository;
-use super::placing::drop_backups;
+use super::placing::{self, drop_backups};
 use super::reversal::{self, Side, Undoable};
 use super::workspace::Workspace;
 use super::{Context, OwnerArgs};
@@ -131,10 +131,11 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, captured: &[&Captured<'
             mac: &one.mac,
             state: *state,
             is_placed: false,
+            pinned: None,
         })
     });
     let agreed: Vec<_> = agreed.collect();
-    drift::remember(cx, workspace, &agreed);
+    memory::remember(cx, workspace, &agreed);
 }
 
 /// Files of the repository belong to whom they belonged, also when root runs; a plain user can
@@ -235,6 +236,8 @@ pub fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> 
         | Refusal::TwoRules { .. }
         | Refusal::BreakGlassMissing { .. } => rule_help(refusal).unwrap_or_default(),
         Refusal::RepositoryAhead { .. }
+        | Refusal::Pinned { .. }
+        | Refusal::Rollback { .. }
         | Refusal::BothMoved { .. }
         | Refusal::UnknownDirection { .. }
         | Refusal::DeletedInRepository => explain_direction(workspace, name, refusal),
@@ -265,10 +268,15 @@ fn explain_direction(workspace: &Workspace, name: &str, refusal: &Refusal) -> St
             hints.ours("encrypt --force", name)
         ),
         Refusal::BothMoved { .. } => format!(
-            "{} shows it; {} takes the server's version, {restore} the repository's; both keep what they replace",
-            hints.ours("diff", name),
+            "{} takes both where they do not touch the same key, and asks where they do; {} takes the server's version, {restore} the repository's; both keep what they replace",
+            hints.ours("merge", name),
             hints.ours("encrypt --force", name)
         ),
+        Refusal::Pinned { .. } => format!(
+            "{} makes the server's version the repository's and keeps a backup; {restore} goes back to the repository's",
+            hints.ours("encrypt --force", name)
+        ),
+        Refusal::Rollback { .. } => placing::rollback_help(workspace, "decrypt", name),
         Refusal::UnknownDirection { .. } => format!(
             "{} asks which side to take; {} shows the difference; {} takes the server's and keeps a backup",
             hints.ours("adopt", name),

@@ -20,7 +20,7 @@ use crate::ui::report::{Applied, Backup, Report};
 
 use super::apply::{self, Job, Work};
 use super::backup;
-use super::drift;
+use super::memory;
 use super::hints;
 use super::open::{leads_out, place_in_repository, stock_command};
 use super::reversal::{self, Replaced, Reversal, Side};
@@ -335,7 +335,7 @@ fn settle(
     let records = undone
         .iter()
         .map(|file| (file.record_target.as_str(), file.record.clone()));
-    let settled = drift::restore(state, records).and_then(|()| reversal::keep(state, run, rest));
+    let settled = memory::restore(state, records).and_then(|()| reversal::keep(state, run, rest));
     if let Err(error) = settled {
         cx.ui.warning(&format!(
             "the list of what can be undone is not up to date: {error}"

@@ -15,9 +15,9 @@ use crate::project::error::Refusal;
 use crate::project::manifest::{Entry, MANIFEST_FILE, Manifest, WriteMode};
 use crate::rules::{RULES_FILE, Rules, RulesError};
 
-use super::drift::Memory;
 use super::hints::{self, Hints};
 use super::members::{found_on_server, members};
+use super::memory::Memory;
 use super::{Context, Jobs, OwnerArgs, jobs_of};
 
 /// Everything a command needs to know of repository and server.

@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use git2::{ErrorCode, Index, ObjectType, Oid, Repository};
 
+use super::file_history::Graphs;
 use super::history::Walks;
 use super::process;
 
@@ -24,6 +25,8 @@ pub struct Checkout {
     index: Option<PathBuf>,
     /// The commits since some commit, or all, walked once.
     pub(super) walks: Walks,
+    /// The same with parents, for the history of single files.
+    pub(super) graphs: Graphs,
 }
 
 pub(super) enum Reader {
@@ -91,6 +94,7 @@ impl Checkout {
                     reader: Reader::Library(Mutex::new(repository)),
                     index: None,
                     walks: Walks::default(),
+                    graphs: Graphs::default(),
                 }))
             }
             Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
@@ -111,6 +115,7 @@ impl Checkout {
             reader: Reader::Program { owner },
             index: None,
             walks: Walks::default(),
+                    graphs: Graphs::default(),
         }))
     }
 

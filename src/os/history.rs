@@ -30,7 +30,7 @@ impl Step {
 }
 
 /// A version of a file: the commit that made it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Version {
     /// The commit, in full.
     pub commit: String,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::lines::{Item, items};
+use super::lines::{items, values_by_key};
 
 /// What happened to a key, seen from the repository towards the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,6 +22,15 @@ impl Change {
             Self::Added => '+',
             Self::Changed => '~',
             Self::Removed => '-',
+        }
+    }
+
+    /// Returns the stable word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Added => "added",
+            Self::Changed => "changed",
+            Self::Removed => "removed",
         }
     }
 }
@@ -72,8 +81,7 @@ pub fn between(repository: &[u8], server: &[u8], is_env: bool) -> Differences {
         };
     }
     let (old, new) = (items(repository), items(server));
-    let mut changes = key_changes(&old, &new);
-    changes.extend(other_changes(&old, &new));
+    let changes = key_changes(&values_by_key(&old), &values_by_key(&new));
     let is_layout_only = changes.is_empty();
     Differences {
         changes,
@@ -81,85 +89,27 @@ pub fn between(repository: &[u8], server: &[u8], is_env: bool) -> Differences {
     }
 }
 
-/// Compares assignments by key; a key that stands several times is compared in order.
-fn key_changes(old: &[Item<'_>], new: &[Item<'_>]) -> Vec<(Change, String)> {
-    let (old, new) = (values_by_key(old), values_by_key(new));
+/// Keys in order of first appearance, each with all its values.
+type Keyed<'a> = [(&'a str, Vec<&'a [u8]>)];
+
+/// Compares by key; a key that stands several times is compared in order.
+fn key_changes(old: &Keyed<'_>, new: &Keyed<'_>) -> Vec<(Change, String)> {
     let old_values: HashMap<_, _> = old.iter().map(|(key, values)| (*key, values)).collect();
-    let new_keys: HashMap<_, _> = new.iter().map(|(key, values)| (*key, values)).collect();
+    let new_values: HashMap<_, _> = new.iter().map(|(key, values)| (*key, values)).collect();
     let mut changes = Vec::new();
-    for (key, values) in &old {
-        match new_keys.get(key) {
+    for (key, values) in old {
+        match new_values.get(key) {
             None => changes.push((Change::Removed, (*key).to_owned())),
             Some(now) if *now != values => changes.push((Change::Changed, (*key).to_owned())),
             Some(_) => {}
         }
     }
-    for (key, _) in &new {
+    for (key, _) in new {
         if !old_values.contains_key(key) {
             changes.push((Change::Added, (*key).to_owned()));
         }
     }
     changes
-}
-
-/// Returns the keys in order of first appearance with all their values.
-fn values_by_key<'i>(items: &'i [Item<'i>]) -> Vec<(&'i str, Vec<&'i [u8]>)> {
-    let mut positions: HashMap<&str, usize> = HashMap::new();
-    let mut keys: Vec<(&str, Vec<&[u8]>)> = Vec::new();
-    for item in items {
-        if let Item::Assignment { key, value, .. } = item {
-            let at = *positions.entry(key).or_insert_with(|| {
-                keys.push((key, Vec::new()));
-                keys.len() - 1
-            });
-            keys[at].1.push(value);
-        }
-    }
-    keys
-}
-
-/// Counts what differs besides assignments: comments, and lines that are neither.
-fn other_changes(old: &[Item<'_>], new: &[Item<'_>]) -> Vec<(Change, String)> {
-    let comments = |item: &Item<'_>| matches!(item, Item::Comment(_));
-    let others = |item: &Item<'_>| matches!(item, Item::Other(_));
-    let mut changes = Vec::new();
-    for (name, old, new) in [
-        (
-            "comments",
-            sorted_texts(old, comments),
-            sorted_texts(new, comments),
-        ),
-        (
-            "lines that are no assignments",
-            sorted_texts(old, others),
-            sorted_texts(new, others),
-        ),
-    ] {
-        if old != new {
-            let change = match (old.is_empty(), new.is_empty()) {
-                (true, _) => Change::Added,
-                (_, true) => Change::Removed,
-                _ => Change::Changed,
-            };
-            changes.push((change, format!("({name})")));
-        }
-    }
-    changes
-}
-
-/// Returns the texts of the items that are wanted, sorted; nothing is copied.
-fn sorted_texts<'i>(items: &'i [Item<'i>], is_wanted: impl Fn(&Item<'_>) -> bool) -> Vec<&'i [u8]> {
-    let text = |item: &'i Item<'i>| match item {
-        Item::Comment(text) | Item::Other(text) => *text,
-        Item::Assignment { value, .. } => *value,
-    };
-    let mut texts: Vec<_> = items
-        .iter()
-        .filter(|item| is_wanted(item))
-        .map(text)
-        .collect();
-    texts.sort_unstable();
-    texts
 }
 
 /// Says how files without keys differ: by lines where both are text, else by length.

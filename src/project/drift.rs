@@ -3,6 +3,8 @@
 //! The one place where the table of verdicts stands. Differences of layout only count as any other
 //! difference, but never as a second mover: they make no conflict.
 
+use super::key_drift::KeyDrift;
+
 /// How two contents compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Likeness {
@@ -27,6 +29,8 @@ pub struct Observed {
     pub since_record: Option<(Likeness, Likeness)>,
     /// Whether the repository had the file: by the record, or in `HEAD`.
     pub was_in_repository: bool,
+    /// Whether `restore` put the server's file there on purpose.
+    pub is_pinned: bool,
     /// Whether the server's content is an older version of the repository's file: one committed at
     /// or after the record's commit, or without record any.
     pub server_is_old_version: bool,
@@ -47,8 +51,12 @@ pub enum Verdict {
     NotEncryptedYet,
     /// Only the repository has the file.
     MissingOnServer,
+    /// Neither is to follow the other: `restore` put an older version on the server.
+    Pinned,
     /// The repository; the server is merely behind.
     RepositoryAhead,
+    /// The repository, backwards: this checkout is older than what the server has.
+    RepositoryBehind,
     /// The server.
     ServerAhead,
     /// They differ, and nothing tells which side is newer.
@@ -65,7 +73,9 @@ impl Verdict {
             Self::NeitherSide => "on-neither-side",
             Self::NotEncryptedYet => "not-encrypted-yet",
             Self::MissingOnServer => "missing-on-server",
+            Self::Pinned => "pinned",
             Self::RepositoryAhead => "repo-ahead",
+            Self::RepositoryBehind => "repo-behind",
             Self::ServerAhead => "server-ahead",
             Self::Unknown => "unknown",
         }
@@ -75,7 +85,12 @@ impl Verdict {
     pub fn differs(self) -> bool {
         matches!(
             self,
-            Self::BothMoved | Self::RepositoryAhead | Self::ServerAhead | Self::Unknown
+            Self::BothMoved
+                | Self::Pinned
+                | Self::RepositoryAhead
+                | Self::RepositoryBehind
+                | Self::ServerAhead
+                | Self::Unknown
         )
     }
 }
@@ -91,6 +106,9 @@ pub fn judge(seen: &Observed) -> Verdict {
     }
     if seen.sides == Likeness::Same {
         return Verdict::InSync;
+    }
+    if seen.is_pinned {
+        return Verdict::Pinned;
     }
     let is_moved = !matches!(seen.since_record, Some((_, Likeness::Same)));
     if seen.server_is_old_version && is_moved {
@@ -128,18 +146,50 @@ impl OldVersion {
     }
 }
 
+/// Why the repository's file counts as older than what was last applied on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rollback {
+    /// The commit of the last sync, shortened.
+    pub commit: String,
+    /// Whether the commit is known here, and `HEAD` is one of its ancestors; else this clone has
+    /// neither it nor what was synced then.
+    pub is_ancestor: bool,
+}
+
+impl Rollback {
+    /// Returns it in words.
+    pub fn in_words(&self) -> String {
+        let commit = &self.commit;
+        if self.is_ancestor {
+            format!("this checkout is older than commit {commit} of the last sync")
+        } else {
+            format!("this checkout does not have commit {commit} of the last sync")
+        }
+    }
+}
+
 /// What was found out about an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drift {
     /// Which side moved.
     pub verdict: Verdict,
+    /// Which side changed each key that differs; for a file without keys one for its content.
+    pub keys: Vec<KeyDrift>,
     /// The version the server has, where it is merely behind.
     pub behind: Option<OldVersion>,
     /// What kept it from being told better, in words: a history that is cut, records that cannot be
     /// read.
     pub note: Option<String>,
+    /// What is to be said when the repository's file is placed, in words.
+    pub warning: Option<String>,
     /// When both sides last agreed, by the record.
     pub last_sync: Option<String>,
+    /// The commit `HEAD` was at then, in full.
+    pub last_commit: Option<String>,
+    /// The commit of the version that `restore` put on the server, in full.
+    pub pinned: Option<String>,
+    /// The repository's file is older than what was last applied here.
+    pub rollback: Option<Rollback>,
     /// The server did not move: it has what was captured last, and the repository went back to what
     /// was committed before.
     pub is_taken_back: bool,
@@ -151,16 +201,41 @@ impl Drift {
         self.verdict == Verdict::Unknown || self.is_taken_back
     }
 
+    /// Says in words what is special about it: a pinned version, an older checkout, the version the
+    /// server has, or why nothing could be told.
+    pub fn remarks(&self) -> Vec<String> {
+        let behind = self.behind.iter();
+        let mut remarks: Vec<String> = behind
+            .map(|version| format!("the server has {}", version.in_words()))
+            .collect();
+        remarks.extend(self.rollback.iter().map(Rollback::in_words));
+        if let (Verdict::Pinned, Some(commit)) = (self.verdict, &self.pinned) {
+            remarks.push(format!("restored from commit {}", short(commit)));
+        }
+        remarks.extend(self.note.iter().filter(|_| self.tells_note()).cloned());
+        remarks
+    }
+
     /// Returns a drift that needs no more words.
     pub fn of(verdict: Verdict) -> Self {
         Self {
             verdict,
+            keys: Vec::new(),
             behind: None,
             note: None,
+            warning: None,
             last_sync: None,
+            last_commit: None,
+            pinned: None,
+            rollback: None,
             is_taken_back: false,
         }
     }
+}
+
+/// Shortens a commit for people: ten digits.
+pub fn short(commit: &str) -> &str {
+    commit.get(..10).unwrap_or(commit)
 }
 
 #[cfg(test)]
@@ -175,6 +250,7 @@ mod tests {
             sides,
             since_record,
             was_in_repository: true,
+            is_pinned: false,
             server_is_old_version: old,
         })
     }
@@ -262,6 +338,7 @@ mod tests {
                 sides: Different,
                 since_record: None,
                 was_in_repository: was,
+                is_pinned: false,
                 server_is_old_version: false,
             };
             assert_eq!(judge(&seen), expected);

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::diff::Differences;
-use super::drift::{Drift, Verdict};
+use super::drift::{Drift, Rollback, Verdict, short};
 
 /// One thing wrong with the manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,6 +124,22 @@ pub enum Refusal {
     /// The encrypted file is gone from the repository.
     #[error("its encrypted file was in the repository and is there no more")]
     DeletedInRepository,
+    /// `restore` put an older version on the server, which is meant to stay.
+    #[error("the server has what `restore` took from commit {commit}, and the repository another version: {changes}")]
+    Pinned {
+        /// The keys, with signs.
+        changes: String,
+        /// The commit, shortened.
+        commit: String,
+    },
+    /// The repository's file is older than what was last applied here.
+    #[error("{what}{changes}")]
+    Rollback {
+        /// The keys, with signs, behind a colon; may be empty.
+        changes: String,
+        /// Why it is older, in words.
+        what: String,
+    },
     /// The repository has something newer than the server.
     #[error("the repository is ahead of the server: {changes}{behind}")]
     RepositoryAhead {
@@ -276,6 +292,14 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Returns the refusal to place a file that is older than what was last applied here.
+    pub fn of_rollback(rollback: &Rollback, differences: Option<&Differences>) -> Self {
+        Self::Rollback {
+            changes: differences.map_or_else(String::new, |found| format!(": {}", found.summary())),
+            what: rollback.in_words(),
+        }
+    }
+
     /// Returns the refusal to write against the direction in which an entry moved; `None` where its
     /// sides do not differ.
     pub fn of_drift(drift: &Drift, differences: &Differences) -> Option<Self> {
@@ -306,6 +330,11 @@ impl Refusal {
                 };
                 Self::ServerAhead { changes, what }
             }
+            Verdict::Pinned => Self::Pinned {
+                changes,
+                commit: short(drift.pinned.as_deref().unwrap_or_default()).to_owned(),
+            },
+            Verdict::RepositoryBehind => Self::of_rollback(drift.rollback.as_ref()?, Some(differences)),
             Verdict::Unknown => Self::UnknownDirection {
                 changes,
                 note: in_brackets(&drift.note),

@@ -4,6 +4,7 @@
 //! on over lines (quotes, a PEM block, wrapped base64, a backslash at the end), so that no line of
 //! a private key is taken for a key name and shown.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 /// One item of an environment file.
@@ -17,11 +18,47 @@ pub enum Item<'a> {
         line: usize,
         /// The value as written.
         value: &'a [u8],
+        /// The whole of its lines, without the last line end.
+        text: &'a [u8],
     },
     /// A comment, without its mark.
     Comment(&'a [u8]),
     /// A line that is none of these.
     Other(&'a [u8]),
+}
+
+/// Name of what stands for all comments of a file where keys are named.
+pub const COMMENTS: &str = "(comments)";
+/// Name of what stands for all lines of a file that are neither assignments nor comments.
+pub const OTHER_LINES: &str = "(lines that are no assignments)";
+
+/// Returns the keys of an environment file in order of first appearance, each with all its values
+/// as written; behind them, where there are any, [`COMMENTS`] and [`OTHER_LINES`] with their texts,
+/// sorted, since their order is layout.
+pub fn values_by_key<'i, 'a>(items: &'i [Item<'a>]) -> Vec<(&'a str, Vec<&'a [u8]>)> {
+    let mut positions: HashMap<&str, usize> = HashMap::new();
+    let mut keys: Vec<(&str, Vec<&[u8]>)> = Vec::new();
+    let (mut comments, mut others) = (Vec::new(), Vec::new());
+    for item in items {
+        match item {
+            Item::Assignment { key, value, .. } => {
+                let at = *positions.entry(key).or_insert_with(|| {
+                    keys.push((key, Vec::new()));
+                    keys.len() - 1
+                });
+                keys[at].1.push(value);
+            }
+            Item::Comment(text) => comments.push(*text),
+            Item::Other(text) => others.push(*text),
+        }
+    }
+    for (name, mut texts) in [(COMMENTS, comments), (OTHER_LINES, others)] {
+        if !texts.is_empty() {
+            texts.sort_unstable();
+            keys.push((name, texts));
+        }
+    }
+    keys
 }
 
 /// Splits an environment file into items; blank lines are left out.
@@ -37,11 +74,12 @@ pub fn items(text: &[u8]) -> Vec<Item<'_>> {
             items.push(Item::Comment(rest));
         } else if let Some((key, start)) = split_key(line) {
             last = lines.last_of_value(index, start);
-            let value = &text[lines.ranges[index].start + start..lines.ranges[last].end];
+            let whole = &text[lines.ranges[index].start..lines.ranges[last].end];
             items.push(Item::Assignment {
                 key,
                 line: index + 1,
-                value,
+                value: &whole[start..],
+                text: whole,
             });
         } else if !trimmed.is_empty() {
             last = lines.pem_end(index, line).unwrap_or(index);

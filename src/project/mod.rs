@@ -9,6 +9,7 @@ pub mod error;
 pub mod family;
 pub mod fold;
 pub mod guard;
+pub mod key_drift;
 pub mod lines;
 pub mod makefile;
 pub mod manifest;

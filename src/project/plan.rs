@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use super::diff::Differences;
-use super::drift::{Drift, Verdict};
+use super::drift::{Drift, Rollback, Verdict};
 use super::error::Refusal;
 
 /// What is done with an entry.
@@ -84,8 +84,8 @@ impl Plan {
 pub enum Target {
     /// Another content, and which side moved.
     Differs(Differences, Drift),
-    /// Nothing.
-    Missing,
+    /// Nothing; whether the repository's file is older than what was last applied.
+    Missing(Option<Rollback>),
     /// Something that is not a regular file.
     NotRegular(&'static str),
     /// The same content; what is declared and differs of owner, group and mode, in words.
@@ -99,13 +99,18 @@ pub struct DecryptOptions {
     pub force: bool,
     /// Leave every file that exists.
     pub missing_only: bool,
+    /// Place also what is older than what was last applied here.
+    pub allow_rollback: bool,
 }
 
 /// Plans the placement of one plaintext.
 pub fn decrypt(name: &str, path: PathBuf, target: &Target, options: DecryptOptions) -> Step {
     let mut step = step(name, path);
     match target {
-        Target::Missing => step.action = Action::Create,
+        Target::Missing(Some(rollback)) if !options.allow_rollback => {
+            refuse(&mut step, Refusal::of_rollback(rollback, None));
+        }
+        Target::Missing(_) => step.action = Action::Create,
         Target::NotRegular(kind) => refuse(&mut step, Refusal::NotRegular { kind }),
         Target::Same(drift) if !drift.is_empty() && !options.missing_only => {
             step.action = Action::Mend;
@@ -114,24 +119,31 @@ pub fn decrypt(name: &str, path: PathBuf, target: &Target, options: DecryptOptio
         Target::Same(_) => {}
         Target::Differs(differences, drift) => {
             step.detail = differences.summary();
-            let is_behind = drift.verdict == Verdict::RepositoryAhead;
+            let is_behind = match drift.verdict {
+                Verdict::RepositoryAhead => true,
+                Verdict::RepositoryBehind => options.allow_rollback,
+                _ => false,
+            };
+            let rollback = drift.rollback.as_ref();
+            let rollback = rollback.filter(|_| !options.allow_rollback);
             if options.missing_only {
                 step.action = Action::Skip;
                 step.detail = format!("left as it is: {}", differences.summary());
-            } else if is_behind || options.force {
+            } else if rollback.is_none() && (is_behind || options.force) {
                 step.action = Action::Replace;
-                step.is_forced = !is_behind;
+                step.is_forced = drift.verdict != Verdict::RepositoryAhead;
                 // An old version that is committed is kept by git.
                 let in_history = drift
                     .behind
                     .as_ref()
                     .is_some_and(|version| version.is_exact);
-                step.needs_backup = !is_behind || !in_history;
+                step.needs_backup = step.is_forced || !in_history;
             } else {
-                let refusal = Refusal::of_drift(drift, differences);
-                refusal
-                    .into_iter()
-                    .for_each(|refusal| refuse(&mut step, refusal));
+                let rollback = rollback.map(|rollback| Refusal::of_rollback(rollback, Some(differences)));
+                let direction = Refusal::of_drift(drift, differences)
+                    .filter(|_| !options.force && drift.verdict != Verdict::RepositoryBehind);
+                let refusals = direction.into_iter().chain(rollback);
+                refusals.for_each(|refusal| refuse(&mut step, refusal));
             }
         }
     }
@@ -238,6 +250,7 @@ mod tests {
             let options = DecryptOptions {
                 force,
                 missing_only,
+                allow_rollback: false,
             };
             let target = Target::Differs(differences, drift);
             let step = decrypt("e", PathBuf::new(), &target, options);

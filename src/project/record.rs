@@ -4,7 +4,7 @@
 //! describe the server, not a clone. A record that is missing, stale or another user's leads to a
 //! refusal, never to a loss.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use sha2::Sha256;
 
 use crate::secret::SecretBytes;
 
-use super::lines::{Item, items};
+use super::lines::{COMMENTS, OTHER_LINES, items, values_by_key};
 
 /// The version of the stored form.
 const VERSION: u32 = 1;
@@ -20,7 +20,7 @@ const VERSION: u32 = 1;
 const KEY_MARK: &[u8] = b"records of secret-files";
 
 /// What is known of a file on the server from the last time both sides agreed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The entry's name in the repository.
     pub entry: String,
@@ -28,6 +28,13 @@ pub struct Record {
     pub content: String,
     /// Keyed digest of what the content means, layout left out: 64 hexadecimal digits.
     pub meaning: String,
+    /// Keyed digests of each key of an environment file, see [`Digester::keys`]; empty for others.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub keys: BTreeMap<String, String>,
+    /// The commit of the version that `restore` put on the server, in full: the two sides are meant
+    /// to differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<String>,
     /// The `mac` token of the encrypted file; the same token means the same content. Empty for a row
     /// of `[plain]`.
     pub mac: String,
@@ -138,19 +145,13 @@ impl Digester {
             return self.content(content);
         }
         let items = items(content);
-        let mut values: HashMap<&str, Vec<&[u8]>> = HashMap::new();
-        let (mut comments, mut others) = (Vec::new(), Vec::new());
-        for item in &items {
-            match item {
-                Item::Assignment { key, value, .. } => values.entry(key).or_default().push(value),
-                Item::Comment(text) => comments.push(*text),
-                Item::Other(text) => others.push(*text),
-            }
-        }
-        let mut keys: Vec<_> = values.into_iter().collect();
+        let mut keys = values_by_key(&items);
+        let mut texts_of = |name: &str| {
+            let at = keys.iter().position(|(key, _)| *key == name);
+            at.map_or_else(Vec::new, |at| keys.remove(at).1)
+        };
+        let (comments, others) = (texts_of(COMMENTS), texts_of(OTHER_LINES));
         keys.sort_unstable();
-        comments.sort_unstable();
-        others.sort_unstable();
         let mut mac = self.start(1);
         let mut list = |texts: &[&[u8]]| {
             mac.update(&(texts.len() as u64).to_be_bytes());
@@ -167,6 +168,42 @@ impl Digester {
         list(&others);
         hexadecimal(mac)
     }
+
+    /// Returns the digests of an environment file's keys: by the digest of the name (16 hexadecimal
+    /// digits) that of all its values as written (32). What stands for comments and for lines that
+    /// are no assignments is among them. Empty for other files.
+    pub fn keys(&self, content: &[u8], is_env: bool) -> BTreeMap<String, String> {
+        if !is_env {
+            return BTreeMap::new();
+        }
+        let items = items(content);
+        let keys = values_by_key(&items).into_iter();
+        keys.map(|(key, values)| (self.key_name(key), self.key_values(key, &values)))
+            .collect()
+    }
+
+    /// Returns the digest of a key's name: 16 hexadecimal digits.
+    pub fn key_name(&self, key: &str) -> String {
+        let mut mac = self.start(2);
+        mac.update(key.as_bytes());
+        shortened(mac, 16)
+    }
+
+    /// Returns the digest of a key's values, bound to its name: 32 hexadecimal digits.
+    pub fn key_values(&self, key: &str, values: &[&[u8]]) -> String {
+        let mut mac = self.start(3);
+        for text in std::iter::once(key.as_bytes()).chain(values.iter().copied()) {
+            mac.update(&(text.len() as u64).to_be_bytes());
+            mac.update(text);
+        }
+        shortened(mac, 32)
+    }
+}
+
+fn shortened(mac: Hmac<Sha256>, digits: usize) -> String {
+    let mut text = hexadecimal(mac);
+    text.truncate(digits);
+    text
 }
 
 fn hexadecimal(mac: Hmac<Sha256>) -> String {
@@ -229,6 +266,8 @@ mod tests {
             entry: "a.enc".to_owned(),
             content: String::new(),
             meaning: String::new(),
+            keys: BTreeMap::new(),
+            pinned: None,
             mac: String::new(),
             commit: None,
             time: String::new(),

@@ -6,8 +6,12 @@ use crate::error::Problem;
 use crate::project::diff::{Change, Differences};
 use crate::project::drift::{Drift, Verdict};
 
+use super::keys::KeyRow;
 use super::style::{Role, harmless, paint};
 use super::{ProblemJson, SCHEMA_VERSION, Ui};
+
+/// Keys are padded up to this length.
+const WIDEST_KEY: usize = 32;
 
 /// How one entry's two sides compare.
 pub enum Comparison {
@@ -33,6 +37,8 @@ pub struct DiffRow {
     pub comparison: Comparison,
     /// Which side moved.
     pub drift: Drift,
+    /// Which side changed which key since when; empty where no key differs.
+    pub keys: Vec<KeyRow>,
     /// What differs of owner, group and mode, in words.
     pub attributes: Vec<String>,
     /// Lines of a unified diff, where one is shown: already masked, or shown on the user's word.
@@ -66,7 +72,9 @@ struct RowJson<'a> {
     verdict: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     behind: Option<BehindJson<'a>>,
-    changes: Vec<ChangeJson<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    remarks: Vec<String>,
+    changes: &'a [KeyRow],
     attributes: &'a [String],
 }
 
@@ -76,12 +84,6 @@ struct BehindJson<'a> {
     commit: &'a str,
     date: &'a str,
     author: &'a str,
-}
-
-#[derive(Serialize)]
-struct ChangeJson<'a> {
-    change: &'static str,
-    key: &'a str,
 }
 
 impl DiffRow {
@@ -118,20 +120,19 @@ impl DiffRow {
     fn direction(&self) -> String {
         let word = match self.drift.verdict {
             Verdict::BothMoved => "both sides moved",
+            Verdict::Pinned => "pinned: the two sides are meant to differ",
             Verdict::RepositoryAhead => "the repository is ahead",
+            Verdict::RepositoryBehind => "the repository went back",
             Verdict::ServerAhead => "the server is ahead",
             Verdict::Unknown => "unknown which side is newer",
             _ => return String::new(),
         };
-        let behind = self.drift.behind.as_ref();
-        let behind = behind.map_or_else(String::new, |version| {
-            format!(": the server has {}", version.in_words())
-        });
-        let note = self.drift.note.as_ref();
-        let note = note
-            .filter(|_| self.drift.tells_note())
-            .map_or_else(String::new, |note| format!(" ({note})"));
-        format!("  {word}{behind}{note}")
+        let remarks = self.drift.remarks().join("; ");
+        if remarks.is_empty() {
+            format!("  {word}")
+        } else {
+            format!("  {word} ({remarks})")
+        }
     }
 }
 
@@ -204,14 +205,17 @@ fn render_row(row: &DiffRow, color: bool, out: &mut String) {
         Comparison::Differs(differences) if differences.is_layout_only => {
             line('~', "layout only (no value differs)", Role::Changed);
         }
-        Comparison::Differs(differences) if row.unified.is_none() => {
-            for (change, key) in &differences.changes {
-                let role = match change {
-                    Change::Added => Role::Added,
-                    Change::Changed => Role::Changed,
-                    Change::Removed => Role::Removed,
+        Comparison::Differs(_) if row.unified.is_none() => {
+            let width = row.keys.iter().map(|one| one.key.len().min(WIDEST_KEY));
+            let width = width.max().unwrap_or(0);
+            for one in &row.keys {
+                let role = match one.sign {
+                    '+' => Role::Added,
+                    '-' => Role::Removed,
+                    _ => Role::Changed,
                 };
-                line(change.sign(), key, role);
+                let side = one.side_in_words();
+                line(one.sign, &format!("{:<width$}  {side}", one.key), role);
             }
         }
         _ => {}
@@ -250,11 +254,6 @@ pub fn unified(repository: &[u8], server: &[u8]) -> Option<String> {
 impl Ui {
     /// Shows a diff as JSON.
     pub fn diff_json(&mut self, rows: &[DiffRow], problems: &[Problem]) {
-        let change_word = |change| match change {
-            Change::Added => "added",
-            Change::Changed => "changed",
-            Change::Removed => "removed",
-        };
         self.json(&DiffJson {
             schema_version: SCHEMA_VERSION,
             command: "diff",
@@ -270,14 +269,8 @@ impl Ui {
                         date: &version.date,
                         author: &version.author,
                     }),
-                    changes: row
-                        .changes()
-                        .iter()
-                        .map(|(change, key)| ChangeJson {
-                            change: change_word(*change),
-                            key,
-                        })
-                        .collect(),
+                    remarks: row.drift.remarks(),
+                    changes: &row.keys,
                     attributes: &row.attributes,
                 })
                 .collect(),

@@ -6,6 +6,7 @@
 pub mod diff;
 pub mod findings;
 pub mod init;
+pub mod keys;
 pub mod list;
 pub mod progress;
 pub mod prompt;

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::error::Problem;
 
+use super::keys::KeyRow;
 use super::style::{Role, harmless, paint};
 use super::{ProblemJson, SCHEMA_VERSION, Ui};
 
@@ -14,7 +15,7 @@ pub struct StatusRow {
     pub entry: String,
     /// The file on the server.
     pub target: String,
-    /// The stable word: a verdict (`in-sync`, `server-ahead`, `repo-ahead`, `both-moved`, `unknown`,
+    /// The stable word: a verdict (`in-sync`, `server-ahead`, `repo-ahead`, `repo-behind`, `pinned`, `both-moved`, `unknown`,
     /// `missing-on-server`, `deleted-in-repo`, `not-encrypted-yet`, `on-neither-side`), or
     /// `layout-only`, `attributes`, `not-the-server`, `error`.
     pub state: &'static str,
@@ -24,6 +25,9 @@ pub struct StatusRow {
     /// What differs, in words.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detail: String,
+    /// Which side changed which key since when; empty where no key differs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<KeyRow>,
     /// The encrypted file has changes that are not committed.
     pub uncommitted: bool,
     /// Commits that are not pushed change the encrypted file.
@@ -82,6 +86,8 @@ fn in_words(state: &str) -> &str {
         "attributes" => "owner or mode",
         "server-ahead" => "server ahead",
         "repo-ahead" => "repo ahead",
+        "repo-behind" => "repo behind",
+        "pinned" => "pinned",
         "both-moved" => "both moved",
         "deleted-in-repo" => "deleted in repo",
         "layout-only" => "layout only",
@@ -204,6 +210,8 @@ fn counts(status: &Status) -> String {
         "attributes",
         "server-ahead",
         "repo-ahead",
+        "repo-behind",
+        "pinned",
         "both-moved",
         "unknown",
         "layout-only",

@@ -1,0 +1,210 @@
+//! What the state directory remembers of the last syncs: read, noted, put back.
+
+use std::path::{Path, PathBuf};
+
+use crate::os::fs::FsError;
+use crate::os::place::FileState;
+use crate::os::state::StateDir;
+use crate::project::manifest::{Entry, Kind};
+use crate::project::record::{Digester, Record, Records};
+
+use super::Context;
+use super::workspace::Workspace;
+
+/// The name of the records in the state directory.
+pub const RECORDS_FILE: &str = "records.json";
+
+/// What the state directory tells of the last syncs.
+#[derive(Default)]
+pub struct Memory {
+    /// The records.
+    pub records: Records,
+    /// Makes their digests, where there are records.
+    pub digester: Option<Digester>,
+    /// Why nothing is remembered, in words.
+    pub trouble: Option<String>,
+    /// Whether that is because the directory cannot be used.
+    pub is_unusable: bool,
+}
+
+impl Memory {
+    /// Reads records and their key.
+    pub fn load(workspace: &Workspace) -> Self {
+        let Some(state) = &workspace.state else {
+            return Self::default();
+        };
+        let trouble = |what: String| Self {
+            is_unusable: what.contains("cannot be read"),
+            trouble: Some(what),
+            ..Self::default()
+        };
+        let key = match state.key() {
+            Ok(Some(key)) => key,
+            Ok(None) => return Self::default(),
+            Err(error) => return trouble(format!("the records cannot be read: {error}")),
+        };
+        let digester = Digester::new(key);
+        match state.read(RECORDS_FILE) {
+            Ok(None) => Self::default(),
+            Ok(Some(text)) => match Records::parse(&text, &digester) {
+                Some(records) => Self {
+                    records,
+                    digester: Some(digester),
+                    trouble: None,
+                    is_unusable: false,
+                },
+                None => trouble("the records of the last sync are damaged".to_owned()),
+            },
+            Err(error) => trouble(format!("the records cannot be read: {error}")),
+        }
+    }
+
+    /// Returns the record of a file on the server.
+    pub fn record_of(&self, target: &Path) -> Option<&Record> {
+        self.digester.as_ref()?;
+        self.records.get(target.to_str()?)
+    }
+}
+
+/// Returns the records of a state directory, none where they cannot be read.
+pub fn records_of(state: &StateDir) -> Records {
+    let read = || -> Option<Records> {
+        let digester = Digester::new(state.key().ok()??);
+        Records::parse(&state.read(RECORDS_FILE).ok()??, &digester)
+    };
+    read().unwrap_or_default()
+}
+
+/// A file whose two sides agree now.
+pub struct Agreed<'a> {
+    /// The entry.
+    pub entry: &'a Entry,
+    /// Its file on the server, links resolved.
+    pub target: PathBuf,
+    /// The content of both.
+    pub content: &'a [u8],
+    /// The `mac` token of the encrypted file, empty for a row of `[plain]`.
+    pub mac: &'a str,
+    /// The file on the server as it is now.
+    pub state: FileState,
+    /// Whether this run set its owner, group and mode; else those of the last record count on.
+    pub is_placed: bool,
+    /// The commit whose version `restore` put there, in full: the repository's file is another.
+    pub pinned: Option<&'a str>,
+}
+
+/// Notes what agrees. That it cannot be noted is no failure: the next run then finds less to go by
+/// and refuses more.
+pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) {
+    let Some(state) = workspace.state.as_ref().filter(|_| !agreed.is_empty()) else {
+        return;
+    };
+    let now = cx.env.now();
+    let head = match workspace.checkout() {
+        Ok(Some(checkout)) => checkout.head(),
+        _ => None,
+    };
+    let key = match state.make_key() {
+        Ok(key) => key,
+        Err(error) => {
+            cx.ui
+                .detail(&format!("the sync is not remembered: {error}"));
+            return;
+        }
+    };
+    let digester = Digester::new(key);
+    let memory = workspace.memory();
+    let mut changed = Vec::new();
+    for one in agreed {
+        let Some(target) = one.target.to_str() else {
+            continue;
+        };
+        let known = memory.record_of(&one.target);
+        let is_env = one.entry.kind == Kind::Secret && one.entry.is_env();
+        // The same token means the same content: no need to look at it.
+        let is_known = |known: &&Record| {
+            (!one.mac.is_empty() && known.mac == one.mac)
+                || known.content == digester.content(one.content)
+        };
+        let (content, meaning, keys) = match known.filter(is_known) {
+            Some(known) if known.keys.is_empty() != is_env => (
+                known.content.clone(),
+                known.meaning.clone(),
+                known.keys.clone(),
+            ),
+            _ => (
+                digester.content(one.content),
+                digester.meaning(one.content, is_env),
+                digester.keys(one.content, is_env),
+            ),
+        };
+        let (uid, gid, mode) = match known {
+            Some(known) if !one.is_placed => (known.uid, known.gid, known.mode),
+            _ => (one.state.uid, one.state.gid, one.state.mode),
+        };
+        let record = Record {
+            entry: one.entry.repository_path.clone(),
+            content,
+            meaning,
+            keys,
+            pinned: one.pinned.map(str::to_owned),
+            mac: one.mac.to_owned(),
+            commit: head.clone(),
+            time: now.clone(),
+            uid,
+            gid,
+            mode,
+        };
+        if !known.is_some_and(|known| known.says_the_same(&record)) {
+            changed.push((target, record));
+        }
+    }
+    if changed.is_empty() {
+        return;
+    }
+    let updated = set_aside_damaged(state, &digester).and_then(|()| {
+        state.update(RECORDS_FILE, |old| {
+            let mut records = old
+                .and_then(|text| Records::parse(&text, &digester))
+                .unwrap_or_default();
+            for (target, record) in changed {
+                records.set(target, Some(record));
+            }
+            records.to_bytes(&digester)
+        })
+    });
+    if let Err(error) = updated {
+        cx.ui.warning(&format!(
+            "what agrees now is not remembered, the next run may have to ask git or refuse: {error}"
+        ));
+    }
+}
+
+/// Puts back records as they were.
+///
+/// # Errors
+/// When they cannot be written.
+pub fn restore<'r>(
+    state: &StateDir,
+    records: impl Iterator<Item = (&'r str, Option<Record>)>,
+) -> Result<(), FsError> {
+    let digester = Digester::new(state.make_key()?);
+    set_aside_damaged(state, &digester)?;
+    state.update(RECORDS_FILE, |old| {
+        let mut now = old
+            .and_then(|text| Records::parse(&text, &digester))
+            .unwrap_or_default();
+        for (target, record) in records {
+            now.set(target, record);
+        }
+        now.to_bytes(&digester)
+    })
+}
+
+/// Gives records that cannot be understood another name, so that they are not written over.
+fn set_aside_damaged(state: &StateDir, digester: &Digester) -> Result<(), FsError> {
+    match state.read(RECORDS_FILE)? {
+        Some(text) if Records::parse(&text, digester).is_none() => state.set_aside(RECORDS_FILE),
+        _ => Ok(()),
+    }
+}

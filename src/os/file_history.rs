@@ -1,0 +1,268 @@
+//! The history of one file: the commits that changed it, each with what was there before.
+//!
+//! Simplified as `git log -- FILE` does it: a commit that has the file of one of its parents leads on to
+//! that parent alone. Renames are not followed.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use git2::{Oid, Repository, Sort};
+
+use super::git::{Checkout, GitError, Reader, locked};
+use super::history::Version;
+
+/// Commits since some commit, or all, walked once.
+pub(super) type Graphs = Mutex<HashMap<Option<String>, Option<Arc<Vec<Node>>>>>;
+
+/// A commit of the graph.
+pub(super) struct Node {
+    commit: Oid,
+    tree: Oid,
+    parents: Vec<Oid>,
+    seconds: i64,
+    author: String,
+}
+
+/// A commit that changed a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileChange {
+    /// The commit.
+    pub version: Version,
+    /// The blob it left, in hexadecimal; `None` where it removed the file.
+    pub after: Option<String>,
+    /// The blobs of its parents, in hexadecimal; empty for a commit without parents, and where the
+    /// history is cut.
+    pub before: Vec<Option<String>>,
+}
+
+impl Checkout {
+    /// Returns the commits that changed the file at the absolute path `path`, newest first. With
+    /// `since`, a commit, only those after it; all where it is not known here.
+    ///
+    /// # Errors
+    /// When the history cannot be read.
+    pub fn file_history(
+        &self,
+        path: &Path,
+        since: Option<&str>,
+    ) -> Result<Vec<FileChange>, GitError> {
+        let Some(relative) = self.inside(path) else {
+            return Ok(Vec::new());
+        };
+        match &self.reader {
+            Reader::Library(shared) => {
+                let folder = locked(shared).path().to_owned();
+                // A handle of its own: several entries are looked up at once.
+                let repository = Repository::open(folder)?;
+                let known = self.graph(&repository, since)?;
+                let nodes = match known {
+                    None if since.is_some() => self.graph(&repository, None)?,
+                    known => known,
+                };
+                let nodes = nodes.unwrap_or_default();
+                Ok(changes_in_library(&repository, relative, &nodes))
+            }
+            Reader::Program { .. } => self.changes_through_program(&relative.to_string_lossy(), since),
+        }
+    }
+
+    /// Returns the content of a blob, by its name in hexadecimal.
+    ///
+    /// # Errors
+    /// When it is not here.
+    pub fn blob(&self, id: &str) -> Result<Vec<u8>, GitError> {
+        match &self.reader {
+            Reader::Library(repository) => {
+                let repository = locked(repository);
+                Ok(repository.find_blob(Oid::from_str(id)?)?.content().to_vec())
+            }
+            Reader::Program { .. } => self.git(&["cat-file", "blob", id]),
+        }
+    }
+
+    /// Returns the commit that a revision names, in full, and its version of the file at the absolute
+    /// path `path`; `None` for the content where it has none.
+    ///
+    /// # Errors
+    /// When there is no such revision.
+    pub fn version_at(
+        &self,
+        path: &Path,
+        revision: &str,
+    ) -> Result<(Version, Option<Vec<u8>>), GitError> {
+        let relative = self.inside(path).unwrap_or(path);
+        match &self.reader {
+            Reader::Library(repository) => {
+                let repository = locked(repository);
+                let commit = repository.revparse_single(revision)?.peel_to_commit()?;
+                let version = Version {
+                    commit: commit.id().to_string(),
+                    seconds: commit.time().seconds(),
+                    author: String::from_utf8_lossy(commit.author().name_bytes()).into_owned(),
+                };
+                let blob = blob_of(&repository, commit.tree_id(), relative);
+                let content = blob.map(|id| repository.find_blob(id)).transpose()?;
+                Ok((version, content.map(|blob| blob.content().to_vec())))
+            }
+            Reader::Program { .. } => {
+                let named = format!("{revision}^{{commit}}");
+                let shown = self.git(&[
+                    "show",
+                    "-s",
+                    "--format=%H %ct %an",
+                    "--end-of-options",
+                    &named,
+                ])?;
+                let version = parse_version(String::from_utf8_lossy(&shown).trim());
+                let object = format!("{}:{}", version.commit, relative.to_string_lossy());
+                Ok((version, self.git(&["cat-file", "blob", &object]).ok()))
+            }
+        }
+    }
+
+    /// Walks the commits once, newest first, whatever file is looked for. `None` when `since` is not
+    /// known here.
+    fn graph(
+        &self,
+        repository: &Repository,
+        since: Option<&str>,
+    ) -> Result<Option<Arc<Vec<Node>>>, GitError> {
+        let mut graphs = self
+            .graphs
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let key = since.map(str::to_owned);
+        if let Some(known) = graphs.get(&key) {
+            return Ok(known.clone());
+        }
+        let nodes = walk(repository, since)?.map(Arc::new);
+        graphs.insert(key, nodes.clone());
+        Ok(nodes)
+    }
+
+    fn changes_through_program(
+        &self,
+        relative: &str,
+        since: Option<&str>,
+    ) -> Result<Vec<FileChange>, GitError> {
+        let known = since.filter(|since| self.git(&["cat-file", "-e", since]).is_ok());
+        let range = known.map_or_else(|| "HEAD".to_owned(), |since| format!("{since}..HEAD"));
+        let listed = self
+            .git(&[
+                "--literal-pathspecs",
+                "log",
+                "--topo-order",
+                "--format=%H %ct %an%x00%P",
+                &range,
+                "--",
+                relative,
+            ])
+            .unwrap_or_default();
+        let blob = |commit: &str| {
+            let object = format!("{commit}:{relative}");
+            let id = self.git(&["rev-parse", "--verify", "--quiet", &object]).ok()?;
+            Some(String::from_utf8_lossy(id.trim_ascii()).into_owned())
+        };
+        let text = String::from_utf8_lossy(&listed);
+        let lines = text.lines().filter_map(|line| line.split_once('\0'));
+        Ok(lines
+            .map(|(version, parents)| {
+                let version = parse_version(version);
+                FileChange {
+                    after: blob(&version.commit),
+                    before: parents.split_whitespace().map(blob).collect(),
+                    version,
+                }
+            })
+            .collect())
+    }
+}
+
+/// Reads `COMMIT SECONDS AUTHOR`.
+fn parse_version(line: &str) -> Version {
+    let mut words = line.splitn(3, ' ');
+    let mut word = || words.next().unwrap_or_default().to_owned();
+    Version {
+        commit: word(),
+        seconds: word().parse().unwrap_or(0),
+        author: word(),
+    }
+}
+
+fn blob_of(repository: &Repository, tree: Oid, path: &Path) -> Option<Oid> {
+    let tree = repository.find_tree(tree).ok()?;
+    let entry = tree.get_path(path).ok()?;
+    (entry.kind() == Some(git2::ObjectType::Blob)).then(|| entry.id())
+}
+
+fn changes_in_library(repository: &Repository, path: &Path, nodes: &[Node]) -> Vec<FileChange> {
+    let mut trees: HashMap<Oid, Option<Oid>> = HashMap::new();
+    let mut blob = |tree: Oid| *trees.entry(tree).or_insert_with(|| blob_of(repository, tree, path));
+    let by_commit: HashMap<Oid, Oid> = nodes.iter().map(|node| (node.commit, node.tree)).collect();
+    let mut wanted: HashSet<Oid> = nodes.first().map(|node| node.commit).into_iter().collect();
+    let mut changes = Vec::new();
+    for node in nodes {
+        if !wanted.contains(&node.commit) {
+            continue;
+        }
+        let after = blob(node.tree);
+        let parents: Vec<(Oid, Option<Oid>)> = node
+            .parents
+            .iter()
+            .filter_map(|&parent| {
+                let beyond = || Some(repository.find_commit(parent).ok()?.tree_id());
+                let tree = by_commit.get(&parent).copied().or_else(beyond)?;
+                Some((parent, blob(tree)))
+            })
+            .collect();
+        if let Some((same, _)) = parents.iter().find(|(_, before)| *before == after) {
+            wanted.insert(*same);
+            continue;
+        }
+        wanted.extend(parents.iter().map(|(parent, _)| *parent));
+        if parents.is_empty() && after.is_none() {
+            continue;
+        }
+        let text = |id: Option<Oid>| id.map(|id| id.to_string());
+        changes.push(FileChange {
+            version: Version {
+                commit: node.commit.to_string(),
+                seconds: node.seconds,
+                author: node.author.clone(),
+            },
+            after: text(after),
+            before: parents.into_iter().map(|(_, id)| text(id)).collect(),
+        });
+    }
+    changes
+}
+
+fn walk(repository: &Repository, since: Option<&str>) -> Result<Option<Vec<Node>>, GitError> {
+    let mut walk = repository.revwalk()?;
+    if walk.push_head().is_err() {
+        return Ok(None);
+    }
+    walk.set_sorting(Sort::TOPOLOGICAL | Sort::TIME)?;
+    if let Some(since) = since {
+        let Ok(since) = Oid::from_str(since).and_then(|id| repository.find_commit(id)) else {
+            return Ok(None);
+        };
+        walk.hide(since.id())?;
+    }
+    let mut nodes = Vec::new();
+    for commit in walk {
+        let Ok(commit) = commit.and_then(|id| repository.find_commit(id)) else {
+            // A commit that is not here: the history is cut.
+            break;
+        };
+        nodes.push(Node {
+            commit: commit.id(),
+            tree: commit.tree_id(),
+            parents: commit.parent_ids().collect(),
+            seconds: commit.time().seconds(),
+            author: String::from_utf8_lossy(commit.author().name_bytes()).into_owned(),
+        });
+    }
+    Ok(Some(nodes))
+}
