@@ -6,7 +6,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
     ColorChoice, Context, GlobalArgs, Outcome, add, adopt, check, decrypt, deploy, diff, encrypt,
-    init, keygen, list, remove, rename, status, trust, undo,
+    history, init, keygen, list, remove, rename, status, trust, undo,
 };
 use crate::error::{Error, ErrorKind, Problem};
 use crate::os::{Env, fs};
@@ -53,8 +53,9 @@ const GROUPS: &str = "Daily:
   deploy   Put plain and secret files in place on the server, in one plan
 
 When sides differ:
+  history  Show when each key last changed, by whom, in which commit
   adopt    Decide which side to take where nothing tells which one is newer
-  undo     Bring back what the last forced run replaced
+  undo     Take back what the last run wrote
 
 Gate:
   check    Check without a key that the repository is in order
@@ -77,6 +78,7 @@ enum Command {
     Deploy(deploy::DeployArgs),
     Diff(diff::DiffArgs),
     Encrypt(encrypt::EncryptArgs),
+    History(history::HistoryArgs),
     Init(init::InitArgs),
     Keygen(keygen::KeygenArgs),
     List(list::ListArgs),
@@ -125,6 +127,7 @@ fn dispatch(command: &Command, cx: &mut Context) -> Result<Outcome, Error> {
         Command::Deploy(args) => deploy::run(args, cx),
         Command::Diff(args) => diff::run(args, cx),
         Command::Encrypt(args) => encrypt::run(args, cx),
+        Command::History(args) => history::run(args, cx),
         Command::Init(args) => init::run(args, cx),
         Command::Keygen(args) => keygen::run(args, cx),
         Command::List(args) => list::run(args, cx),

@@ -15,13 +15,13 @@ use crate::project::plan::{DecryptOptions, Plan};
 use crate::ui::prompt::{self, Choice};
 use crate::ui::report::{Applied, Report};
 
-use super::apply::{self, Failure};
+use super::apply;
+use super::both;
 use super::capture::{self, CaptureOptions};
-use super::gather::{Prospect, gather};
+use super::gather::gather;
 use super::open::leads_out;
 use super::ownership::{self, Purpose};
 use super::placing::{self, PlacingOptions};
-use super::reversal;
 use super::sides::{Sides, in_words, read_sides};
 use super::storing;
 use super::workspace::Workspace;
@@ -329,8 +329,7 @@ fn carry_out(
         write: args.write,
         plan: DecryptOptions {
             force: true,
-            missing_only: false,
-            allow_rollback: false,
+            ..DecryptOptions::default()
         },
         create_root: false,
     };
@@ -348,49 +347,19 @@ fn carry_out(
     });
     plan.steps.extend(placed.steps);
 
-    let is_bad = |name: &str| {
-        let mut bad = problems
-            .iter()
-            .filter_map(|problem| problem.entry.as_deref());
-        bad.any(|bad| bad == name)
-    };
-    let captured: Vec<_> = captured
-        .iter()
-        .filter(|one| !is_bad(&one.entry().repository_path))
-        .collect();
-    let prepared: Vec<_> = prepared
-        .iter()
-        .filter(|one| !is_bad(&one.entry().repository_path))
-        .collect();
     let mut backups = Vec::new();
-    let applied = if args.write.dry_run {
-        Applied::DryRun
-    } else if !problems.is_empty() && !args.write.keep_going {
-        Applied::Nothing
-    } else {
-        let mut work = storing::work(&captured, args.write.owner)?;
-        let placing = placing::work(workspace, None, &prepared)?;
-        work.jobs.extend(placing.jobs);
-        work.mendings.extend(placing.mendings);
-        work.watched.extend(placing.watched);
-        storing::keep_backups(cx, workspace, &captured, &mut backups)?;
-        placing::keep_backups(cx, workspace, &prepared, &mut backups)?;
-        let mut undoable = storing::undoable(&captured, &backups);
-        undoable.extend(placing::undoable(&prepared, &backups));
-        let noted = reversal::note(cx, workspace, "adopt", undoable);
-        if let Err(Failure { problem, is_undone }) = apply::run(cx, workspace, &work) {
-            if is_undone {
-                reversal::take_back(workspace, noted);
-                placing::drop_backups(workspace, &mut backups);
-            }
-            problems.push(problem);
-            Applied::Nothing
-        } else {
-            storing::remember(cx, workspace, &captured);
-            placing::remember(cx, workspace, None, &prepared);
-            Applied::Done
-        }
-    };
+    let applied = both::carry_out(
+        cx,
+        workspace,
+        &both::Work {
+            command: "adopt",
+            args: args.write,
+            captured: &captured,
+            prepared: &prepared,
+        },
+        problems,
+        &mut backups,
+    )?;
     let plan = Plan { steps: plan.steps };
     cx.ui.report(&Report {
         command: "adopt",

@@ -11,6 +11,7 @@ use crate::keys::age::canonical;
 use crate::os::RandomPool;
 use crate::os::place::{FileState, Place};
 use crate::os::state::StateDir;
+use crate::project::plan::Side;
 use crate::sops;
 use crate::sops::data_key::DataKey;
 use crate::sops::metadata::Metadata;
@@ -126,7 +127,14 @@ pub fn keep_plaintext(
         .into_iter()
         .map(str::to_owned)
         .collect();
-    Ok(named(workspace, name, &path, Format::Binary, &readers))
+    Ok(named(
+        workspace,
+        name,
+        Side::Server,
+        &path,
+        Format::Binary,
+        &readers,
+    ))
 }
 
 /// Keeps a copy of an encrypted file of the repository.
@@ -145,12 +153,20 @@ pub fn keep_encrypted(
     let path = state_of(workspace, name)?
         .keep_backup_of(label, &cx.env.now(), file)
         .map_err(apply::state_problem)?;
-    Ok(named(workspace, name, &path, format, recipients))
+    Ok(named(
+        workspace,
+        name,
+        Side::Repository,
+        &path,
+        format,
+        recipients,
+    ))
 }
 
 fn named(
     workspace: &Workspace,
     name: &str,
+    side: Side,
     path: &Path,
     format: Format,
     recipients: &[String],
@@ -159,6 +175,7 @@ fn named(
     let command = stock_command(workspace, format, recipients, &hints::quoted(&path));
     Backup {
         entry: name.to_owned(),
+        side,
         path,
         command,
     }

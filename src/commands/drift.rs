@@ -100,6 +100,7 @@ fn judged(workspace: &Workspace, sides: &Sides<'_>) -> Drift {
     if let (Some(record), Some(digester), Some(stored)) = (record, &memory.digester, stored) {
         let server = like_content(record, digester, server, is_env);
         seen.since_record = Some((server, stored));
+        drift.is_server_recorded = server == Likeness::Same;
     }
     let since = record.and_then(|record| record.commit.as_deref());
     // Only where the repository moved can the server be behind it. A record without a commit comes
@@ -430,7 +431,8 @@ fn named(version: &Version, is_exact: bool) -> OldVersion {
         .map(|time| time.to_string().chars().take(10).collect())
         .unwrap_or_default();
     OldVersion {
-        commit: version.commit.chars().take(10).collect(),
+        id: version.commit.clone(),
+        commit: short(&version.commit).to_owned(),
         date,
         author: version.author.clone(),
         is_exact,

@@ -33,6 +33,8 @@ pub enum Event {
     Added,
     /// Its value changed.
     Changed,
+    /// It was there in the oldest commit that a shallow clone has; it may be older.
+    Cut,
     /// It was encrypted anew; whether its value changed cannot be told without an identity.
     Reencrypted,
     /// It went.
@@ -45,6 +47,7 @@ impl Event {
         match self {
             Self::Added => "added",
             Self::Changed => "changed",
+            Self::Cut => "cut",
             Self::Reencrypted => "re-encrypted",
             Self::Removed => "removed",
         }
@@ -180,9 +183,13 @@ pub fn look_back(
         let after = read(&after);
         let before: Vec<_> = before.iter().map(&mut read).collect();
         let before: Vec<_> = before.iter().map(|one| one.as_deref()).collect();
+        let mut events = events(workspace, entry, &before, after.as_deref());
+        if before.is_empty() && checkout.is_shallow() {
+            events.iter_mut().for_each(|(_, event)| *event = Event::Cut);
+        }
         let revision = Revision {
             version: Some(version),
-            events: events(workspace, entry, &before, after.as_deref()),
+            events,
         };
         if is_enough(&revision) {
             break;

@@ -26,7 +26,7 @@ use super::gather::{Prospect, gather};
 use super::memory::{self, Agreed};
 use super::open::{Lookup, check_format, leads_out, open, place_in_repository, read_encrypted};
 use super::ownership::{self, Purpose};
-use super::reversal::{self, Side, Undoable};
+use super::reversal::{self, Before, Side, Undoable};
 use super::storing;
 use super::workspace::Workspace;
 use super::{Context, Outcome, WriteArgs, in_parallel};
@@ -66,6 +66,7 @@ impl PlacingArgs {
                 force: self.force,
                 missing_only: self.missing_only,
                 allow_rollback: self.allow_rollback,
+                is_restore: false,
             },
             create_root: self.create_root,
         }
@@ -100,7 +101,47 @@ pub struct Prepared<'w> {
     format: Format,
     /// The `mac` token of the encrypted file, empty for a row of `[plain]`.
     mac: String,
+    /// The commit in whose version of the entry's file stands, to the byte, what is replaced.
+    kept_in: Option<String>,
+    /// The commit whose version this is, where the repository's file is another.
+    pinned: Option<String>,
     warnings: Vec<String>,
+}
+
+/// What is to be placed, where it is not what the encrypted file holds now.
+pub struct Content {
+    /// The bytes.
+    pub plaintext: SecretBytes,
+    /// Who can open a backup of what is replaced.
+    pub recipients: Vec<String>,
+    /// The stored form of the encrypted file.
+    pub format: Format,
+    /// The `mac` token of the encrypted file that holds it.
+    pub mac: String,
+    /// The commit whose version it is, where the repository's file stays another.
+    pub pinned: Option<String>,
+}
+
+impl<'w> Prepared<'w> {
+    /// Returns an entry of which nothing is known yet.
+    fn of(workspace: &Workspace, entry: &'w Entry, owner: Ownership) -> Self {
+        let name = &entry.repository_path;
+        let path = workspace.server_file(entry);
+        Self {
+            entry,
+            step: plan::skip(name, path, "optional, and not in the repository"),
+            place: None,
+            plaintext: SecretBytes::default(),
+            seen: None,
+            owner,
+            recipients: Vec::new(),
+            format: Format::Binary,
+            mac: String::new(),
+            kept_in: None,
+            pinned: None,
+            warnings: Vec::new(),
+        }
+    }
 }
 
 impl Prospect for Prepared<'_> {
@@ -181,20 +222,7 @@ pub fn transform<'w>(
     owner: Ownership,
     options: PlacingOptions,
 ) -> Result<Prepared<'w>, Problem> {
-    let name = &entry.repository_path;
-    let path = workspace.server_file(entry);
-    let mut prepared = Prepared {
-        entry,
-        step: plan::skip(name, path.clone(), "optional, and not in the repository"),
-        place: None,
-        plaintext: SecretBytes::default(),
-        seen: None,
-        owner,
-        recipients: Vec::new(),
-        format: Format::Binary,
-        mac: String::new(),
-        warnings: Vec::new(),
-    };
+    let mut prepared = Prepared::of(workspace, entry, owner);
     let is_there = match entry.kind {
         Kind::Plain => read_plain(workspace, &mut prepared)?,
         Kind::Secret => decrypt(workspace, &mut prepared)?,
@@ -202,7 +230,38 @@ pub fn transform<'w>(
     if !is_there {
         return Ok(prepared);
     }
+    fit(workspace, prepared, options)
+}
 
+/// Compares a content that is not what the encrypted file holds now with what is on the server.
+///
+/// # Errors
+/// What stands against the entry; refusals of guards are part of its step.
+pub fn prepare<'w>(
+    workspace: &Workspace,
+    entry: &'w Entry,
+    owner: Ownership,
+    options: PlacingOptions,
+    content: Content,
+) -> Result<Prepared<'w>, Problem> {
+    let mut prepared = Prepared::of(workspace, entry, owner);
+    prepared.plaintext = content.plaintext;
+    prepared.recipients = content.recipients;
+    prepared.format = content.format;
+    prepared.mac = content.mac;
+    prepared.pinned = content.pinned;
+    fit(workspace, prepared, options)
+}
+
+/// Plans the placement of a plaintext.
+fn fit<'w>(
+    workspace: &Workspace,
+    mut prepared: Prepared<'w>,
+    options: PlacingOptions,
+) -> Result<Prepared<'w>, Problem> {
+    let (entry, owner) = (prepared.entry, prepared.owner);
+    let name = &entry.repository_path;
+    let path = workspace.server_file(entry);
     // The root is to be made (`--create-root`): everything is missing in it.
     let Some(root) = &workspace.root else {
         prepared.step = plan::decrypt(name, path, &Target::Missing(None), options.plan);
@@ -366,6 +425,9 @@ fn compare(
             );
             let drift = drift_of(workspace, prepared, place, Some(content.expose()));
             prepared.warnings.extend(drift.warning.clone());
+            let behind = drift.behind.as_ref();
+            let behind = behind.filter(|version| version.is_exact);
+            prepared.kept_in = behind.map(|version| version.id.clone());
             (Target::Differs(differences, drift), Some((state, content)))
         }
         Found::Unreadable(source) => {
@@ -431,23 +493,47 @@ fn write(
     done
 }
 
-/// Returns what brings back the files that were replaced.
-pub fn undoable<'a>(prepared: &'a [&Prepared<'_>], backups: &'a [Backup]) -> Vec<Undoable<'a>> {
+/// Returns what takes back what is done with these entries.
+pub fn undoable<'a>(
+    workspace: &Workspace,
+    new_root: Option<&Base>,
+    prepared: &'a [&Prepared<'_>],
+    backups: &'a [Backup],
+) -> Vec<Undoable<'a>> {
     let all = prepared.iter();
-    all.filter_map(|one| undoable_one(one, backups)).collect()
+    all.filter_map(|one| undoable_one(workspace, new_root, one, backups))
+        .collect()
 }
 
-/// Returns what brings back the file that an entry replaced.
-fn undoable_one<'a>(one: &'a Prepared<'_>, backups: &'a [Backup]) -> Option<Undoable<'a>> {
+/// Returns what takes back what is done with an entry.
+fn undoable_one<'a>(
+    workspace: &Workspace,
+    new_root: Option<&Base>,
+    one: &'a Prepared<'_>,
+    backups: &'a [Backup],
+) -> Option<Undoable<'a>> {
     let name = &one.entry.repository_path;
-    let backup = backups.iter().find(|backup| backup.entry == *name)?;
-    let (place, (state, _)) = (one.place.as_ref()?, one.seen.as_ref()?);
+    let place = match (&one.place, new_root.or(workspace.root.as_ref())) {
+        (Some(place), _) => place.clone(),
+        (None, Some(root)) => root.place(one.entry.server_path.as_ref()).ok()?,
+        (None, None) => return None,
+    };
+    let kept = backups
+        .iter()
+        .find(|backup| backup.entry == *name && backup.side == Side::Server);
+    let before = match (one.step.action, kept, &one.kept_in) {
+        (Action::Create, ..) => Before::Nothing,
+        (Action::Mend, ..) => Before::Attributes,
+        (Action::Replace, Some(backup), _) => Before::Backup(&backup.path),
+        (Action::Replace, None, Some(commit)) => Before::Commit(commit),
+        _ => return None,
+    };
     Some(Undoable {
         entry: name,
         side: Side::Server,
         target: place.path(),
-        backup: &backup.path,
-        state: *state,
+        before,
+        state: one.seen.as_ref().map(|(state, _)| *state),
         written: one.plaintext.expose(),
         record_target: place.path(),
     })
@@ -486,7 +572,7 @@ pub fn remember(
             mac: &one.mac,
             state,
             is_placed: one.step.writes(),
-            pinned: None,
+            pinned: one.pinned.as_deref(),
         })
     });
     let agreed: Vec<_> = agreed.collect();
@@ -518,7 +604,7 @@ fn place_below(
 ) -> Result<(), Failure> {
     let work = work(workspace, new_root, prepared)?;
     keep_backups(cx, workspace, prepared, backups)?;
-    let noted = reversal::note(cx, workspace, command, undoable(prepared, backups));
+    let noted = reversal::note(cx, workspace, command, undoable(workspace, new_root, prepared, backups));
     let done = apply::run(cx, workspace, &work);
     if done.as_ref().is_err_and(|failure| failure.is_undone) {
         reversal::take_back(workspace, noted);

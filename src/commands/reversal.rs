@@ -1,4 +1,5 @@
-//! What `undo` can bring back: the files that `--force` replaced, each with its encrypted backup.
+//! What `undo` can take back: the files that each run made, replaced or mended, and where their old
+//! content is: in an encrypted backup, or in a commit.
 //!
 //! A list in the state directory, the newest last. Backups are never removed with it.
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::os::fs::FsError;
 use crate::os::place::FileState;
 use crate::os::state::StateDir;
+pub use crate::project::plan::Side;
 use crate::project::record::{Digester, Record};
 
 use super::Context;
@@ -19,16 +21,6 @@ const UNDO_FILE: &str = "undo.json";
 /// So many runs are listed.
 const LISTED_RUNS: usize = 200;
 
-/// Which side of an entry a file is on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Side {
-    /// The encrypted file; its backup is a copy of it.
-    Repository,
-    /// The plaintext; its backup is encrypted in the binary form.
-    Server,
-}
-
 /// A file that a run replaced.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Replaced {
@@ -38,8 +30,15 @@ pub struct Replaced {
     pub side: Side,
     /// The file, absolute.
     pub target: String,
-    /// The backup, absolute.
+    /// The backup, absolute; empty where there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub backup: String,
+    /// The commit in whose version of the entry's file the old content stands, in full.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// Whether only owner, group and mode were set.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_mended: bool,
     /// Owner, group and permission bits of the file that was replaced.
     pub uid: u32,
     /// Its group.
@@ -68,7 +67,20 @@ pub struct Reversal {
     pub files: Vec<Replaced>,
 }
 
-/// A file that this run replaced.
+/// Where the old content of a file is.
+#[derive(Clone, Copy, Debug)]
+pub enum Before<'a> {
+    /// Where it was: only owner, group and mode are set.
+    Attributes,
+    /// In an encrypted backup.
+    Backup(&'a str),
+    /// In a commit's version of the entry's file.
+    Commit(&'a str),
+    /// Nowhere: there was no file.
+    Nothing,
+}
+
+/// A file that this run made, replaced or mended.
 pub struct Undoable<'a> {
     /// The entry's name.
     pub entry: &'a str,
@@ -76,10 +88,10 @@ pub struct Undoable<'a> {
     pub side: Side,
     /// The file, absolute.
     pub target: PathBuf,
-    /// Its backup.
-    pub backup: &'a str,
+    /// Where its old content is.
+    pub before: Before<'a>,
     /// The state it had.
-    pub state: FileState,
+    pub state: Option<FileState>,
     /// What was written in its place.
     pub written: &'a [u8],
     /// The file on the server that the record belongs to, links resolved.
@@ -102,10 +114,18 @@ pub fn note(
             entry: file.entry.to_owned(),
             side: file.side,
             target: file.target.display().to_string(),
-            backup: file.backup.to_owned(),
-            uid: file.state.uid,
-            gid: file.state.gid,
-            mode: file.state.mode,
+            backup: match file.before {
+                Before::Backup(path) => path.to_owned(),
+                _ => String::new(),
+            },
+            commit: match file.before {
+                Before::Commit(commit) => Some(commit.to_owned()),
+                _ => None,
+            },
+            is_mended: matches!(file.before, Before::Attributes),
+            uid: file.state.map_or(0, |state| state.uid),
+            gid: file.state.map_or(0, |state| state.gid),
+            mode: file.state.map_or(0, |state| state.mode),
             written: digester.content(file.written),
             record: workspace.memory().record_of(&file.record_target).cloned(),
             record_target: file.record_target.display().to_string(),
@@ -181,8 +201,8 @@ pub fn forget(state: &StateDir, undone: &Reversal) -> Result<(), FsError> {
         list.retain(|one| {
             one.time != undone.time
                 || one.manifest != undone.manifest
-                || one.files.first().map(|file| &file.backup)
-                    != undone.files.first().map(|file| &file.backup)
+                || one.files.first().map(|file| (&file.target, &file.written))
+                    != undone.files.first().map(|file| (&file.target, &file.written))
         });
     })
 }

@@ -15,7 +15,7 @@ use super::govern::rule_help;
 use super::memory::{self, Agreed};
 use super::open::leads_out_of_repository;
 use super::placing::{self, drop_backups};
-use super::reversal::{self, Side, Undoable};
+use super::reversal::{self, Before, Side, Undoable};
 use super::workspace::Workspace;
 use super::{Context, OwnerArgs};
 
@@ -36,7 +36,8 @@ pub fn write(
         return Ok(());
     }
     keep_backups(cx, workspace, captured, backups)?;
-    let noted = reversal::note(cx, workspace, "encrypt", undoable(captured, backups));
+    let head = head_of(workspace);
+    let noted = reversal::note(cx, workspace, "encrypt", undoable(captured, backups, head.as_deref()));
     let done = apply::run(cx, workspace, &work);
     if done.as_ref().is_err_and(|failure| failure.is_undone) {
         // Nothing was replaced: what was kept is still there.
@@ -47,6 +48,11 @@ pub fn write(
         remember(cx, workspace, captured);
     }
     done
+}
+
+/// Returns the commit that `HEAD` is at, in full.
+pub fn head_of(workspace: &Workspace) -> Option<String> {
+    workspace.checkout().ok().flatten()?.head()
 }
 
 /// Returns what is to be written.
@@ -97,23 +103,39 @@ pub fn work<'c>(captured: &[&'c Captured<'_>], owner: OwnerArgs) -> Result<Work<
 }
 
 /// Returns what brings back the files that were replaced.
-pub fn undoable<'a>(captured: &'a [&Captured<'_>], backups: &'a [Backup]) -> Vec<Undoable<'a>> {
+pub fn undoable<'a>(
+    captured: &'a [&Captured<'_>],
+    backups: &'a [Backup],
+    head: Option<&'a str>,
+) -> Vec<Undoable<'a>> {
     let all = captured.iter();
-    all.filter_map(|one| undoable_one(one, backups)).collect()
+    all.filter_map(|one| undoable_one(one, backups, head)).collect()
 }
 
 /// Returns what brings back the encrypted file that an entry's capture replaced.
-fn undoable_one<'a>(one: &'a Captured<'_>, backups: &'a [Backup]) -> Option<Undoable<'a>> {
+fn undoable_one<'a>(
+    one: &'a Captured<'_>,
+    backups: &'a [Backup],
+    head: Option<&'a str>,
+) -> Option<Undoable<'a>> {
     let name = &one.entry.repository_path;
-    let backup = &backups.iter().find(|backup| backup.entry == *name)?.path;
-    let (state, _) = one.target_seen.as_ref()?;
+    let kept = backups
+        .iter()
+        .find(|backup| backup.entry == *name && backup.side == Side::Repository);
     let (source, ..) = one.source.as_ref()?;
+    let before = match (one.step.action, kept, head) {
+        (Action::Create, ..) => Before::Nothing,
+        (Action::Replace, Some(backup), _) => Before::Backup(&backup.path),
+        // What has no backup is in `HEAD` as it is.
+        (Action::Replace, None, Some(commit)) => Before::Commit(commit),
+        _ => return None,
+    };
     Some(Undoable {
         entry: name,
         side: Side::Repository,
         target: one.target.path(),
-        backup,
-        state: *state,
+        before,
+        state: one.target_seen.as_ref().map(|(state, _)| *state),
         written: &one.sealed,
         record_target: source.path(),
     })

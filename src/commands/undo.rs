@@ -1,4 +1,4 @@
-//! `undo`: brings back what the last forced run replaced.
+//! `undo`: takes back what the last run wrote.
 
 use std::path::Path;
 
@@ -9,7 +9,8 @@ use crate::os::fs;
 use crate::os::place::{FileState, Found, Ownership, Place};
 use crate::os::staging::Attributes;
 use crate::project::error::Refusal;
-use crate::project::manifest::ENCRYPTED_SUFFIX;
+use crate::project::drift::short;
+use crate::project::manifest::{ENCRYPTED_SUFFIX, Kind};
 use crate::project::plan;
 use crate::project::plan::{Action, Plan};
 use crate::project::record::Digester;
@@ -18,8 +19,9 @@ use crate::sops;
 use crate::sops::store::Format;
 use crate::ui::report::{Applied, Backup, Report};
 
-use super::apply::{self, Job, Work};
+use super::apply::{self, Job, Mending, Removal, Work};
 use super::backup;
+use super::drift;
 use super::memory;
 use super::hints;
 use super::open::{leads_out, place_in_repository, stock_command};
@@ -27,13 +29,14 @@ use super::reversal::{self, Replaced, Reversal, Side};
 use super::workspace::Workspace;
 use super::{Context, Outcome, OwnerArgs, StepArgs};
 
-/// Bring back what the last forced run replaced
+/// Take back what the last run wrote
 ///
-/// Every `--force` keeps an encrypted backup of what it replaces; this puts those files back where
-/// they were. A file that was changed since is refused. Exit code 1 when there is nothing to undo.
+/// What a run replaces is kept: in git's history, or else in an encrypted backup. This puts those files
+/// back as they were, and removes those that were not there. A file that was changed since is refused.
+/// Exit code 1 when there is nothing to undo.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  secrets undo             bring back what the last forced run replaced\n  secrets undo --list      say which runs can be undone"
+    after_help = "Examples:\n  secrets undo             take back what the last run wrote\n  secrets undo --list      say which runs can be undone"
 )]
 pub struct UndoArgs {
     /// Only these entries of the run, by repository path [default: all]
@@ -45,13 +48,23 @@ pub struct UndoArgs {
     list: bool,
 }
 
-/// A file to bring back.
+/// A file to take back.
 struct Return<'r> {
     replaced: &'r Replaced,
     place: Place,
-    content: SecretBytes,
+    old: Old,
     /// `None` where the file is gone meanwhile: nothing can be lost by bringing it back.
     seen: Option<(FileState, SecretBytes)>,
+}
+
+/// What a file was before.
+enum Old {
+    /// The same, with other owner, group or mode.
+    Attributes,
+    /// Another content.
+    Content(SecretBytes),
+    /// Not there.
+    Missing,
 }
 
 /// Runs the command.
@@ -74,7 +87,7 @@ pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
             backups: &[],
         });
         cx.ui
-            .status("nothing to undo: no forced run left something to bring back");
+            .status("nothing to undo: no run is listed that wrote something");
         return Ok(Outcome {
             differs: true,
             ..Outcome::default()
@@ -95,7 +108,12 @@ pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let mut plan = Plan::default();
     for one in &returns {
         let mut step = plan::skip(&one.replaced.entry, one.place.path(), "");
-        step.action = Action::Replace;
+        step.action = match (&one.old, &one.seen) {
+            (Old::Missing, _) => Action::Remove,
+            (Old::Attributes, _) => Action::Mend,
+            (Old::Content(_), None) => Action::Create,
+            (Old::Content(_), Some(_)) => Action::Replace,
+        };
         step.detail = format!("as it was before `{}` at {}", last.command, last.time);
         plan.steps.push(step);
     }
@@ -153,51 +171,16 @@ fn show_list(cx: &mut Context, workspace: &Workspace) -> Result<Outcome, Error> 
     Ok(Outcome::default())
 }
 
-/// Opens the backup of a file and makes sure that what the run wrote is still there. `None` where the
-/// old content is in place already: the run was killed before it, or somebody brought it back.
+/// Finds the old content of a file and makes sure that what the run wrote is still there. `None` where
+/// the old state is in place already: the run was killed before it, or somebody brought it back.
 fn prepare<'r>(
     workspace: &Workspace,
     file: &'r Replaced,
     digester: &Digester,
 ) -> Result<Option<Return<'r>>, Problem> {
     let name = &file.entry;
-    let backup = Path::new(&file.backup);
-    let (_, recipients) = form_of(&fs::read_regular(backup).unwrap_or_default());
-    let command = stock_command(
-        workspace,
-        Format::Binary,
-        &recipients,
-        &hints::quoted(&file.backup),
-    );
-    let bytes = fs::read_regular(backup).map_err(|source| {
-        Problem::of(
-            name,
-            ErrorKind::Unreadable {
-                path: backup.to_owned(),
-                source,
-            },
-        )
-        .with_help("the backup is gone; look for the content in git's history")
-    })?;
-    let content = match file.side {
-        Side::Repository => SecretBytes::new(bytes),
-        Side::Server => open_backup(workspace, name, bytes)?,
-    };
-    let gone = || {
-        let path = file.target.clone();
-        let help = match file.side {
-            Side::Server => format!(
-                "what is there now would be lost; put the old content there by hand where it is meant: `{command} > {}`",
-                hints::quoted(&file.target)
-            ),
-            Side::Repository => format!(
-                "copy the old file there by hand: `cp {} {}`",
-                hints::quoted(&file.backup),
-                hints::quoted(&file.target)
-            ),
-        };
-        Problem::of(name, Refusal::ChangedSince { path }).with_help(help)
-    };
+    let old = old_state(workspace, file)?;
+    let gone = || changed_since(workspace, file);
     // Through root and repository as any other run, so that no link on the way leads elsewhere.
     let place = match file.side {
         Side::Server => {
@@ -214,24 +197,82 @@ fn prepare<'r>(
     if let (Side::Server, Some(entry)) = (file.side, workspace.entry_named(name)) {
         workspace.check_target(entry, &place)?;
     }
-    match place.read(u64::MAX) {
-        Found::File(_, now) if now == content => Ok(None),
-        Found::File(state, now) if digester.content(now.expose()) == file.written => {
-            Ok(Some(Return {
-                replaced: file,
-                place,
-                content,
-                seen: Some((state, now)),
-            }))
+    let found = place.read(u64::MAX);
+    let seen = match (&old, found) {
+        (Old::Missing, Found::Missing) => return Ok(None),
+        (Old::Content(content), Found::File(_, now)) if now == *content => return Ok(None),
+        (Old::Content(_), Found::Missing) => None,
+        (_, Found::File(state, now)) if digester.content(now.expose()) == file.written => {
+            Some((state, now))
         }
-        Found::Missing => Ok(Some(Return {
-            replaced: file,
-            place,
-            content,
-            seen: None,
-        })),
-        _ => Err(gone()),
+        _ => return Err(gone()),
+    };
+    Ok(Some(Return {
+        replaced: file,
+        place,
+        old,
+        seen,
+    }))
+}
+
+/// Finds what a file was before: in its backup, in the commit that holds it, or nothing.
+fn old_state(workspace: &Workspace, file: &Replaced) -> Result<Old, Problem> {
+    let name = &file.entry;
+    if file.is_mended {
+        return Ok(Old::Attributes);
     }
+    let bytes = match &file.commit {
+        Some(commit) => {
+            let checkout = workspace.checkout().unwrap_or(None);
+            let path = workspace.repository.path().join(name);
+            let version = checkout.and_then(|checkout| checkout.version_at(&path, commit).ok());
+            let content = version.and_then(|(_, content)| content);
+            content.ok_or_else(|| {
+                let message = format!("commit {} of the old content is not here", short(commit));
+                Problem::of(name, ErrorKind::Option(message))
+                    .with_help("run it in the clone that the run was made in, or fetch the commit")
+            })?
+        }
+        None if file.backup.is_empty() => return Ok(Old::Missing),
+        None => fs::read_regular(Path::new(&file.backup)).map_err(|source| {
+            let path = file.backup.clone().into();
+            Problem::of(name, ErrorKind::Unreadable { path, source })
+                .with_help("the backup is gone; look for the content in git's history")
+        })?,
+    };
+    let is_plain = workspace
+        .entry_named(name)
+        .is_some_and(|entry| entry.kind == Kind::Plain);
+    Ok(Old::Content(match file.side {
+        Side::Repository => SecretBytes::new(bytes),
+        Side::Server if is_plain && file.commit.is_some() => SecretBytes::new(bytes),
+        Side::Server => open_backup(workspace, name, bytes)?,
+    }))
+}
+
+/// Returns the problem that a file is not what the run wrote any more, with the way by hand.
+fn changed_since(workspace: &Workspace, file: &Replaced) -> Problem {
+    let (name, path) = (&file.entry, file.target.clone());
+    let target = hints::quoted(&file.target);
+    let help = match (file.side, file.backup.is_empty()) {
+        (_, true) => format!(
+            "what is there now would be lost; {} shows the versions that git has",
+            workspace.hints.ours("history", name)
+        ),
+        (Side::Server, false) => {
+            let (_, recipients) = form_of(&fs::read_regular(Path::new(&file.backup)).unwrap_or_default());
+            let backup = hints::quoted(&file.backup);
+            let command = stock_command(workspace, Format::Binary, &recipients, &backup);
+            format!(
+                "what is there now would be lost; put the old content there by hand where it is meant: `{command} > {target}`"
+            )
+        }
+        (Side::Repository, false) => format!(
+            "copy the old file there by hand: `cp {} {target}`",
+            hints::quoted(&file.backup)
+        ),
+    };
+    Problem::of(name, Refusal::ChangedSince { path }).with_help(help)
 }
 
 fn open_backup(workspace: &Workspace, name: &str, bytes: Vec<u8>) -> Result<SecretBytes, Problem> {
@@ -261,7 +302,7 @@ fn keep_backups(
 ) -> Result<(), Problem> {
     for one in returns {
         let name = &one.replaced.entry;
-        let Some((state, now)) = &one.seen else {
+        let (Some((state, now)), false) = (&one.seen, matches!(one.old, Old::Attributes)) else {
             continue;
         };
         let kept = match one.replaced.side {
@@ -274,8 +315,15 @@ fn keep_backups(
                 backup::keep_encrypted(cx, workspace, name, &file, format, &recipients)?
             }
             Side::Server => {
-                let old = fs::read_regular(Path::new(&one.replaced.backup)).unwrap_or_default();
-                let (_, recipients) = form_of(&old);
+                let entry = workspace.entry_named(name);
+                let is_kept = |entry| matches!(drift::in_history(workspace, entry, now.expose()), Ok(Some(_)));
+                if entry.is_some_and(is_kept) {
+                    continue;
+                }
+                let old = fs::read_regular(Path::new(&one.replaced.backup));
+                // Without a backup of its own, for those who read the entry.
+                let old = old.or_else(|_| fs::read_regular(&workspace.repository.path().join(name)));
+                let (_, recipients) = form_of(&old.unwrap_or_default());
                 let label = one.place.path().display().to_string();
                 backup::keep_plaintext(cx, workspace, name, &label, &one.place, state, &recipients)?
             }
@@ -299,24 +347,42 @@ fn form_of(bytes: &[u8]) -> (Format, Vec<String>) {
 fn write(cx: &mut Context, workspace: &Workspace, returns: &[Return<'_>]) -> Result<(), Error> {
     let mut work = Work::default();
     for one in returns {
+        let name = one.replaced.entry.as_str();
         let owner = Ownership {
             uid: Some(one.replaced.uid),
             gid: Some(one.replaced.gid),
         };
-        work.jobs.push(Job {
-            name: &one.replaced.entry,
-            place: one.place.clone(),
-            content: one.content.expose(),
-            attributes: Attributes {
+        let seen = one.seen.as_ref();
+        let seen = seen.map(|(state, now)| (*state, now.expose()));
+        match (&one.old, seen) {
+            (Old::Missing, Some(seen)) => work.removals.push(Removal {
+                name,
+                place: one.place.clone(),
+                seen,
+            }),
+            (Old::Attributes, Some((seen, _))) => work.mendings.push(Mending {
+                name,
+                place: one.place.clone(),
+                seen,
                 owner,
                 mode: one.replaced.mode,
-                keep_access_list: true,
-            },
-            folder_owner: owner,
-            seen: one.seen.as_ref().map(|(state, now)| (*state, now.expose())),
-            in_place: workspace.is_written_in_place(&one.replaced.entry)
-                && one.replaced.side == Side::Server,
-        });
+            }),
+            (Old::Content(content), seen) => work.jobs.push(Job {
+                name,
+                place: one.place.clone(),
+                content: content.expose(),
+                attributes: Attributes {
+                    owner,
+                    mode: one.replaced.mode,
+                    keep_access_list: true,
+                },
+                folder_owner: owner,
+                seen,
+                in_place: workspace.is_written_in_place(name)
+                    && one.replaced.side == Side::Server,
+            }),
+            (Old::Missing | Old::Attributes, None) => {}
+        }
     }
     apply::run(cx, workspace, &work).map_err(|failure| failure.problem.into())
 }

@@ -129,7 +129,9 @@ pub fn judge(seen: &Observed) -> Verdict {
 /// A version of the repository's file that the server still has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OldVersion {
-    /// The commit that made it, shortened.
+    /// The commit that made it, in full.
+    pub id: String,
+    /// The same, shortened.
     pub commit: String,
     /// When it was committed: a date, RFC 3339 or shorter.
     pub date: String,
@@ -190,6 +192,8 @@ pub struct Drift {
     pub pinned: Option<String>,
     /// The repository's file is older than what was last applied here.
     pub rollback: Option<Rollback>,
+    /// The server has the very bytes of the last sync.
+    pub is_server_recorded: bool,
     /// The server did not move: it has what was captured last, and the repository went back to what
     /// was committed before.
     pub is_taken_back: bool,
@@ -228,6 +232,7 @@ impl Drift {
             last_commit: None,
             pinned: None,
             rollback: None,
+            is_server_recorded: false,
             is_taken_back: false,
         }
     }

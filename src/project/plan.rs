@@ -5,9 +5,21 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use super::diff::Differences;
 use super::drift::{Drift, Rollback, Verdict};
 use super::error::Refusal;
+
+/// Which file of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// The encrypted file, or that of a row of `[plain]`.
+    Repository,
+    /// The plaintext.
+    Server,
+}
 
 /// What is done with an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +113,8 @@ pub struct DecryptOptions {
     pub missing_only: bool,
     /// Place also what is older than what was last applied here.
     pub allow_rollback: bool,
+    /// Another version takes the place of the one that `restore` put there.
+    pub is_restore: bool,
 }
 
 /// Plans the placement of one plaintext.
@@ -122,6 +136,7 @@ pub fn decrypt(name: &str, path: PathBuf, target: &Target, options: DecryptOptio
             let is_behind = match drift.verdict {
                 Verdict::RepositoryAhead => true,
                 Verdict::RepositoryBehind => options.allow_rollback,
+                Verdict::Pinned => options.is_restore && drift.is_server_recorded,
                 _ => false,
             };
             let rollback = drift.rollback.as_ref();
@@ -250,7 +265,7 @@ mod tests {
             let options = DecryptOptions {
                 force,
                 missing_only,
-                allow_rollback: false,
+                ..DecryptOptions::default()
             };
             let target = Target::Differs(differences, drift);
             let step = decrypt("e", PathBuf::new(), &target, options);

@@ -5,6 +5,7 @@
 
 pub mod diff;
 pub mod findings;
+pub mod history;
 pub mod init;
 pub mod keys;
 pub mod list;

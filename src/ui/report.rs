@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::error::{Problem, Severity};
-use crate::project::plan::{Action, Plan};
+use crate::project::plan::{Action, Plan, Side};
 
 use super::style::harmless;
 use super::{ProblemJson, SCHEMA_VERSION, Ui};
@@ -28,6 +28,8 @@ pub struct Report<'a> {
 pub struct Backup {
     /// The entry's name.
     pub entry: String,
+    /// Which of its files it is of.
+    pub side: Side,
     /// The backup.
     pub path: String,
     /// The stock command that opens it.

@@ -272,7 +272,7 @@ impl Ui {
             self.data(&line);
         }
         if runs.is_empty() {
-            self.status("nothing to undo: no forced run left something to bring back");
+            self.status("nothing to undo: no run is listed that wrote something");
         }
     }
 }

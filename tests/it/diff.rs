@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::support::TestProject;
+use super::support::{TestProject, timeless};
 
 fn changed() -> TestProject {
     let project = TestProject::infrastructure();
@@ -29,13 +29,13 @@ fn keys_are_named_with_signs_and_values_are_masked() {
     let root = root.display();
     let expected = format!(
         "shared/.env.enc  ({root}/shared/.env)  the server is ahead
-  ~ REGISTRY_TOKEN
-  - HOST_unencrypted
-  + ADDED
+  ~ REGISTRY_TOKEN    server, TIME
+  - HOST_unencrypted  server, TIME
+  + ADDED             server, TIME
 monitoring/.env.enc  ({root}/monitoring/.env)
   - missing on the server
 nginx/.htpasswd.enc  ({root}/nginx/.htpasswd)  the server is ahead
-  ~ (content: 2 lines added, 1 removed)
+  ~ (content: 2 lines added, 1 removed)  server, TIME
 compose.yaml  ({root}/compose.yaml)  unknown which side is newer
   --- repository
   +++ server
@@ -45,7 +45,7 @@ compose.yaml  ({root}/compose.yaml)  unknown which side is newer
   +password: ******
 "
     );
-    assert_eq!(output.stdout, expected);
+    assert_eq!(timeless(&output.stdout), expected);
     assert_eq!(output.stderr, "13 entries: 4 differ\n");
 }
 
@@ -151,5 +151,6 @@ fn key_material_over_several_lines_is_never_taken_for_keys() {
         "KEY=\"-----BEGIN-----\notherKeyMaterial=\nMORE=y\n-----END-----\"\n",
     );
     let output = project.run(&["diff"]);
-    assert!(output.stdout.ends_with("\n  ~ KEY\n"), "{output:#?}");
+    let shown = timeless(&output.stdout);
+    assert!(shown.ends_with("\n  ~ KEY  server, TIME\n"), "{output:#?}");
 }

@@ -336,7 +336,7 @@ fn a_terminal_gets_colours_and_a_pager() {
     let (code, text) = run(&project);
     assert_eq!(code, Some(1), "{text}");
     assert!(
-        text.contains("PAGED") && text.contains("\u{1b}[33m  ~ REGISTRY_TOKEN\u{1b}[0m"),
+        text.contains("PAGED") && text.contains("\u{1b}[33m  ~ REGISTRY_TOKEN  server, 20"),
         "{text:?}"
     );
     assert!(!text.contains("canary"));

@@ -42,6 +42,12 @@ pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
+/// Returns an output with every time of a change named alike.
+pub(crate) fn timeless(text: &str) -> String {
+    let time = regex::Regex::new(r"\d{4}-\d\d-\d\d \d\d:\d\dZ").unwrap();
+    time.replace_all(text, "TIME").into_owned()
+}
+
 /// Returns the path of a throw-away identity.
 pub(crate) fn key_file(name: &str) -> PathBuf {
     fixtures().join("keys").join(name)
