@@ -247,6 +247,7 @@ impl ErrorKind {
                 Refusal::RootChanged { .. } => "root-changed",
                 Refusal::BothMoved { .. } => "both-moved",
                 Refusal::DeletedInRepository => "deleted-in-repo",
+                Refusal::Conflict { .. } => "conflict",
                 Refusal::Pinned { .. } => "pinned",
                 Refusal::RepositoryAhead { .. } => "repo-ahead",
                 Refusal::Rollback { .. } => "rollback",

@@ -6,7 +6,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
     ColorChoice, Context, GlobalArgs, Outcome, add, adopt, check, decrypt, deploy, diff, encrypt,
-    history, init, keygen, list, remove, rename, status, trust, undo,
+    history, init, keygen, list, merge, remove, rename, restore, status, trust, undo,
 };
 use crate::error::{Error, ErrorKind, Problem};
 use crate::os::{Env, fs};
@@ -53,8 +53,10 @@ const GROUPS: &str = "Daily:
   deploy   Put plain and secret files in place on the server, in one plan
 
 When sides differ:
+  merge    Bring together what was changed on both sides, key by key
   history  Show when each key last changed, by whom, in which commit
   adopt    Decide which side to take where nothing tells which one is newer
+  restore  Put an older version of an entry on the server, and keep it there
   undo     Take back what the last run wrote
 
 Gate:
@@ -82,8 +84,10 @@ enum Command {
     Init(init::InitArgs),
     Keygen(keygen::KeygenArgs),
     List(list::ListArgs),
+    Merge(merge::MergeArgs),
     Mv(rename::MvArgs),
     Remove(remove::RemoveArgs),
+    Restore(restore::RestoreArgs),
     Status(status::StatusArgs),
     Trust(trust::TrustArgs),
     Undo(undo::UndoArgs),
@@ -131,8 +135,10 @@ fn dispatch(command: &Command, cx: &mut Context) -> Result<Outcome, Error> {
         Command::Init(args) => init::run(args, cx),
         Command::Keygen(args) => keygen::run(args, cx),
         Command::List(args) => list::run(args, cx),
+        Command::Merge(args) => merge::run(args, cx),
         Command::Mv(args) => rename::run(args, cx),
         Command::Remove(args) => remove::run(args, cx),
+        Command::Restore(args) => restore::run(args, cx),
         Command::Status(args) => status::run(args, cx),
         Command::Trust(args) => trust::run(args, cx),
         Command::Undo(args) => undo::run(args, cx),

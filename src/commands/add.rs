@@ -18,7 +18,7 @@ use crate::sops::store::Format;
 use crate::ui::report::{Applied, Report};
 
 use super::apply;
-use super::capture::{self, CaptureOptions, Captured};
+use super::capture::{self, CaptureOptions, Captured, GuardArgs};
 use super::gather::gather;
 use super::repository::{RepositoryFile, check_rest, ignore_lists_for};
 use super::storing;
@@ -105,6 +105,7 @@ pub fn run(args: &AddArgs, cx: &mut Context) -> Result<Outcome, Error> {
         force: false,
         is_new: true,
         max_size: u64::MAX,
+        allowed: &GuardArgs::default(),
     };
     let mut problems = Vec::new();
     let results = in_parallel(&entries, workspace.jobs, |entry| {

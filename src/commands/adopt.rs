@@ -17,7 +17,7 @@ use crate::ui::report::{Applied, Report};
 
 use super::apply;
 use super::both;
-use super::capture::{self, CaptureOptions};
+use super::capture::{self, CaptureOptions, GuardArgs};
 use super::gather::gather;
 use super::open::leads_out;
 use super::ownership::{self, Purpose};
@@ -47,6 +47,8 @@ pub struct AdoptArgs {
     /// Take the repository's version of all of them
     #[arg(long)]
     repository: bool,
+    #[command(flatten)]
+    allowed: GuardArgs,
 }
 
 /// What was decided for an entry.
@@ -307,6 +309,7 @@ fn carry_out(
         force: true,
         is_new: false,
         max_size: u64::MAX,
+        allowed: &args.allowed,
     };
     let captured = in_parallel(from_server, workspace.jobs, |entry| {
         capture::capture(workspace, root, entry, capture_options, &now)

@@ -4,6 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::Args;
+
 use crate::error::Problem;
 use crate::keys::KeyError;
 use crate::keys::age::canonical;
@@ -34,7 +36,7 @@ use super::workspace::Workspace;
 
 /// How far a capture may go.
 #[derive(Clone, Copy, Debug)]
-pub struct CaptureOptions {
+pub struct CaptureOptions<'o> {
     /// Bring files in line with their rule.
     pub update_recipients: bool,
     /// Write files that no identity here opens.
@@ -45,6 +47,20 @@ pub struct CaptureOptions {
     pub is_new: bool,
     /// The longest source, in bytes.
     pub max_size: u64,
+    /// Which content guards are told to let pass.
+    pub allowed: &'o GuardArgs,
+}
+
+/// Options that let a content guard pass, by name.
+#[derive(Args, Clone, Debug, Default)]
+pub struct GuardArgs {
+    /// Capture this entry although it lost more than half of what is stored, or a `required` key
+    /// (repeatable)
+    #[arg(long, value_name = "ENTRY")]
+    pub allow_shrink: Vec<String>,
+    /// Capture this key although its value became empty or a placeholder (repeatable)
+    #[arg(long, value_name = "KEY")]
+    pub allow_placeholder: Vec<String>,
 }
 
 /// One entry, captured in memory.
@@ -59,6 +75,8 @@ pub struct Captured<'w> {
     pub target_seen: Option<(FileState, Vec<u8>)>,
     /// Where the source is, and what was seen there.
     pub source: Option<(Place, FileState, SecretBytes)>,
+    /// What is stored, where it is not what was seen at the source.
+    pub merged: Option<SecretBytes>,
     /// The encrypted file, empty where nothing is to be written.
     pub sealed: Vec<u8>,
     /// Its stored form.
@@ -102,16 +120,31 @@ struct Judgement {
 ///
 /// # Errors
 /// What stands against the entry; refusals of guards are part of its step.
-#[expect(
-    clippy::too_many_lines,
-    reason = "the straight line of one capture, step after step"
-)]
 pub fn capture<'w>(
     workspace: &Workspace,
     root: &Base,
     entry: &'w Entry,
-    options: CaptureOptions,
+    options: CaptureOptions<'_>,
     now: &str,
+) -> Result<Captured<'w>, Problem> {
+    capture_content(workspace, root, entry, options, now, None)
+}
+
+/// As [`capture`], with another content than the server's where `merged` says so.
+///
+/// # Errors
+/// As [`capture`].
+#[expect(
+    clippy::too_many_lines,
+    reason = "the straight line of one capture, step after step"
+)]
+pub fn capture_content<'w>(
+    workspace: &Workspace,
+    root: &Base,
+    entry: &'w Entry,
+    options: CaptureOptions<'_>,
+    now: &str,
+    merged: Option<SecretBytes>,
 ) -> Result<Captured<'w>, Problem> {
     let name = &entry.repository_path;
     let new_format = check_format(entry)?;
@@ -135,6 +168,7 @@ pub fn capture<'w>(
         target: place,
         target_seen: None,
         source: None,
+        merged: None,
         sealed: Vec::new(),
         format,
         stored_format: stored_format.unwrap_or(format),
@@ -164,7 +198,8 @@ pub fn capture<'w>(
     if entry.optional && is_absent {
         return Ok(captured);
     }
-    if let Some((_, content)) = &source {
+    let content = merged.as_ref().or(source.as_ref().map(|(_, content)| content));
+    if let Some(content) = content {
         let found = guard::check_source(content.expose(), format, entry.is_env());
         judgement.refusals.extend(found);
     }
@@ -184,9 +219,7 @@ pub fn capture<'w>(
         let hidden = governing.hidden.clone().filter(|_| !follows);
         judgement.refusals.extend(hidden);
     }
-    let both = existing
-        .as_deref()
-        .zip(source.as_ref().map(|(_, content)| content));
+    let both = existing.as_deref().zip(content);
     let opened = match (both, &governing) {
         (Some((encrypted, content)), Some(governing)) if judgement.refusals.is_empty() => {
             let sides = Sides {
@@ -219,8 +252,8 @@ pub fn capture<'w>(
             encrypted.sealed.forget_leaf_text();
         }
     }
-    if let (true, Some((_, content)), Some(governing)) =
-        (captured.step.writes(), &source, &governing)
+    if let (true, Some(content), Some(governing)) =
+        (captured.step.writes(), content, &governing)
     {
         let request = Request {
             workspace,
@@ -249,6 +282,7 @@ pub fn capture<'w>(
         forget_large(content);
     }
     captured.source = source.map(|(state, content)| (source_place, state, content));
+    captured.merged = merged;
     Ok(captured)
 }
 
@@ -268,7 +302,7 @@ fn judge(
     workspace: &Workspace,
     sides: &Sides<'_>,
     governing: &Governing,
-    options: CaptureOptions,
+    options: CaptureOptions<'_>,
     judgement: &mut Judgement,
 ) -> Result<Option<Opened>, Problem> {
     let Sides {
@@ -323,7 +357,7 @@ const NAMED_BYTES: usize = 1 << 20;
 fn compare(
     workspace: &Workspace,
     sides: &Sides<'_>,
-    options: CaptureOptions,
+    options: CaptureOptions<'_>,
 ) -> Result<(Stored, Option<Opened>), Problem> {
     let Sides {
         entry,
@@ -391,7 +425,7 @@ fn check_rule(
     entry: &Entry,
     encrypted: &Encrypted,
     governing: &Governing,
-    options: CaptureOptions,
+    options: CaptureOptions<'_>,
     judgement: &mut Judgement,
 ) {
     let found = governing.differences(workspace, encrypted);
@@ -424,7 +458,7 @@ struct Request<'r> {
     opened: Option<&'r Opened>,
     stored: &'r Stored,
     governing: &'r Governing,
-    options: CaptureOptions,
+    options: CaptureOptions<'r>,
     now: &'r str,
 }
 

@@ -9,7 +9,7 @@ use crate::project::manifest::Entry;
 use crate::ui::report::Report;
 
 use super::apply;
-use super::capture::{self, CaptureOptions};
+use super::capture::{self, CaptureOptions, GuardArgs};
 use super::gather::gather;
 use super::storing;
 use super::workspace::Workspace;
@@ -45,6 +45,8 @@ pub struct EncryptArgs {
     /// Refuse sources longer than this (bytes, or with KiB, MiB, GiB)
     #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = parse_size)]
     max_size: u64,
+    #[command(flatten)]
+    allowed: GuardArgs,
 }
 
 /// Runs the command.
@@ -65,6 +67,7 @@ pub fn run(args: &EncryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
         force: args.force,
         is_new: false,
         max_size: args.max_size,
+        allowed: &args.allowed,
     };
     let mut problems = Vec::new();
     workspace.check_distinct(&entries, &mut problems);

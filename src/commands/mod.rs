@@ -21,6 +21,7 @@ pub mod keygen;
 pub mod list;
 pub mod members;
 pub mod memory;
+pub mod merge;
 pub mod open;
 pub mod origin;
 pub mod ownership;
@@ -28,6 +29,7 @@ pub mod placing;
 pub mod remove;
 pub mod rename;
 pub mod repository;
+pub mod restore;
 pub mod reversal;
 pub mod selection;
 pub mod sides;
@@ -126,6 +128,9 @@ pub struct GlobalArgs {
     /// Say more: what is unchanged, and the matching `sops` commands
     #[arg(short, long, global = true, help_heading = "Global options")]
     pub verbose: bool,
+    /// Answer yes where a command asks whether to go on; never decides between two values
+    #[arg(short, long, global = true, help_heading = "Global options")]
+    pub yes: bool,
     /// Never ask anything: fail where an answer would be needed
     #[arg(long, global = true, help_heading = "Global options")]
     pub no_input: bool,

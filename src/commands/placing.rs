@@ -189,6 +189,18 @@ pub fn place(
         let owner = owners.get(&entry.repository_path).copied();
         transform(workspace, entry, owner.unwrap_or_default(), options)
     });
+    Ok(finish(cx, workspace, command, results, options, problems))
+}
+
+/// Plans, writes and reports what was prepared: all of it, or none.
+pub fn finish(
+    cx: &mut Context,
+    workspace: &Workspace,
+    command: &'static str,
+    results: Vec<Result<Prepared<'_>, Problem>>,
+    options: PlacingOptions,
+    mut problems: Vec<Problem>,
+) -> Outcome {
     let (mut plan, prepared) = gather(cx, workspace, results, &mut problems, |one, refusal| {
         explain(workspace, command, one.entry, refusal)
     });
@@ -209,7 +221,7 @@ pub fn place(
         outcome,
         backups: &backups,
     });
-    Ok(Outcome::default().with_problems(&problems))
+    Outcome::default().with_problems(&problems)
 }
 
 /// Reads or decrypts one entry and compares it with what is on the server.

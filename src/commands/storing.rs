@@ -149,7 +149,7 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, captured: &[&Captured<'
         agrees.then(|| Agreed {
             entry: one.entry,
             target: place.path(),
-            content: content.expose(),
+            content: one.merged.as_ref().unwrap_or(content).expose(),
             mac: &one.mac,
             state: *state,
             is_placed: false,
@@ -258,6 +258,7 @@ pub fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> 
         | Refusal::TwoRules { .. }
         | Refusal::BreakGlassMissing { .. } => rule_help(refusal).unwrap_or_default(),
         Refusal::RepositoryAhead { .. }
+        | Refusal::Conflict { .. }
         | Refusal::Pinned { .. }
         | Refusal::Rollback { .. }
         | Refusal::BothMoved { .. }
@@ -297,6 +298,10 @@ fn explain_direction(workspace: &Workspace, name: &str, refusal: &Refusal) -> St
         Refusal::Pinned { .. } => format!(
             "{} makes the server's version the repository's and keeps a backup; {restore} goes back to the repository's",
             hints.ours("encrypt --force", name)
+        ),
+        Refusal::Conflict { .. } => format!(
+            "{} asks for each; `--server` or `--repository` answer for all, `--key KEY=server` for one",
+            hints.ours("merge", name)
         ),
         Refusal::Rollback { .. } => placing::rollback_help(workspace, "decrypt", name),
         Refusal::UnknownDirection { .. } => format!(

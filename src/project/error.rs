@@ -124,6 +124,12 @@ pub enum Refusal {
     /// The encrypted file is gone from the repository.
     #[error("its encrypted file was in the repository and is there no more")]
     DeletedInRepository,
+    /// The same keys were changed on both sides.
+    #[error("both sides changed {keys}")]
+    Conflict {
+        /// The keys.
+        keys: String,
+    },
     /// `restore` put an older version on the server, which is meant to stay.
     #[error("the server has what `restore` took from commit {commit}, and the repository another version: {changes}")]
     Pinned {

@@ -63,6 +63,12 @@ pub fn values_by_key<'i, 'a>(items: &'i [Item<'a>]) -> Vec<(&'a str, Vec<&'a [u8
 
 /// Splits an environment file into items; blank lines are left out.
 pub fn items(text: &[u8]) -> Vec<Item<'_>> {
+    located(text).into_iter().map(|(_, item)| item).collect()
+}
+
+/// Splits an environment file into items, each with the bytes of its lines, without the last line
+/// end; blank lines are left out.
+pub fn located(text: &[u8]) -> Vec<(Range<usize>, Item<'_>)> {
     let lines = Lines::of(text);
     let mut items = Vec::new();
     let mut index = 0;
@@ -71,21 +77,22 @@ pub fn items(text: &[u8]) -> Vec<Item<'_>> {
         let trimmed = line.trim_ascii();
         let mut last = index;
         if let [b'#', rest @ ..] = trimmed {
-            items.push(Item::Comment(rest));
+            items.push((lines.ranges[index].clone(), Item::Comment(rest)));
         } else if let Some((key, start)) = split_key(line) {
             last = lines.last_of_value(index, start);
-            let whole = &text[lines.ranges[index].start..lines.ranges[last].end];
-            items.push(Item::Assignment {
+            let range = lines.ranges[index].start..lines.ranges[last].end;
+            let whole = &text[range.clone()];
+            let item = Item::Assignment {
                 key,
                 line: index + 1,
                 value: &whole[start..],
                 text: whole,
-            });
+            };
+            items.push((range, item));
         } else if !trimmed.is_empty() {
             last = lines.pem_end(index, line).unwrap_or(index);
-            items.push(Item::Other(
-                &text[lines.ranges[index].start..lines.ranges[last].end],
-            ));
+            let range = lines.ranges[index].start..lines.ranges[last].end;
+            items.push((range.clone(), Item::Other(&text[range])));
         }
         index = last + 1;
     }

@@ -14,6 +14,7 @@ pub mod lines;
 pub mod makefile;
 pub mod manifest;
 pub mod mask;
+pub mod merge;
 pub mod placement;
 pub mod plan;
 pub mod reader;

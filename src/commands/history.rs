@@ -1,0 +1,96 @@
+//! `history`: when each key last changed, by whom, in which commit.
+
+use clap::Args;
+
+use crate::error::{Error, ErrorKind, Problem};
+use crate::os::history::Version;
+use crate::project::drift::short;
+use crate::ui::history::{HistoryRow, HistoryView};
+
+use super::origin::{self, CONTENT, Event};
+use super::sides::in_words;
+use super::workspace::Workspace;
+use super::{Context, Outcome, OwnerArgs};
+
+/// Show when each key last changed, by whom, in which commit
+///
+/// Read from ciphertext alone: no key is needed. A commit that encrypted the whole file anew hides
+/// whether a value changed; an identity at hand settles that. Exit code 1 for a key that never was.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  secrets history shared/.env               the last change of every key\n  secrets history shared/.env DB_PASSWORD   every change of one key, newest first"
+)]
+pub struct HistoryArgs {
+    /// The entry, by repository path, path without `.enc`, or server path
+    pub entry: String,
+    /// Every change of this key instead of the last change of all
+    pub key: Option<String>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A word that names no entry, a repository without git, a history that cannot be read.
+pub fn run(args: &HistoryArgs, cx: &mut Context) -> Result<Outcome, Error> {
+    let workspace = Workspace::open(cx, OwnerArgs::default())?;
+    let entry = workspace.select_one(&args.entry)?;
+    if workspace.checkout()?.is_none() {
+        let message = "the repository is not in git: it has no history".to_owned();
+        return Err(Problem::new(ErrorKind::Option(message))
+            .with_help("run it in a clone of the repository")
+            .into());
+    }
+    let mut rows: Vec<HistoryRow> = Vec::new();
+    origin::look_back(&workspace, entry, None, |revision| {
+        for (key, event) in &revision.events {
+            let is_wanted = match &args.key {
+                Some(wanted) => key == wanted || (key == CONTENT && is_content(wanted)),
+                None => !rows.iter().any(|row| row.key == *key),
+            };
+            if is_wanted {
+                rows.push(row(key, *event, revision.version.as_ref()));
+            }
+        }
+        false
+    })?;
+    // In the order of their names, so that the list does not jump when a key changes.
+    if args.key.is_none() {
+        rows.sort_by(|one, other| one.key.cmp(&other.key));
+    }
+    let is_unknown = rows.is_empty() && args.key.is_some();
+    cx.ui.show_history(&HistoryView {
+        entry: &entry.repository_path,
+        key: args.key.as_deref(),
+        is_cut: workspace.is_history_cut(),
+        rows: &rows,
+    });
+    if is_unknown {
+        cx.ui.status(&format!(
+            "no version of {} has that key; {} shows the keys",
+            entry.repository_path,
+            workspace.hints.ours("history", &entry.repository_path)
+        ));
+    } else if rows.is_empty() {
+        cx.ui
+            .status(&format!("{} is in no commit", entry.repository_path));
+    }
+    Ok(Outcome {
+        differs: is_unknown,
+        ..Outcome::default()
+    })
+}
+
+fn is_content(word: &str) -> bool {
+    word == CONTENT.trim_matches(['(', ')'])
+}
+
+fn row(key: &str, event: Event, version: Option<&Version>) -> HistoryRow {
+    HistoryRow {
+        key: key.to_owned(),
+        event: event.word(),
+        committed: version.is_some(),
+        commit: version.map(|version| short(&version.commit).to_owned()),
+        date: version.map(|version| in_words(version.seconds)),
+        author: version.map(|version| version.author.clone()),
+    }
+}
