@@ -3,6 +3,8 @@
 //! Separate from the command because everything here is about one entry and writes nothing.
 
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -15,9 +17,10 @@ use crate::project::diff;
 use crate::project::drift::Verdict;
 use crate::project::error::Refusal;
 use crate::project::guard;
-use crate::project::manifest::Entry;
+use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry};
 use crate::project::plan::{self, Action, Step, Stored};
 use crate::secret::SecretBytes;
+use crate::sops::cipher::Token;
 use crate::sops::data_key::DataKey;
 use crate::sops::document::Leaf;
 use crate::sops::error::DocumentError;
@@ -61,6 +64,21 @@ pub struct GuardArgs {
     /// Capture this key although its value became empty or a placeholder (repeatable)
     #[arg(long, value_name = "KEY")]
     pub allow_placeholder: Vec<String>,
+}
+
+impl GuardArgs {
+    fn for_entry(&self, entry: &Entry) -> guard::Allowed<'_> {
+        let (name, path) = (&entry.repository_path, &entry.server_path);
+        let is_it = |word: &String| {
+            word == name
+                || Some(word.as_str()) == name.strip_suffix(ENCRYPTED_SUFFIX)
+                || word == path
+        };
+        guard::Allowed {
+            shrink: self.allow_shrink.iter().any(is_it),
+            placeholders: &self.allow_placeholder,
+        }
+    }
 }
 
 /// One entry, captured in memory.
@@ -188,6 +206,7 @@ pub fn capture_content<'w>(
             target: &source_place.path(),
             server: source.as_ref().map(|(_, content)| content.expose()),
             repository: None,
+            is_restored: false,
         };
         if drift::of(workspace, &sides).verdict == Verdict::DeletedInRepository {
             let path = PathBuf::from(name);
@@ -198,10 +217,18 @@ pub fn capture_content<'w>(
     if entry.optional && is_absent {
         return Ok(captured);
     }
-    let content = merged.as_ref().or(source.as_ref().map(|(_, content)| content));
+    let content = merged
+        .as_ref()
+        .or(source.as_ref().map(|(_, content)| content));
     if let Some(content) = content {
         let found = guard::check_source(content.expose(), format, entry.is_env());
         judgement.refusals.extend(found);
+        if existing.is_none() && judgement.refusals.is_empty() {
+            let allowed = options.allowed.for_entry(entry);
+            let (content, required) = (content.expose(), &entry.required);
+            let found = guard::check_change(None, content, entry.is_env(), required, allowed);
+            judgement.refusals.extend(found);
+        }
     }
     if workspace.is_tracked(entry, &source_place.path())? {
         let path = source_place.path();
@@ -252,9 +279,7 @@ pub fn capture_content<'w>(
             encrypted.sealed.forget_leaf_text();
         }
     }
-    if let (true, Some(content), Some(governing)) =
-        (captured.step.writes(), content, &governing)
-    {
+    if let (true, Some(content), Some(governing)) = (captured.step.writes(), content, &governing) {
         let request = Request {
             workspace,
             entry,
@@ -286,6 +311,39 @@ pub fn capture_content<'w>(
     Ok(captured)
 }
 
+/// Looks a second time at sources that were changed a moment ago: one that goes on changing is being
+/// written right now, and half a file would be captured.
+pub fn look_twice(workspace: &Workspace, results: &mut [Result<Captured<'_>, Problem>]) {
+    /// A file that was changed longer ago is not waited for.
+    const RECENT: Duration = Duration::from_secs(1);
+    /// Programs that write a file in pieces pause less than that.
+    const PAUSE: Duration = Duration::from_millis(50);
+    let mut recent: Vec<_> = results
+        .iter_mut()
+        .filter_map(|result| result.as_mut().ok())
+        .filter(|one| one.step.writes())
+        .filter(|one| {
+            let source = one.source.as_ref();
+            source.is_some_and(|(_, state, _)| state.was_modified_within(RECENT))
+        })
+        .collect();
+    if recent.is_empty() {
+        return;
+    }
+    thread::sleep(PAUSE);
+    for one in &mut recent {
+        let Some((place, state, _)) = &one.source else {
+            continue;
+        };
+        let is_still = matches!(place.look(), Found::File(now, _) if now == *state);
+        if !is_still {
+            let path = workspace.server_file(one.entry).display().to_string();
+            one.step.action = Action::Refuse;
+            one.step.refusals.push(Refusal::BeingWritten { path });
+        }
+    }
+}
+
 /// Both sides of an entry that is stored already.
 struct Sides<'s> {
     entry: &'s Entry,
@@ -311,7 +369,7 @@ fn judge(
         format,
         ..
     } = sides;
-    let (stored, opened) = compare(workspace, sides, options)?;
+    let (stored, opened) = compare(workspace, sides, options, judgement)?;
     judgement.stored = stored;
     if *format != encrypted.format && judgement.stored == Stored::Same {
         let why = format!("stored as {} from now on", format.name());
@@ -358,6 +416,7 @@ fn compare(
     workspace: &Workspace,
     sides: &Sides<'_>,
     options: CaptureOptions<'_>,
+    judgement: &mut Judgement,
 ) -> Result<(Stored, Option<Opened>), Problem> {
     let Sides {
         entry,
@@ -380,6 +439,7 @@ fn compare(
                 content,
                 mac: encrypted.content_mac(),
             }),
+            is_restored: false,
         };
         drift::of(workspace, &sides)
     };
@@ -404,18 +464,38 @@ fn compare(
             return Ok((Stored::Same, None));
         }
         if sealed.source.len() > NAMED_BYTES {
-            return Ok((Stored::Differs(whole(), drift_of(None)), None));
+            let length = sealed.leaves.first().map(|leaf| sealed.text(leaf));
+            let length = length.and_then(|text| Token::parse(text).ok());
+            let length = length.map_or(0, |token| token.plaintext_len());
+            let shrunk = guard::shrunk(source.expose().len(), length, "bytes");
+            let drift = drift_of(None);
+            let is_allowed = options.allowed.for_entry(entry).shrink;
+            let counts = drift.verdict == Verdict::ServerAhead || options.force;
+            judgement
+                .refusals
+                .extend(shrunk.filter(|_| counts && !is_allowed));
+            return Ok((Stored::Differs(whole(), drift), None));
         }
     }
     let opened = sops::open(encrypted.format, sealed, &key)
         .map_err(|error| damaged(workspace, name, error))?;
     let differences = diff::between(opened.plaintext.expose(), source.expose(), entry.is_env());
-    let stored = if differences.is_empty() {
-        Stored::Same
-    } else {
-        Stored::Differs(differences, drift_of(Some(opened.plaintext.expose())))
-    };
-    Ok((stored, Some(opened)))
+    if differences.is_empty() {
+        return Ok((Stored::Same, Some(opened)));
+    }
+    let drift = drift_of(Some(opened.plaintext.expose()));
+    // Against the direction nothing is captured anyway, and the other side explains the difference.
+    if drift.verdict == Verdict::ServerAhead || options.force {
+        let found = guard::check_change(
+            Some(opened.plaintext.expose()),
+            source.expose(),
+            entry.is_env(),
+            &entry.required,
+            options.allowed.for_entry(entry),
+        );
+        judgement.refusals.extend(found);
+    }
+    Ok((Stored::Differs(differences, drift), Some(opened)))
 }
 
 /// Compares recipients and options of an existing file with its rule: a warning where the file is

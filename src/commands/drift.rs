@@ -39,6 +39,8 @@ pub struct Sides<'s> {
     pub server: Option<&'s [u8]>,
     /// The repository's side.
     pub repository: Option<Stored<'s>>,
+    /// That side is an older version that was asked for, not the repository's file.
+    pub is_restored: bool,
 }
 
 /// Says which side of an entry moved, and which side changed which key.
@@ -79,7 +81,7 @@ fn judged(workspace: &Workspace, sides: &Sides<'_>) -> Drift {
         if sides.repository.is_none() {
             let is_recorded = record.is_some_and(|record| record.entry == entry.repository_path);
             seen.was_in_repository = is_recorded || is_in_head(workspace, entry);
-        } else if let (true, Some(record)) = (has_moved, record) {
+        } else if let (true, false, Some(record)) = (has_moved, sides.is_restored, record) {
             (drift.rollback, drift.warning) = age_of_checkout(workspace, entry, record);
         }
         drift.verdict = judge(&seen);
@@ -116,7 +118,7 @@ fn judged(workspace: &Workspace, sides: &Sides<'_>) -> Drift {
     }
     seen.server_is_old_version = drift.behind.is_some();
     drift.verdict = judge(&seen);
-    if let (true, Some(record)) = (has_moved, record) {
+    if let (true, false, Some(record)) = (has_moved, sides.is_restored, record) {
         if drift.verdict == Verdict::RepositoryAhead && was_taken_back(workspace, entry, record) {
             drift.is_taken_back = true;
             drift.verdict = Verdict::ServerAhead;
@@ -295,7 +297,8 @@ fn age_of_checkout(
     entry: &Entry,
     record: &Record,
 ) -> (Option<Rollback>, Option<String>) {
-    let (Some(commit), Ok(Some(checkout))) = (record.commit.as_deref(), workspace.checkout()) else {
+    let (Some(commit), Ok(Some(checkout))) = (record.commit.as_deref(), workspace.checkout())
+    else {
         return (None, None);
     };
     let short = short(commit).to_owned();
@@ -328,12 +331,7 @@ fn age_of_checkout(
 }
 
 /// Returns whether the history holds what the record saw.
-fn has_synced(
-    workspace: &Workspace,
-    entry: &Entry,
-    record: &Record,
-    checkout: &Checkout,
-) -> bool {
+fn has_synced(workspace: &Workspace, entry: &Entry, record: &Record, checkout: &Checkout) -> bool {
     let Some(digester) = &workspace.memory().digester else {
         return false;
     };
@@ -438,4 +436,3 @@ fn named(version: &Version, is_exact: bool) -> OldVersion {
         is_exact,
     }
 }
-

@@ -71,9 +71,10 @@ pub fn run(args: &EncryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
     };
     let mut problems = Vec::new();
     workspace.check_distinct(&entries, &mut problems);
-    let results = in_parallel(&entries, workspace.jobs, |entry| {
+    let mut results = in_parallel(&entries, workspace.jobs, |entry| {
         capture::capture(&workspace, root, entry, options, &now)
     });
+    capture::look_twice(&workspace, &mut results);
     let (mut plan, captured) = gather(cx, &workspace, results, &mut problems, |one, refusal| {
         storing::explain(&workspace, one, refusal)
     });

@@ -149,8 +149,24 @@ pub fn run(args: &MergeArgs, cx: &mut Context) -> Result<Outcome, Error> {
             }
         }
     }
-    let captured = capture_merged(cx, &workspace, root, args, &merged, &mut plan, &mut problems);
-    let prepared = place_merged(cx, &workspace, args, &merged, &captured, &mut plan, &mut problems);
+    let captured = capture_merged(
+        cx,
+        &workspace,
+        root,
+        args,
+        &merged,
+        &mut plan,
+        &mut problems,
+    );
+    let prepared = place_merged(
+        cx,
+        &workspace,
+        args,
+        &merged,
+        &captured,
+        &mut plan,
+        &mut problems,
+    );
     check_unchanged(&workspace, root, &open, &mut problems)?;
     let mut backups = Vec::new();
     let work = both::Work {
@@ -200,7 +216,9 @@ fn check_unchanged(
 fn explain(workspace: &Workspace, name: &str, refusal: Refusal) -> Problem {
     let hints = &workspace.hints;
     let help = match &refusal {
-        Refusal::Rollback { .. } => "`git pull` brings this checkout up to date, then merge".to_owned(),
+        Refusal::Rollback { .. } => {
+            "`git pull` brings this checkout up to date, then merge".to_owned()
+        }
         Refusal::Pinned { .. } => format!(
             "{} ends that with the repository's version, {} with the server's",
             hints.ours("decrypt --force", name),
@@ -239,11 +257,9 @@ fn find_open<'w>(
             }
         };
         let differences = || match (&sides.repository, &sides.server) {
-            (Some(repository), Some((_, server))) => diff::between(
-                repository.expose(),
-                server.expose(),
-                entry.is_env(),
-            ),
+            (Some(repository), Some((_, server))) => {
+                diff::between(repository.expose(), server.expose(), entry.is_env())
+            }
             _ => Differences::default(),
         };
         if let Some(rollback) = drift.rollback.as_ref().filter(|_| drift.verdict.differs()) {
@@ -264,7 +280,10 @@ fn find_open<'w>(
             step.action = Action::Keep;
             plan.steps.push(step);
         } else if drift.verdict != Verdict::NeitherSide || !entry.optional {
-            let why = format!("{}: nothing to merge", drift.verdict.word().replace('-', " "));
+            let why = format!(
+                "{}: nothing to merge",
+                drift.verdict.word().replace('-', " ")
+            );
             plan.steps.push(plan::skip(name, name.into(), &why));
         }
     }
@@ -290,7 +309,9 @@ fn check_keys(workspace: &Workspace, args: &MergeArgs, open: &[Open<'_>]) -> Res
 fn is_called(key: &str, word: &str) -> bool {
     let inner = key.strip_prefix('(').map(|key| key.trim_end_matches(')'));
     key == word
-        || inner.is_some_and(|inner| inner == word || (word == "content" && inner.starts_with("content:")))
+        || inner.is_some_and(|inner| {
+            inner == word || (word == "content" && inner.starts_with("content:"))
+        })
 }
 
 /// Decides every key of an entry: by who changed it, by the command line, by asking.
@@ -346,8 +367,9 @@ fn ask(
 ) -> Result<Option<Decision>, Error> {
     let failed = |source| {
         let path = "/dev/tty".into();
-        Problem::new(ErrorKind::Unreadable { path, source })
-            .with_help("`--server`, `--repository` and `--key KEY=server` answer without a terminal")
+        Problem::new(ErrorKind::Unreadable { path, source }).with_help(
+            "`--server`, `--repository` and `--key KEY=server` answer without a terminal",
+        )
     };
     let mut choices = vec![
         Choice::new('s', "server", "the server's value"),
@@ -355,9 +377,17 @@ fn ask(
     ];
     let is_key = !one.key.starts_with('(');
     if is_key {
-        choices.push(Choice::new('t', "type", "another value, which is not shown"));
+        choices.push(Choice::new(
+            't',
+            "type",
+            "another value, which is not shown",
+        ));
     }
-    choices.push(Choice::new('k', "skip", "leave the entry as it is on both sides"));
+    choices.push(Choice::new(
+        'k',
+        "skip",
+        "leave the entry as it is on both sides",
+    ));
     let name = &entry.repository_path;
     let question = format!(
         "{name}: {} {} ({}): take which?",
@@ -372,7 +402,10 @@ fn ask(
             let typed = asker
                 .hidden(&format!("Value of {} (not shown): ", one.key))
                 .map_err(failed)?;
-            let is_one_line = !typed.expose().iter().any(|byte| matches!(byte, b'\n' | b'\r' | 0));
+            let is_one_line = !typed
+                .expose()
+                .iter()
+                .any(|byte| matches!(byte, b'\n' | b'\r' | 0));
             if typed.expose().is_empty() || !is_one_line {
                 let message = "no value was typed; nothing was written".to_owned();
                 return Err(Problem::of(name, ErrorKind::Option(message))

@@ -295,7 +295,13 @@ fn opened(
     let before = opened_quietly(workspace, &before.content)?;
     let after = opened_quietly(workspace, &after.content)?;
     let found = diff::between(before.expose(), after.expose(), entry.is_env());
-    let name = |key: String| if entry.is_env() { key } else { CONTENT.to_owned() };
+    let name = |key: String| {
+        if entry.is_env() {
+            key
+        } else {
+            CONTENT.to_owned()
+        }
+    };
     let changes = found.changes.into_iter();
     Some(
         changes

@@ -105,6 +105,8 @@ pub struct Prepared<'w> {
     kept_in: Option<String>,
     /// The commit whose version this is, where the repository's file is another.
     pinned: Option<String>,
+    /// It is a version that was asked for.
+    is_restored: bool,
     warnings: Vec<String>,
 }
 
@@ -139,6 +141,7 @@ impl<'w> Prepared<'w> {
             mac: String::new(),
             kept_in: None,
             pinned: None,
+            is_restored: false,
             warnings: Vec::new(),
         }
     }
@@ -262,6 +265,7 @@ pub fn prepare<'w>(
     prepared.format = content.format;
     prepared.mac = content.mac;
     prepared.pinned = content.pinned;
+    prepared.is_restored = options.plan.is_restore;
     fit(workspace, prepared, options)
 }
 
@@ -378,6 +382,7 @@ fn is_deleted(workspace: &Workspace, entry: &Entry) -> bool {
         target: &target,
         server: None,
         repository: None,
+        is_restored: false,
     };
     drift::of(workspace, &sides).verdict == Verdict::DeletedInRepository
 }
@@ -471,6 +476,7 @@ fn drift_of(
                 content: Some(prepared.plaintext.expose()),
                 mac: &prepared.mac,
             }),
+            is_restored: prepared.is_restored,
         },
     )
 }
@@ -616,7 +622,12 @@ fn place_below(
 ) -> Result<(), Failure> {
     let work = work(workspace, new_root, prepared)?;
     keep_backups(cx, workspace, prepared, backups)?;
-    let noted = reversal::note(cx, workspace, command, undoable(workspace, new_root, prepared, backups));
+    let noted = reversal::note(
+        cx,
+        workspace,
+        command,
+        undoable(workspace, new_root, prepared, backups),
+    );
     let done = apply::run(cx, workspace, &work);
     if done.as_ref().is_err_and(|failure| failure.is_undone) {
         reversal::take_back(workspace, noted);
@@ -712,7 +723,9 @@ pub fn keep_backups(
 
 /// Says how to go on where the checkout is older than what was last applied.
 pub fn rollback_help(workspace: &Workspace, command: &str, name: &str) -> String {
-    let allow = workspace.hints.ours(&format!("{command} --allow-rollback"), name);
+    let allow = workspace
+        .hints
+        .ours(&format!("{command} --allow-rollback"), name);
     format!("`git pull` brings this checkout up to date; {allow} places the older version")
 }
 

@@ -16,8 +16,8 @@ use crate::ui::report::{Applied, Report};
 
 use super::add::{check_own_path, not_added};
 use super::apply::{self, Job, Removal, Work};
-use super::memory;
 use super::govern::{govern, rule_help};
+use super::memory;
 use super::open::{Lookup, leads_out, place_in_repository, read_encrypted};
 use super::repository::{IGNORE_FILE, RepositoryFile, check_rest, ignore_lists_for};
 use super::workspace::{Workspace, find_manifest};

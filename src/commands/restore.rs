@@ -144,11 +144,7 @@ fn find_version(
 }
 
 /// Returns whether the repository's file has this content now.
-fn is_current(
-    workspace: &Workspace,
-    entry: &Entry,
-    content: &SecretBytes,
-) -> bool {
+fn is_current(workspace: &Workspace, entry: &Entry, content: &SecretBytes) -> bool {
     let file = workspace.repository_file(entry);
     let now = fs::read_regular(&file).unwrap_or_default();
     opened_quietly(workspace, &now).is_some_and(|now| now == *content)

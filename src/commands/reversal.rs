@@ -202,7 +202,10 @@ pub fn forget(state: &StateDir, undone: &Reversal) -> Result<(), FsError> {
             one.time != undone.time
                 || one.manifest != undone.manifest
                 || one.files.first().map(|file| (&file.target, &file.written))
-                    != undone.files.first().map(|file| (&file.target, &file.written))
+                    != undone
+                        .files
+                        .first()
+                        .map(|file| (&file.target, &file.written))
         });
     })
 }

@@ -107,6 +107,7 @@ impl Sides {
                     content: Some(content.expose()),
                     mac: &self.mac,
                 }),
+                is_restored: false,
             },
         )
     }
@@ -136,9 +137,7 @@ impl Sides {
                     author: Some(version.author.clone()),
                 },
             }),
-            server: modified
-                .clone()
-                .filter(|_| one.moved != Moved::Repository),
+            server: modified.clone().filter(|_| one.moved != Moved::Repository),
         };
         drift.keys.iter().map(row).collect()
     }

@@ -12,6 +12,7 @@ use super::apply::{self, Failure, Job, Watched, Work};
 use super::backup;
 use super::capture::Captured;
 use super::govern::rule_help;
+use super::hints::quoted;
 use super::memory::{self, Agreed};
 use super::open::leads_out_of_repository;
 use super::placing::{self, drop_backups};
@@ -37,7 +38,12 @@ pub fn write(
     }
     keep_backups(cx, workspace, captured, backups)?;
     let head = head_of(workspace);
-    let noted = reversal::note(cx, workspace, "encrypt", undoable(captured, backups, head.as_deref()));
+    let noted = reversal::note(
+        cx,
+        workspace,
+        "encrypt",
+        undoable(captured, backups, head.as_deref()),
+    );
     let done = apply::run(cx, workspace, &work);
     if done.as_ref().is_err_and(|failure| failure.is_undone) {
         // Nothing was replaced: what was kept is still there.
@@ -109,7 +115,8 @@ pub fn undoable<'a>(
     head: Option<&'a str>,
 ) -> Vec<Undoable<'a>> {
     let all = captured.iter();
-    all.filter_map(|one| undoable_one(one, backups, head)).collect()
+    all.filter_map(|one| undoable_one(one, backups, head))
+        .collect()
 }
 
 /// Returns what brings back the encrypted file that an entry's capture replaced.
@@ -249,6 +256,29 @@ pub fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> 
                 "if that is meant: {}",
                 hints.ours("encrypt --update-recipients", name)
             )
+        }
+        Refusal::Shrunk { .. } | Refusal::RequiredMissing { .. } => format!(
+            "{} restores it; if that is meant: {}",
+            if is_stored {
+                restore
+            } else {
+                format!("mending {server}")
+            },
+            hints.ours(&format!("encrypt --allow-shrink {}", quoted(name)), name)
+        ),
+        Refusal::Placeholder { keys } => {
+            let allow: Vec<_> = keys
+                .split(", ")
+                .map(|key| format!("--allow-placeholder {}", quoted(key)))
+                .collect();
+            let command = format!("encrypt {}", allow.join(" "));
+            format!(
+                "{restore} restores it; if that is meant: {}",
+                hints.ours(&command, name)
+            )
+        }
+        Refusal::BeingWritten { .. } => {
+            "run the command again when whatever writes it has ended".to_owned()
         }
         Refusal::NotOpenable => {
             "name your identity with `-i FILE`; `--allow-unreadable` writes it unchecked".to_owned()

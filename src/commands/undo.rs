@@ -8,8 +8,8 @@ use crate::error::{Error, ErrorKind, Problem};
 use crate::os::fs;
 use crate::os::place::{FileState, Found, Ownership, Place};
 use crate::os::staging::Attributes;
-use crate::project::error::Refusal;
 use crate::project::drift::short;
+use crate::project::error::Refusal;
 use crate::project::manifest::{ENCRYPTED_SUFFIX, Kind};
 use crate::project::plan;
 use crate::project::plan::{Action, Plan};
@@ -22,8 +22,8 @@ use crate::ui::report::{Applied, Backup, Report};
 use super::apply::{self, Job, Mending, Removal, Work};
 use super::backup;
 use super::drift;
-use super::memory;
 use super::hints;
+use super::memory;
 use super::open::{leads_out, place_in_repository, stock_command};
 use super::reversal::{self, Replaced, Reversal, Side};
 use super::workspace::Workspace;
@@ -164,7 +164,11 @@ fn show_list(cx: &mut Context, workspace: &Workspace) -> Result<Outcome, Error> 
             .map(|run| crate::ui::status::ReversalRow {
                 time: run.time.clone(),
                 command: run.command.clone(),
-                entries: run.files.iter().map(|file| file.entry.clone()).collect(),
+                entries: {
+                    let mut entries: Vec<_> = run.files.iter().map(|file| file.entry.clone()).collect();
+                    entries.dedup();
+                    entries
+                },
             })
             .collect::<Vec<_>>(),
     );
@@ -260,7 +264,8 @@ fn changed_since(workspace: &Workspace, file: &Replaced) -> Problem {
             workspace.hints.ours("history", name)
         ),
         (Side::Server, false) => {
-            let (_, recipients) = form_of(&fs::read_regular(Path::new(&file.backup)).unwrap_or_default());
+            let (_, recipients) =
+                form_of(&fs::read_regular(Path::new(&file.backup)).unwrap_or_default());
             let backup = hints::quoted(&file.backup);
             let command = stock_command(workspace, Format::Binary, &recipients, &backup);
             format!(
@@ -316,13 +321,19 @@ fn keep_backups(
             }
             Side::Server => {
                 let entry = workspace.entry_named(name);
-                let is_kept = |entry| matches!(drift::in_history(workspace, entry, now.expose()), Ok(Some(_)));
+                let is_kept = |entry| {
+                    matches!(
+                        drift::in_history(workspace, entry, now.expose()),
+                        Ok(Some(_))
+                    )
+                };
                 if entry.is_some_and(is_kept) {
                     continue;
                 }
                 let old = fs::read_regular(Path::new(&one.replaced.backup));
                 // Without a backup of its own, for those who read the entry.
-                let old = old.or_else(|_| fs::read_regular(&workspace.repository.path().join(name)));
+                let old =
+                    old.or_else(|_| fs::read_regular(&workspace.repository.path().join(name)));
                 let (_, recipients) = form_of(&old.unwrap_or_default());
                 let label = one.place.path().display().to_string();
                 backup::keep_plaintext(cx, workspace, name, &label, &one.place, state, &recipients)?
@@ -378,8 +389,7 @@ fn write(cx: &mut Context, workspace: &Workspace, returns: &[Return<'_>]) -> Res
                 },
                 folder_owner: owner,
                 seen,
-                in_place: workspace.is_written_in_place(name)
-                    && one.replaced.side == Side::Server,
+                in_place: workspace.is_written_in_place(name) && one.replaced.side == Side::Server,
             }),
             (Old::Missing | Old::Attributes, None) => {}
         }

@@ -63,7 +63,9 @@ impl Checkout {
                 let nodes = nodes.unwrap_or_default();
                 Ok(changes_in_library(&repository, relative, &nodes))
             }
-            Reader::Program { .. } => self.changes_through_program(&relative.to_string_lossy(), since),
+            Reader::Program { .. } => {
+                self.changes_through_program(&relative.to_string_lossy(), since)
+            }
         }
     }
 
@@ -161,7 +163,9 @@ impl Checkout {
             .unwrap_or_default();
         let blob = |commit: &str| {
             let object = format!("{commit}:{relative}");
-            let id = self.git(&["rev-parse", "--verify", "--quiet", &object]).ok()?;
+            let id = self
+                .git(&["rev-parse", "--verify", "--quiet", &object])
+                .ok()?;
             Some(String::from_utf8_lossy(id.trim_ascii()).into_owned())
         };
         let text = String::from_utf8_lossy(&listed);
@@ -198,7 +202,11 @@ fn blob_of(repository: &Repository, tree: Oid, path: &Path) -> Option<Oid> {
 
 fn changes_in_library(repository: &Repository, path: &Path, nodes: &[Node]) -> Vec<FileChange> {
     let mut trees: HashMap<Oid, Option<Oid>> = HashMap::new();
-    let mut blob = |tree: Oid| *trees.entry(tree).or_insert_with(|| blob_of(repository, tree, path));
+    let mut blob = |tree: Oid| {
+        *trees
+            .entry(tree)
+            .or_insert_with(|| blob_of(repository, tree, path))
+    };
     let by_commit: HashMap<Oid, Oid> = nodes.iter().map(|node| (node.commit, node.tree)).collect();
     let mut wanted: HashSet<Oid> = nodes.first().map(|node| node.commit).into_iter().collect();
     let mut changes = Vec::new();

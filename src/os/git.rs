@@ -115,7 +115,7 @@ impl Checkout {
             reader: Reader::Program { owner },
             index: None,
             walks: Walks::default(),
-                    graphs: Graphs::default(),
+            graphs: Graphs::default(),
         }))
     }
 

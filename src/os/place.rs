@@ -10,6 +10,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{
     AtFlags, Gid, Mode, OFlags, RenameFlags, Stat, Uid, fchmod, fchown, fstat, mkdirat, open,
@@ -47,6 +48,16 @@ impl FileState {
     /// Returns when the content was last changed, in seconds since 1970.
     pub fn modified_seconds(&self) -> i64 {
         self.modified.0
+    }
+
+    /// Returns whether the content was changed at most `span` ago, or in the future.
+    pub fn was_modified_within(&self, span: Duration) -> bool {
+        let seconds = Duration::from_secs(u64::try_from(self.modified.0).unwrap_or(0));
+        let nanoseconds = Duration::from_nanos(u64::try_from(self.modified.1).unwrap_or(0));
+        let modified = UNIX_EPOCH + seconds + nanoseconds;
+        SystemTime::now()
+            .duration_since(modified)
+            .map_or(true, |age| age <= span)
     }
 
     #[expect(

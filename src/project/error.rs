@@ -124,6 +124,32 @@ pub enum Refusal {
     /// The encrypted file is gone from the repository.
     #[error("its encrypted file was in the repository and is there no more")]
     DeletedInRepository,
+    /// The source is changing while it is read.
+    #[error("it is being written right now: {path} changed between two looks")]
+    BeingWritten {
+        /// The source.
+        path: String,
+    },
+    /// Values became empty or placeholders.
+    #[error("the value became empty or a placeholder: {keys}")]
+    Placeholder {
+        /// The keys.
+        keys: String,
+    },
+    /// Keys that the manifest requires are not there.
+    #[error("it lacks what the manifest requires: {keys}")]
+    RequiredMissing {
+        /// The keys.
+        keys: String,
+    },
+    /// The source lost more than half of what is stored.
+    #[error("the source has {now}, and {stored} are stored")]
+    Shrunk {
+        /// What the source has: `2 keys`, `120 bytes`.
+        now: String,
+        /// What is stored, without the unit.
+        stored: String,
+    },
     /// The same keys were changed on both sides.
     #[error("both sides changed {keys}")]
     Conflict {
@@ -131,7 +157,9 @@ pub enum Refusal {
         keys: String,
     },
     /// `restore` put an older version on the server, which is meant to stay.
-    #[error("the server has what `restore` took from commit {commit}, and the repository another version: {changes}")]
+    #[error(
+        "the server has what `restore` took from commit {commit}, and the repository another version: {changes}"
+    )]
     Pinned {
         /// The keys, with signs.
         changes: String,
@@ -340,7 +368,9 @@ impl Refusal {
                 changes,
                 commit: short(drift.pinned.as_deref().unwrap_or_default()).to_owned(),
             },
-            Verdict::RepositoryBehind => Self::of_rollback(drift.rollback.as_ref()?, Some(differences)),
+            Verdict::RepositoryBehind => {
+                Self::of_rollback(drift.rollback.as_ref()?, Some(differences))
+            }
             Verdict::Unknown => Self::UnknownDirection {
                 changes,
                 note: in_brackets(&drift.note),

@@ -1,6 +1,8 @@
 //! What `encrypt` refuses to capture: content that would damage the encrypted file or that is not
 //! what the entry should hold. Looks at one file, without history.
 
+use std::collections::HashMap;
+
 use crate::sops::error::DocumentError;
 use crate::sops::store::{Format, conflict_marker};
 
@@ -42,6 +44,143 @@ pub fn check_source(source: &[u8], stored: Format, is_env: bool) -> Vec<Refusal>
         }
     }
     refusals
+}
+
+/// What a guard is told to let pass.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Allowed<'a> {
+    /// The entry may lose more than half of what is stored, and what is required.
+    pub shrink: bool,
+    /// These keys may become empty or placeholders.
+    pub placeholders: &'a [String],
+}
+
+/// Compares a source with what is stored, `None` where nothing is or it is too long to be opened, and
+/// returns everything that makes it look like an accident.
+pub fn check_change(
+    stored: Option<&[u8]>,
+    source: &[u8],
+    is_env: bool,
+    required: &[String],
+    allowed: Allowed<'_>,
+) -> Vec<Refusal> {
+    let mut refusals = Vec::new();
+    if !is_env {
+        let stored = stored.map(<[u8]>::len).filter(|_| !allowed.shrink);
+        refusals.extend(stored.and_then(|stored| shrunk(source.len(), stored, "bytes")));
+        return refusals;
+    }
+    let items_of_source = lines::items(source);
+    let now = keys_of(&items_of_source);
+    if !allowed.shrink {
+        let is_missing = |key: &&String| !now.contains_key(key.as_str());
+        let missing: Vec<&str> = required
+            .iter()
+            .filter(is_missing)
+            .map(String::as_str)
+            .collect();
+        if !missing.is_empty() {
+            let keys = missing.join(", ");
+            refusals.push(Refusal::RequiredMissing { keys });
+        }
+    }
+    let Some(stored) = stored else {
+        return refusals;
+    };
+    let items_of_stored = lines::items(stored);
+    let before = keys_of(&items_of_stored);
+    if !allowed.shrink {
+        refusals.extend(shrunk(now.len(), before.len(), "keys"));
+    }
+    let mut emptied: Vec<&str> = before
+        .iter()
+        .filter(|(key, old)| {
+            let new = now.get(*key);
+            new.is_some_and(|new| is_placeholder_now(old, new))
+                && !allowed.placeholders.iter().any(|allowed| allowed == *key)
+        })
+        .map(|(key, _)| *key)
+        .collect();
+    if !emptied.is_empty() {
+        emptied.sort_unstable();
+        let keys = emptied.join(", ");
+        refusals.push(Refusal::Placeholder { keys });
+    }
+    refusals
+}
+
+/// Returns the refusal of a source that lost more than half of what is stored.
+pub fn shrunk(now: usize, stored: usize, unit: &str) -> Option<Refusal> {
+    let is_less_than_half = now.saturating_mul(2) < stored;
+    let unit = if now == 1 {
+        unit.trim_end_matches('s')
+    } else {
+        unit
+    };
+    is_less_than_half.then(|| Refusal::Shrunk {
+        now: format!("{now} {unit}"),
+        stored: stored.to_string(),
+    })
+}
+
+/// Returns the last value of each key, which is what readers of environment files take.
+fn keys_of<'a>(items: &[lines::Item<'a>]) -> HashMap<&'a str, &'a [u8]> {
+    let items = items.iter();
+    let pairs = items.filter_map(|item| match item {
+        lines::Item::Assignment { key, value, .. } => Some((*key, *value)),
+        _ => None,
+    });
+    pairs.collect()
+}
+
+/// Returns whether a value that held something became one that holds nothing, or stands for another.
+fn is_placeholder_now(old: &[u8], new: &[u8]) -> bool {
+    let (old, new) = (bare(old), bare(new));
+    if old == new || is_placeholder(old) {
+        return false;
+    }
+    let refers = |value: &[u8]| {
+        let start = memchr::memmem::find(value, b"${");
+        start.is_some_and(|start| value[start..].contains(&b'}'))
+    };
+    is_placeholder(new) || (refers(new) && !refers(old))
+}
+
+/// Returns a value without blanks and quotes around it.
+fn bare(value: &[u8]) -> &[u8] {
+    let value = value.trim_ascii();
+    match value {
+        [first @ (b'"' | b'\'' | b'`'), inner @ .., last] if first == last => inner.trim_ascii(),
+        _ => value,
+    }
+}
+
+/// Returns whether a value, without quotes, is empty or what people write where a value is to come.
+fn is_placeholder(value: &[u8]) -> bool {
+    const WORDS: [&str; 8] = [
+        "changeme",
+        "dummy",
+        "fixme",
+        "placeholder",
+        "replaceme",
+        "tbd",
+        "todo",
+        "yourvaluehere",
+    ];
+    if let [b'<', .., b'>'] = value {
+        return true;
+    }
+    if value.starts_with(b"${") && value.ends_with(b"}") {
+        return true;
+    }
+    let text = String::from_utf8_lossy(value).to_ascii_lowercase();
+    if text.is_empty() || (text.len() >= 3 && text.bytes().all(|byte| byte == b'x')) {
+        return true;
+    }
+    let is_mark = |c: char| !c.is_ascii_alphanumeric();
+    let letters: String = text.chars().filter(|c| !is_mark(*c)).collect();
+    let first = text.split(is_mark).find(|word| !word.is_empty());
+    WORDS.contains(&letters.as_str()) || first.is_some_and(|word| matches!(word, "todo" | "fixme"))
 }
 
 /// Turns what the store says of a source into a refusal.
@@ -234,6 +373,101 @@ mod tests {
             assert_eq!(refusals[0], Refusal::ConflictMarker { line: 2 }, "{marker}");
         }
         assert_eq!(check("A========\nB=<<<<<<< x\n"), []);
+    }
+
+    fn change(stored: &str, source: &str, allowed: Allowed<'_>) -> Vec<Refusal> {
+        let (stored, source) = (stored.as_bytes(), source.as_bytes());
+        check_change(Some(stored), source, true, &["A".to_owned()], allowed)
+    }
+
+    #[test]
+    fn a_source_that_lost_more_than_half_is_refused() {
+        let none = Allowed::default();
+        let shrunk = |now: &str, stored: &str| Refusal::Shrunk {
+            now: now.to_owned(),
+            stored: stored.to_owned(),
+        };
+        assert_eq!(
+            change("A=1\nB=1\nC=1\n", "A=1\n", none),
+            [shrunk("1 key", "3")]
+        );
+        assert_eq!(change("A=1\nB=1\nC=1\nD=1\n", "A=1\nB=2\n", none), []);
+        let keys = "A".to_owned();
+        assert_eq!(
+            change("A=1\nB=1\n", "B=1\n", none),
+            [Refusal::RequiredMissing { keys }]
+        );
+        let shrink = Allowed {
+            shrink: true,
+            ..none
+        };
+        assert_eq!(change("A=1\nB=1\nC=1\n", "B=1\n", shrink), []);
+        assert_eq!(
+            check_change(Some(b"12345"), b"12", false, &[], none),
+            [shrunk("2 bytes", "5")]
+        );
+        assert_eq!(check_change(Some(b"1234"), b"12", false, &[], none), []);
+        assert_eq!(
+            check_change(None, b"B=1", true, &["B".to_owned()], none),
+            []
+        );
+    }
+
+    #[test]
+    fn a_value_that_became_a_placeholder_is_refused() {
+        for new in [
+            "",
+            "''",
+            "\" \"",
+            "changeme",
+            "CHANGE_ME",
+            "change-me!",
+            "xxx",
+            "XXXXXX",
+            "<secret>",
+            "TODO",
+            "TODO: ask",
+            "REPLACE_ME",
+            "${B}",
+            "'${B:-x}'",
+            "a${B}c",
+            "`TODO`",
+        ] {
+            let keys = "B".to_owned();
+            let found = change(
+                "A=1\nB=real\n",
+                &format!("A=1\nB={new}\n"),
+                Allowed::default(),
+            );
+            assert_eq!(found, [Refusal::Placeholder { keys }], "{new:?}");
+            let placeholders = &["B".to_owned()][..];
+            let allowed = Allowed {
+                shrink: false,
+                placeholders,
+            };
+            assert_eq!(
+                change("A=1\nB=real\n", &format!("A=1\nB={new}\n"), allowed),
+                []
+            );
+        }
+        for (old, new) in [
+            ("real", "other"),
+            ("", "changeme"),
+            ("TODO", ""),
+            ("a${C}", "b${C}"),
+            ("real", "xx"),
+            ("real", "exchange-meters"),
+            ("real", "a<b>c"),
+            ("real", "$2y$10$abc{x}"),
+            ("real", "'real'"),
+        ] {
+            let (old, new) = (format!("A=1\nB={old}\n"), format!("A=1\nB={new}\n"));
+            assert_eq!(
+                change(&old, &new, Allowed::default()),
+                [],
+                "{old:?} {new:?}"
+            );
+        }
     }
 
     #[test]

@@ -102,11 +102,7 @@ pub fn compare(repository: &[u8], server: &[u8], base: &Base<'_>) -> Vec<KeyDrif
 
 /// Returns the keys that have the same values, or are missing, in both texts alike, of those that are
 /// asked for.
-pub fn agreeing<'k>(
-    one: &[u8],
-    other: &[u8],
-    keys: impl Iterator<Item = &'k str>,
-) -> Vec<&'k str> {
+pub fn agreeing<'k>(one: &[u8], other: &[u8], keys: impl Iterator<Item = &'k str>) -> Vec<&'k str> {
     let (one, other) = (items(one), items(other));
     let one: HashMap<_, _> = values_by_key(&one).into_iter().collect();
     let other: HashMap<_, _> = values_by_key(&other).into_iter().collect();
@@ -145,7 +141,11 @@ mod tests {
             ("", "K=1", Some((Change::Added, Moved::Repository))),
             ("K=2", "", Some((Change::Removed, Moved::Both))),
             ("", "K=2", Some((Change::Added, Moved::Both))),
-            ("K=1\nN=1", "K=1", Some((Change::Removed, Moved::Repository))),
+            (
+                "K=1\nN=1",
+                "K=1",
+                Some((Change::Removed, Moved::Repository)),
+            ),
             ("K=1", "K=1\nN=1", Some((Change::Added, Moved::Server))),
             ("K=1\nN=1", "K=1\nN=2", Some((Change::Changed, Moved::Both))),
             ("K=1\nN=1", "K=1\nN=1", None),
@@ -165,7 +165,10 @@ mod tests {
             assert!(unknown.iter().all(|one| one.moved == Moved::Unknown));
             // The same keys as in the diff.
             let diff = diff::between(repository.as_bytes(), server.as_bytes(), true);
-            let named: Vec<_> = unknown.into_iter().map(|one| (one.change, one.key)).collect();
+            let named: Vec<_> = unknown
+                .into_iter()
+                .map(|one| (one.change, one.key))
+                .collect();
             assert_eq!(named, diff.changes);
         }
     }

@@ -60,6 +60,8 @@ pub struct Entry {
     pub optional: bool,
     /// The hosts it is for; none means every host.
     pub hosts: Vec<String>,
+    /// The keys that it must have.
+    pub required: Vec<String>,
     /// The pattern it is a member of.
     pub family: Option<String>,
     /// Line in the manifest, from 1.
@@ -120,6 +122,7 @@ impl Entry {
             write: WriteMode::Rename,
             optional: false,
             hosts: Vec::new(),
+            required: Vec::new(),
             family: None,
             line: 0,
         }

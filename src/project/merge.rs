@@ -29,7 +29,10 @@ pub fn merge(layout: &[u8], other: &[u8], takes: &HashMap<String, Take>) -> Secr
     let mut at = 0;
     let mut done: Vec<&str> = Vec::new();
     for (range, item) in located(layout) {
-        let Item::Assignment { key, value, text, .. } = item else {
+        let Item::Assignment {
+            key, value, text, ..
+        } = item
+        else {
             continue;
         };
         let Some(take) = takes.get(key).filter(|take| **take != Take::Layout) else {
@@ -84,10 +87,8 @@ pub fn is_as_decided(
     takes: &HashMap<String, Take>,
 ) -> bool {
     let [merged, layout, other] = [merged, layout, other].map(items);
-    let [merged, layout, other] =
-        [&merged, &layout, &other].map(|items| -> HashMap<&str, Vec<&[u8]>> {
-            values_by_key(items).into_iter().collect()
-        });
+    let [merged, layout, other] = [&merged, &layout, &other]
+        .map(|items| -> HashMap<&str, Vec<&[u8]>> { values_by_key(items).into_iter().collect() });
     let keys = merged.keys().chain(layout.keys()).chain(other.keys());
     let mut keys = keys.filter(|key| **key != COMMENTS);
     keys.all(|key| match takes.get(*key) {
@@ -176,21 +177,65 @@ mod tests {
     fn keys_are_taken_with_their_lines() {
         let typed = Take::Typed(SecretBytes::copy_of(b"typed"));
         for (layout, other, takes, expected) in [
-            ("A=1\nB=1\n", "A=1\nexport B='2'\n", vec![("B", Take::Other)], "A=1\nexport B='2'\n"),
-            ("A=1\nB=1", "A=2\nB=2\n", vec![("A", Take::Other)], "A=2\nB=1"),
-            ("A=1\n\n# c\nB=1\n", "A=1\n", vec![("B", Take::Other)], "A=1\n\n# c\n"),
+            (
+                "A=1\nB=1\n",
+                "A=1\nexport B='2'\n",
+                vec![("B", Take::Other)],
+                "A=1\nexport B='2'\n",
+            ),
+            (
+                "A=1\nB=1",
+                "A=2\nB=2\n",
+                vec![("A", Take::Other)],
+                "A=2\nB=1",
+            ),
+            (
+                "A=1\n\n# c\nB=1\n",
+                "A=1\n",
+                vec![("B", Take::Other)],
+                "A=1\n\n# c\n",
+            ),
             ("A=1\nB=1", "A=1", vec![("B", Take::Other)], "A=1\n"),
-            ("A=1\nC=1\n", "A=1\nB=1\nC=1\n", vec![("B", Take::Other)], "A=1\nB=1\nC=1\n"),
+            (
+                "A=1\nC=1\n",
+                "A=1\nB=1\nC=1\n",
+                vec![("B", Take::Other)],
+                "A=1\nB=1\nC=1\n",
+            ),
             ("C=1", "B=1\nC=1\n", vec![("B", Take::Other)], "C=1\nB=1\n"),
-            ("A=1", "A=1\nB=1\nC=2\n", vec![("B", Take::Other), ("C", Take::Other)], "A=1\nB=1\nC=2"),
-            ("A=1\nK=1\nK=2\n", "A=1\nK=3\n", vec![("K", Take::Other)], "A=1\nK=3\n"),
-            ("A=1\nK=1\n", "A=1\nK=\"x\ny\"\nK=3\n", vec![("K", Take::Other)], "A=1\nK=\"x\ny\"\nK=3\n"),
-            ("export A = 1\r\nB=2\r\n", "A=2\n", vec![("A", typed.clone())], "export A =typed\r\nB=2\r\n"),
+            (
+                "A=1",
+                "A=1\nB=1\nC=2\n",
+                vec![("B", Take::Other), ("C", Take::Other)],
+                "A=1\nB=1\nC=2",
+            ),
+            (
+                "A=1\nK=1\nK=2\n",
+                "A=1\nK=3\n",
+                vec![("K", Take::Other)],
+                "A=1\nK=3\n",
+            ),
+            (
+                "A=1\nK=1\n",
+                "A=1\nK=\"x\ny\"\nK=3\n",
+                vec![("K", Take::Other)],
+                "A=1\nK=\"x\ny\"\nK=3\n",
+            ),
+            (
+                "export A = 1\r\nB=2\r\n",
+                "A=2\n",
+                vec![("A", typed.clone())],
+                "export A =typed\r\nB=2\r\n",
+            ),
             ("B=2\n", "A=2\nB=2\n", vec![("A", typed)], "B=2\nA=typed\n"),
             ("A=1\n", "A=2\n", vec![("A", Take::Layout)], "A=1\n"),
             ("", "A=2\n", vec![("A", Take::Other)], "A=2\n"),
         ] {
-            assert_eq!(merged(layout, other, &takes), expected, "{layout:?} {other:?}");
+            assert_eq!(
+                merged(layout, other, &takes),
+                expected,
+                "{layout:?} {other:?}"
+            );
         }
     }
 
@@ -199,6 +244,11 @@ mod tests {
         let takes = HashMap::from([("A".to_owned(), Take::Other)]);
         assert!(!is_as_decided(b"A=1\n", b"A=1\n", b"A=2\n", &takes));
         assert!(!is_as_decided(b"A=2\n", b"A=1\nB=1\n", b"A=2\n", &takes));
-        assert!(is_as_decided(b"A=2\nB=1\n", b"A=1\nB=1\n", b"A=2\n", &takes));
+        assert!(is_as_decided(
+            b"A=2\nB=1\n",
+            b"A=1\nB=1\n",
+            b"A=2\n",
+            &takes
+        ));
     }
 }

@@ -154,7 +154,8 @@ pub fn decrypt(name: &str, path: PathBuf, target: &Target, options: DecryptOptio
                     .is_some_and(|version| version.is_exact);
                 step.needs_backup = step.is_forced || !in_history;
             } else {
-                let rollback = rollback.map(|rollback| Refusal::of_rollback(rollback, Some(differences)));
+                let rollback =
+                    rollback.map(|rollback| Refusal::of_rollback(rollback, Some(differences)));
                 let direction = Refusal::of_drift(drift, differences)
                     .filter(|_| !options.force && drift.verdict != Verdict::RepositoryBehind);
                 let refusals = direction.into_iter().chain(rollback);

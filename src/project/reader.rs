@@ -29,8 +29,8 @@ const TOP_KEYS: [&str; 7] = [
 ];
 const CHECK_KEYS: [&str; 1] = ["allow"];
 const DEFAULT_KEYS: [&str; 5] = ["root", "identity", "owner", "group", "mode"];
-const FILE_KEYS: [&str; 8] = [
-    "path", "format", "owner", "group", "mode", "write", "optional", "hosts",
+const FILE_KEYS: [&str; 9] = [
+    "path", "format", "owner", "group", "mode", "write", "optional", "hosts", "required",
 ];
 const PLAIN_KEYS: [&str; 7] = [
     "path", "owner", "group", "mode", "write", "optional", "hosts",
@@ -307,10 +307,45 @@ impl Reader<'_> {
                 .get("optional")
                 .is_some_and(|value| self.flag(value, "optional")),
             hosts: self.hosts(table),
+            required: self.required(table),
             family: None,
             line: self.text[..key_span.start].matches('\n').count() + 1,
         };
+        if let (false, false, Some(value)) = (
+            entry.required.is_empty(),
+            entry.is_env(),
+            table.get("required"),
+        ) {
+            self.problem(
+                value.span(),
+                format!(
+                    "`{key}`: `required` names keys, and only environment files have keys here"
+                ),
+            );
+        }
         (self.problems.len() == before).then_some(entry)
+    }
+
+    /// Reads `required`: a list of key names.
+    fn required(&mut self, table: &DeTable<'_>) -> Vec<String> {
+        let Some(value) = table.get("required") else {
+            return Vec::new();
+        };
+        let names: Option<Vec<String>> = value.get_ref().as_array().and_then(|items| {
+            let items = items.iter();
+            items
+                .map(|item| item.get_ref().as_str().map(str::to_owned))
+                .collect()
+        });
+        names
+            .filter(|names| names.iter().all(|name| !name.is_empty()))
+            .unwrap_or_else(|| {
+                self.problem(
+                    value.span(),
+                    "`required` is not a list of key names such as [\"DB_PASSWORD\"]",
+                );
+                Vec::new()
+            })
     }
 
     /// Reads the captures of a row that stands for many files.

@@ -88,6 +88,18 @@ impl<'a> Token<'a> {
         })
     }
 
+    /// Returns the length of the value in bytes, as far as base64 tells it without decoding: exact for
+    /// what is well-formed.
+    pub fn plaintext_len(&self) -> usize {
+        let padding = self
+            .data
+            .iter()
+            .rev()
+            .take_while(|&&byte| byte == b'=')
+            .count();
+        (self.data.len() / 4 * 3).saturating_sub(padding)
+    }
+
     /// Returns whether the value is a string so long that it is opened in pieces.
     pub fn is_large(&self) -> bool {
         self.data.len() > PIECEWISE_BYTES && self.kind == "str"

@@ -143,8 +143,12 @@ impl Ui {
         }
         for backup in report.backups {
             let (entry, path) = (harmless(&backup.entry), harmless(&backup.path));
+            let side = match backup.side {
+                Side::Repository => "in the repository",
+                Side::Server => "on the server",
+            };
             self.status(&format!(
-                "kept         {path}  (what was there before: {entry})\n             open it with: {}",
+                "kept         {path}  (what was there before: {entry}, {side})\n             open it with: {}",
                 harmless(&backup.command)
             ));
         }
@@ -156,7 +160,8 @@ impl Ui {
 fn summary(report: &Report<'_>) -> String {
     let plan = report.plan;
     let (refused, failed) = entries_without_step(report);
-    let total = plan.steps.len() + refused + failed;
+    let named: BTreeSet<&str> = plan.steps.iter().map(|step| step.name.as_str()).collect();
+    let total = named.len() + refused + failed;
     let entries = if total == 1 { "entry" } else { "entries" };
     let mut parts = Vec::new();
     let mut part = |actions: &[Action], word: &str| {

@@ -444,16 +444,13 @@ fn undo_brings_back_files_and_verdicts() {
         assert!(output.stderr.contains("kept "), "{output:#?}");
         assert_eq!(project.run(&["diff"]).code, 0);
         let list = project.ok(&["undo", "--list"]).stdout;
-        assert!(
-            list.contains(command) && list.lines().count() == 1,
-            "{list}"
-        );
+        assert!(list.lines().next().unwrap().contains(command), "{list}");
         assert_eq!(project.ok(&["undo", "-n"]).code, 0);
         assert_ne!(project.snapshot(), before);
         project.ok(&["undo"]);
         assert_eq!(project.snapshot(), before, "{command}");
         assert_eq!(project.run(&[command]).code, 3, "both moved, as before");
-        assert_eq!(project.run(&["undo"]).code, 1);
+        assert_ne!(project.ok(&["undo", "--list"]).stdout, list);
     }
     project.ok(&["decrypt", "--force"]);
     project.write_server(ENV.name, "A=9\n");

@@ -284,7 +284,10 @@ fn the_stored_form_is_kept_unless_written_out() {
     // Not written out any more: the content decides, and keys are still named.
     project.write_manifest(&[("a.env.enc", "a.env")], "");
     let diff = project.run(&["diff"]);
-    assert!(timeless(&diff.stdout).contains("~ KEY  server, TIME\n  + B  "), "{diff:#?}");
+    assert!(
+        timeless(&diff.stdout).contains("~ KEY  server, TIME\n  + B  "),
+        "{diff:#?}"
+    );
     project.ok(&["encrypt"]);
     assert!(project.read_repo("a.env.enc").starts_with('{'));
     project.write_manifest(

@@ -60,7 +60,10 @@ fn both_ways(project: &TestProject, kind: &str) {
     assert_eq!(text.as_bytes(), project.read_server("a.env"), "{kind}");
     sops(project, &["set", "[\"B\"]", "\"three\""]);
     let diff = project.run(&["diff"]);
-    assert!(diff.stdout.contains("\n  ~ B  repository"), "{kind}: {diff:#?}");
+    assert!(
+        diff.stdout.contains("\n  ~ B  repository"),
+        "{kind}: {diff:#?}"
+    );
     project.ok(&["decrypt"]);
     assert_eq!(
         project.read_server("a.env"),

@@ -344,7 +344,10 @@ fn a_terminal_gets_colours_and_a_pager() {
     project.set("NO_COLOR", "1");
     let (code, text) = run(&project);
     assert_eq!(code, Some(1));
-    assert!(text.contains("\r\n  ~ REGISTRY_TOKEN\r\n"), "{text:?}");
+    assert!(
+        text.contains("\r\n  ~ REGISTRY_TOKEN  server, 20"),
+        "{text:?}"
+    );
 }
 
 #[test]

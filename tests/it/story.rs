@@ -150,7 +150,11 @@ fn a_file_that_stock_edited_opens_here() {
     assert!(output.status.success(), "{output:?}");
     let diff = project.run(&["diff", "shared/.env"]);
     assert_eq!(diff.code, 1);
-    assert!(diff.stdout.ends_with("  - REGISTRY  repository, not committed\n"), "{diff:#?}");
+    assert!(
+        diff.stdout
+            .ends_with("  - REGISTRY  repository, not committed\n"),
+        "{diff:#?}"
+    );
     project.ok(&["decrypt", "--force", "shared/.env"]);
     let text = String::from_utf8(project.read_server("shared/.env")).unwrap();
     assert!(text.ends_with("REGISTRY=canary-Jr59-rotated\n"), "{text}");
