@@ -6,7 +6,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
     ColorChoice, Context, GlobalArgs, Outcome, add, adopt, check, decrypt, deploy, diff, encrypt,
-    history, init, keygen, list, merge, remove, rename, restore, status, trust, undo,
+    history, init, keygen, list, merge, recover, remove, rename, restore, status, trust, undo,
 };
 use crate::error::{Error, ErrorKind, Problem};
 use crate::os::{Env, fs};
@@ -63,6 +63,7 @@ Gate:
   check    Check without a key that the repository is in order
 
 Set-up:
+  recover  Bring a bare host back: identity, root, every file of this host
   init     Write the manifest of this repository, new or from a Makefile
   keygen   Make a new age identity
   add      Take files of the server into the manifest, and encrypt them
@@ -87,6 +88,7 @@ enum Command {
     Merge(merge::MergeArgs),
     Mv(rename::MvArgs),
     Remove(remove::RemoveArgs),
+    Recover(recover::RecoverArgs),
     Restore(restore::RestoreArgs),
     Status(status::StatusArgs),
     Trust(trust::TrustArgs),
@@ -138,6 +140,7 @@ fn dispatch(command: &Command, cx: &mut Context) -> Result<Outcome, Error> {
         Command::Merge(args) => merge::run(args, cx),
         Command::Mv(args) => rename::run(args, cx),
         Command::Remove(args) => remove::run(args, cx),
+        Command::Recover(args) => recover::run(args, cx),
         Command::Restore(args) => restore::run(args, cx),
         Command::Status(args) => status::run(args, cx),
         Command::Trust(args) => trust::run(args, cx),

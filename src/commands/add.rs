@@ -157,6 +157,7 @@ pub fn run(args: &AddArgs, cx: &mut Context) -> Result<Outcome, Error> {
         problems: &problems,
         outcome,
         backups: &backups,
+        recovery: None,
     });
     Ok(Outcome::default().with_problems(&problems))
 }

@@ -91,6 +91,7 @@ pub fn run(args: &AdoptArgs, cx: &mut Context) -> Result<Outcome, Error> {
             problems: &[],
             outcome: Applied::Done,
             backups: &[],
+            recovery: None,
         });
         return Ok(Outcome::default());
     }
@@ -370,6 +371,7 @@ fn carry_out(
         problems,
         outcome: applied,
         backups: &backups,
+        recovery: None,
     });
     Ok(Outcome::default())
 }

@@ -32,6 +32,7 @@ use crate::sops::{self, Opened, Reuse};
 use super::drift;
 use super::gather::Prospect;
 use super::govern::{Governing, govern};
+use super::lost_key;
 use super::open::{
     Encrypted, Lookup, check_format, damaged, key_problem, leads_out, read_encrypted, unwrap_key,
 };
@@ -445,6 +446,10 @@ fn compare(
     };
     let key = match workspace.keyring.unwrap(&sealed.metadata) {
         Ok(key) => key,
+        // It is lost, and kept by git or in a backup as it is.
+        Err(KeyError::NoIdentity { .. }) if lost_key::is_lost(workspace, &sealed.metadata) => {
+            return Ok((Stored::Unopened, None));
+        }
         Err(KeyError::NoIdentity { .. }) if options.allow_unreadable => {
             let drift = drift_of(None);
             let is_moved = matches!(drift.verdict, Verdict::BothMoved | Verdict::RepositoryAhead);
@@ -508,7 +513,17 @@ fn check_rule(
     options: CaptureOptions<'_>,
     judgement: &mut Judgement,
 ) {
-    let found = governing.differences(workspace, encrypted);
+    let mut found = governing.differences(workspace, encrypted);
+    let metadata = &encrypted.sealed.metadata;
+    let is_replaced = lost_key::is_only_replaced(workspace, metadata, &governing.recipients);
+    if is_replaced {
+        // That a new key stands there for a lost one is the user's own word.
+        found.retain(|refusal| !matches!(refusal, Refusal::RecipientsDiffer { .. }));
+        if judgement.stored == Stored::Same && found.is_empty() {
+            let why = "a new key in the place of a lost one".to_owned();
+            judgement.stored = Stored::Outdated(why);
+        }
+    }
     let is_same = judgement.stored == Stored::Same;
     match (found.is_empty(), options.update_recipients, is_same) {
         (true, _, _) | (_, true, false) => {}

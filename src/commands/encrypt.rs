@@ -94,6 +94,7 @@ pub fn run(args: &EncryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
         problems: &problems,
         outcome,
         backups: &backups,
+        recovery: None,
     });
     Ok(Outcome::default().with_problems(&problems))
 }

@@ -31,7 +31,7 @@ pub struct KeygenArgs {
     #[arg(long)]
     pq: bool,
     /// Mode of the file, octal
-    #[arg(long, value_name = "MODE", default_value = "0600", requires = "output", value_parser = mode)]
+    #[arg(long, value_name = "MODE", default_value = "0600", requires = "output", value_parser = identity_mode)]
     mode: u32,
     /// Group of the file
     #[arg(long, value_name = "GROUP", requires = "output")]
@@ -109,7 +109,11 @@ fn find_group(name: &str) -> Result<u32, Problem> {
     Ok(gid)
 }
 
-fn mode(text: &str) -> Result<u32, String> {
+/// Reads the mode of an identity file: nothing for everybody.
+///
+/// # Errors
+/// Says in words what is wrong with it.
+pub fn identity_mode(text: &str) -> Result<u32, String> {
     let mode = parse_mode(text).map_err(|reason| format!("it {reason}"))?;
     if mode & 0o007 != 0 {
         return Err("it lets everybody read or use the key".to_owned());

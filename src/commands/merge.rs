@@ -182,6 +182,7 @@ pub fn run(args: &MergeArgs, cx: &mut Context) -> Result<Outcome, Error> {
         problems: &problems,
         outcome: applied,
         backups: &backups,
+        recovery: None,
     });
     let outcome = Outcome {
         differs: has_skipped,

@@ -144,6 +144,14 @@ fn keys_of(format: Format, sealed: &SealedDocument) -> Vec<(String, Vec<Vec<u8>>
     keys
 }
 
+/// Returns the names of an encrypted file's keys, or words in round brackets for what is no key.
+pub fn key_names(format: Format, sealed: &SealedDocument) -> Vec<String> {
+    keys_of(format, sealed)
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect()
+}
+
 /// Looks back through the versions of an entry's file, newest first, until `is_enough` says so. With
 /// `since`, a commit, only versions after it count.
 ///

@@ -13,11 +13,11 @@ use crate::project::diff;
 use crate::project::drift::{Drift, Verdict};
 use crate::project::error::Refusal;
 use crate::project::manifest::{Entry, Kind, WriteMode};
-use crate::project::plan::{self, Action, DecryptOptions, Step, Target};
+use crate::project::plan::{self, Action, DecryptOptions, Plan, Step, Target};
 use crate::secret::SecretBytes;
 use crate::sops;
 use crate::sops::store::Format;
-use crate::ui::report::{Backup, Report};
+use crate::ui::report::{Backup, Recovery, Report};
 
 use super::apply::{self, Failure, Job, Mending, Work};
 use super::backup;
@@ -192,7 +192,21 @@ pub fn place(
         let owner = owners.get(&entry.repository_path).copied();
         transform(workspace, entry, owner.unwrap_or_default(), options)
     });
-    Ok(finish(cx, workspace, command, results, options, problems))
+    Ok(finish(
+        cx, workspace, command, results, options, problems, None,
+    ))
+}
+
+/// What `recover` does around the placement.
+pub trait Recovering {
+    /// Is done before the first file is placed, and not at all where nothing may be.
+    ///
+    /// # Errors
+    /// What stands against it; nothing is placed then.
+    fn before(&mut self, cx: &mut Context, workspace: &Workspace) -> Result<(), Problem>;
+
+    /// Says afterwards what was done besides, and what is left to do.
+    fn after(&self, workspace: &Workspace, plan: &Plan) -> Recovery;
 }
 
 /// Plans, writes and reports what was prepared: all of it, or none.
@@ -203,7 +217,9 @@ pub fn finish(
     results: Vec<Result<Prepared<'_>, Problem>>,
     options: PlacingOptions,
     mut problems: Vec<Problem>,
+    recovery: Option<&mut dyn Recovering>,
 ) -> Outcome {
+    let mut recovery = recovery;
     let (mut plan, prepared) = gather(cx, workspace, results, &mut problems, |one, refusal| {
         explain(workspace, command, one.entry, refusal)
     });
@@ -215,14 +231,21 @@ pub fn finish(
         options.write,
         &mut plan,
         &mut problems,
-        |good| write(cx, workspace, command, good, &mut backups),
+        |good| {
+            if let Some(recovery) = &mut recovery {
+                recovery.before(cx, workspace)?;
+            }
+            write(cx, workspace, command, good, &mut backups)
+        },
     );
+    let recovery = recovery.map(|recovery| recovery.after(workspace, &plan));
     cx.ui.report(&Report {
         command,
         plan: &plan,
         problems: &problems,
         outcome,
         backups: &backups,
+        recovery: recovery.as_ref(),
     });
     Outcome::default().with_problems(&problems)
 }

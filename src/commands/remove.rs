@@ -147,6 +147,7 @@ pub fn run(args: &RemoveArgs, cx: &mut Context) -> Result<Outcome, Error> {
         problems: &[],
         outcome,
         backups: &backups,
+        recovery: None,
     });
     Ok(Outcome::default())
 }

@@ -180,6 +180,7 @@ pub fn run(args: &MvArgs, cx: &mut Context) -> Result<Outcome, Error> {
         problems: &[],
         outcome,
         backups: &[],
+        recovery: None,
     });
     Ok(Outcome::default())
 }

@@ -89,7 +89,15 @@ pub fn run(args: &RestoreArgs, cx: &mut Context) -> Result<Outcome, Error> {
     };
     let owner = owners.get(name).copied().unwrap_or_default();
     let prepared = placing::prepare(&workspace, entry, owner, options, content);
-    let outcome = placing::finish(cx, &workspace, "restore", vec![prepared], options, problems);
+    let outcome = placing::finish(
+        cx,
+        &workspace,
+        "restore",
+        vec![prepared],
+        options,
+        problems,
+        None,
+    );
     if outcome == Outcome::default() && !args.write.dry_run {
         let commit = short(&version.commit);
         cx.ui.status(&if is_current {

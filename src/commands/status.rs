@@ -14,8 +14,9 @@ use crate::ui::keys::{self, KeyRow};
 use crate::ui::status::{Status, StatusRow};
 
 use super::apply;
-use super::open::read_encrypted;
-use super::sides::{compare, declared_owners, read_plain_sides, read_sides};
+use super::lost_key;
+use super::open::{Lookup, read_encrypted};
+use super::sides::{compare, declared_owners, read_plain_sides, read_server, read_sides};
 use super::workspace::Workspace;
 use super::{Context, Outcome, OwnerArgs, in_parallel};
 
@@ -51,7 +52,8 @@ pub fn run(args: &StatusArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let mut problems = Vec::new();
     let owners = declared_owners(&entries, args.owner, &mut problems);
     let states = in_parallel(&entries, workspace.jobs, |entry| {
-        state_of(&workspace, root, entry, owners(entry))
+        let state = state_of(&workspace, root, entry, owners(entry));
+        under_lost_key(&workspace, root, entry, state)
     });
     for (entry, state) in entries.iter().zip(states) {
         let state = state.unwrap_or_else(|problem| {
@@ -92,6 +94,9 @@ pub fn run(args: &StatusArgs, cx: &mut Context) -> Result<Outcome, Error> {
     };
     Ok(outcome.with_problems(&problems))
 }
+
+/// The word for an entry that is still under a lost key.
+const LOST_KEY: &str = "lost-key";
 
 /// The state of an entry.
 struct State {
@@ -164,6 +169,44 @@ fn state_of(
         detail: detail.join(", "),
         keys,
     })
+}
+
+/// Says of an entry that is still encrypted for a lost key that it is.
+fn under_lost_key(
+    workspace: &Workspace,
+    root: Option<&Base>,
+    entry: &Entry,
+    state: Result<State, Problem>,
+) -> Result<State, Problem> {
+    if workspace.lost.is_empty() || entry.kind == Kind::Plain {
+        return state;
+    }
+    let Ok(Lookup::Found(encrypted)) = read_encrypted(workspace, entry) else {
+        return state;
+    };
+    let metadata = &encrypted.sealed.metadata;
+    if !lost_key::names_lost(workspace, metadata) {
+        return state;
+    }
+    let is_closed = lost_key::is_lost(workspace, metadata);
+    let has_file = root.is_some_and(|root| matches!(read_server(workspace, root, entry), Ok(Some(_))));
+    let mut state = match state {
+        Err(_) if is_closed => State::of(LOST_KEY),
+        other => other?,
+    };
+    let what = match (is_closed, has_file) {
+        (true, true) => "nobody can open it; the server has the file",
+        (true, false) => "nobody can open it, and the server has no file",
+        (false, _) => "still encrypted for the lost key too",
+    };
+    if state.word == "in-sync" {
+        state.word = LOST_KEY;
+    }
+    if !state.detail.is_empty() {
+        state.detail.push_str(", ");
+    }
+    state.detail.push_str(what);
+    Ok(state)
 }
 
 /// Says for each verdict which command comes next.
@@ -240,6 +283,14 @@ fn next_commands(workspace: &Workspace, entries: &[&Entry], status: &Status) -> 
         if count > 0 {
             next.push(format!("{count} {what}: {}", hints.ours_for_all(command)));
         }
+    }
+    let lost = status.entries.iter().filter(|row| row.state == LOST_KEY);
+    let lost = lost.count();
+    if lost > 0 {
+        next.push(format!(
+            "{lost} still under a lost key: put the files in place on the server, then {}",
+            hints.ours_for_all("encrypt")
+        ));
     }
     if !status.found_on_server.is_empty() {
         next.push(format!(

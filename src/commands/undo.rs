@@ -25,6 +25,7 @@ use super::drift;
 use super::hints;
 use super::memory;
 use super::open::{leads_out, place_in_repository, stock_command};
+use super::prune;
 use super::reversal::{self, Replaced, Reversal, Side};
 use super::workspace::Workspace;
 use super::{Context, Outcome, OwnerArgs, StepArgs};
@@ -46,6 +47,9 @@ pub struct UndoArgs {
     /// List the runs that can be undone, newest first, and change nothing
     #[arg(long)]
     list: bool,
+    /// Remove the backups whose content is on a side of an entry or in git's history; all others stay
+    #[arg(long, conflicts_with_all = ["list", "entries"])]
+    prune: bool,
 }
 
 /// A file to take back.
@@ -76,6 +80,9 @@ pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
     if args.list {
         return show_list(cx, &workspace);
     }
+    if args.prune {
+        return prune::run(cx, &workspace, args.step);
+    }
     let _locks = apply::begin(cx, &workspace, args.step.write_args())?;
     let mut list = reversal::list(&workspace).map_err(apply::state_problem)?;
     let (Some(last), Some(state)) = (list.pop(), &workspace.state) else {
@@ -85,6 +92,7 @@ pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
             problems: &[],
             outcome: Applied::Nothing,
             backups: &[],
+            recovery: None,
         });
         cx.ui
             .status("nothing to undo: no run is listed that wrote something");
@@ -134,6 +142,7 @@ pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
         problems: &problems,
         outcome,
         backups: &backups,
+        recovery: None,
     });
     Ok(Outcome::default().with_problems(&problems))
 }

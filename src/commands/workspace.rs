@@ -16,6 +16,7 @@ use crate::project::manifest::{Entry, MANIFEST_FILE, Manifest, WriteMode};
 use crate::rules::{RULES_FILE, Rules, RulesError};
 
 use super::hints::{self, Hints};
+use super::lost_key::{self, Replacement};
 use super::members::{found_on_server, members};
 use super::memory::Memory;
 use super::{Context, Jobs, OwnerArgs, jobs_of};
@@ -34,10 +35,14 @@ pub struct Workspace {
     pub root: Option<Base>,
     /// The identities of this run.
     pub keyring: Keyring,
+    /// The identity file that the manifest names.
+    pub identity: Option<PathBuf>,
     /// The state directory, where one could be determined.
     pub state: Option<StateDir>,
     /// The root, where the manifest names it and not the user's own word.
     pub declared_root: Option<PathBuf>,
+    /// Recipients whose keys are lost, and those in their places.
+    pub lost: Vec<Replacement>,
     /// This host's name, or the one to work as.
     pub host: String,
     /// Files on the server that match a pattern and are not in the repository.
@@ -103,6 +108,7 @@ impl Workspace {
         };
 
         let state = StateDir::locate(&cx.env);
+        let lost = lost_key::replacements(state.as_ref());
         let members = members(&manifest, &repository, root.as_ref(), state.as_ref(), files)?;
         manifest.expand(&members, &shown).map_err(wrong)?;
         let found_on_server = root
@@ -110,7 +116,7 @@ impl Workspace {
             .map(|root| found_on_server(&manifest, root))
             .unwrap_or_default();
 
-        let (keyring, identity_files) = load_keyring(cx, &manifest, folder)?;
+        let (keyring, identity, identity_files) = load_keyring(cx, &manifest, folder)?;
 
         let hints = Hints::new(
             &cx.global,
@@ -131,9 +137,11 @@ impl Workspace {
             repository,
             root,
             keyring,
+            identity,
             state,
             declared_root: is_declared.then(|| root_path.clone()),
             host: host_name(cx),
+            lost,
             found_on_server,
             jobs,
             hints,
@@ -409,7 +417,7 @@ fn load_keyring(
     cx: &Context,
     manifest: &Manifest,
     folder: &Path,
-) -> Result<(Keyring, Vec<PathBuf>), Error> {
+) -> Result<(Keyring, Option<PathBuf>, Vec<PathBuf>), Error> {
     let manifest_identity = manifest
         .identity
         .as_deref()
@@ -435,7 +443,7 @@ fn load_keyring(
         cx.asker(),
     );
     let mut identity_files = explicit;
-    identity_files.extend(manifest_identity);
+    identity_files.extend(manifest_identity.clone());
     identity_files.extend(cx.env.path_var("SOPS_AGE_KEY_FILE"));
     identity_files.extend(
         cx.env
@@ -446,7 +454,7 @@ fn load_keyring(
         .iter()
         .filter_map(|path| fs::canonical(path))
         .collect();
-    Ok((keyring, identity_files))
+    Ok((keyring, manifest_identity, identity_files))
 }
 
 /// Finds the manifest: named, else upward from the working directory.

@@ -85,15 +85,7 @@ impl Keyring {
     /// files. Nothing fails here: what is wrong with a source is told when no identity opens a file.
     /// `ask` is the person at the terminal, where there is one.
     pub fn load(env: &Env, sources: &Sources<'_>, ask: Option<Arc<dyn Ask>>) -> Self {
-        let mut keyring = Self {
-            identities: Vec::new(),
-            locked: Vec::new(),
-            looked_at: Vec::new(),
-            commands: Vec::new(),
-            ask,
-            unwrapped: Mutex::new(HashMap::new()),
-            hopeless: Mutex::new(HashSet::new()),
-        };
+        let mut keyring = Self::empty(ask);
         if !sources.explicit.is_empty() {
             for path in sources.explicit {
                 keyring.add_file("-i", path, NamedBy::User);
@@ -137,6 +129,36 @@ impl Keyring {
             keyring.add_file("`identity` of the manifest", path, NamedBy::Manifest);
         }
         keyring
+    }
+
+    /// Returns the identities of one text, named by the user; `source` says in messages where it is
+    /// from.
+    pub fn of_text(source: &str, text: &[u8], ask: Option<Arc<dyn Ask>>) -> Self {
+        let mut keyring = Self::empty(ask);
+        keyring.add_text(source, text, None, NamedBy::User);
+        keyring
+    }
+
+    fn empty(ask: Option<Arc<dyn Ask>>) -> Self {
+        Self {
+            identities: Vec::new(),
+            locked: Vec::new(),
+            looked_at: Vec::new(),
+            commands: Vec::new(),
+            ask,
+            unwrapped: Mutex::new(HashMap::new()),
+            hopeless: Mutex::new(HashSet::new()),
+        }
+    }
+
+    /// Returns whether there is no identity, not even a locked one or a command that prints some.
+    pub fn is_empty(&self) -> bool {
+        self.identities.is_empty() && self.locked.is_empty() && self.commands.is_empty()
+    }
+
+    /// Returns where identities were looked for, and what was there, in words.
+    pub fn looked_at(&self) -> &[String] {
+        &self.looked_at
     }
 
     fn not_set(&mut self, variable: &str) {

@@ -55,7 +55,7 @@ pub enum FsError {
 }
 
 /// Returns a closure that turns a system error into an [`FsError`] for `path`.
-pub(super) fn failed<E: Into<io::Error>>(
+pub fn failed<E: Into<io::Error>>(
     path: &Path,
     action: &'static str,
 ) -> impl Fn(E) -> FsError {

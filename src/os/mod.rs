@@ -19,7 +19,7 @@ pub mod users;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -34,6 +34,8 @@ pub struct Env {
     pub vars: BTreeMap<OsString, OsString>,
     /// Working directory, absolute.
     pub cwd: PathBuf,
+    /// Standard input: an identity that is handed over.
+    pub stdin: Box<dyn Read + Send>,
     /// Standard output: data.
     pub stdout: Box<dyn Write + Send>,
     /// Standard error: talk.
@@ -64,6 +66,7 @@ impl Env {
             args: std::env::args_os().collect(),
             vars: std::env::vars_os().collect(),
             cwd: std::env::current_dir()?,
+            stdin: Box::new(io::stdin()),
             stdout: Box::new(io::stdout()),
             stderr: Box::new(io::stderr()),
             stdout_is_terminal: io::stdout().is_terminal(),

@@ -269,6 +269,15 @@ impl StateDir {
         self.keep(label, now, &mut &encrypted[..])
     }
 
+    /// Returns the backups, the oldest first.
+    pub fn backups(&self) -> Vec<PathBuf> {
+        let folder = self.path.join("backups");
+        let mut names = fs::names(&folder);
+        names.retain(|name| name.ends_with(".enc"));
+        names.sort();
+        names.into_iter().map(|name| folder.join(name)).collect()
+    }
+
     /// Removes a backup that turned out not to be needed: nothing was replaced.
     pub fn drop_backup(&self, path: &Path) {
         if path.starts_with(self.path.join("backups")) {

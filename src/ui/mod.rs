@@ -9,6 +9,7 @@ pub mod history;
 pub mod init;
 pub mod keys;
 pub mod list;
+pub mod lost;
 pub mod progress;
 pub mod prompt;
 pub mod report;

@@ -22,6 +22,26 @@ pub struct Report<'a> {
     pub outcome: Applied,
     /// Encrypted backups kept.
     pub backups: &'a [Backup],
+    /// What `recover` did besides, and what it left.
+    pub recovery: Option<&'a Recovery>,
+}
+
+/// What `recover` did besides placing files, and what it left to be done.
+#[derive(Debug, Serialize)]
+pub struct Recovery {
+    /// The identity file that is used from now on.
+    pub identity: String,
+    /// What was done with it: `used`, `installed`, `replaced`,
+    /// `elsewhere` (one at hand opens everything, none is installed); with a dry run or a failure `not-installed`.
+    pub identity_action: &'static str,
+    /// Where the identity is now that was there before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old_identity: Option<String>,
+    /// Rows of `[plain]` whose file is missing on the server or differs.
+    pub not_deployed: Vec<String>,
+    /// What to type for these.
+    #[serde(skip)]
+    pub deploy: String,
 }
 
 /// An encrypted backup of what was replaced.
@@ -56,6 +76,8 @@ struct ReportJson<'a> {
     entries: Vec<StepJson<'a>>,
     problems: Vec<ProblemJson>,
     backups: Vec<BackupJson<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovery: Option<&'a Recovery>,
 }
 
 #[derive(Serialize)]
@@ -114,6 +136,7 @@ impl Ui {
                         path: &backup.path,
                     })
                     .collect(),
+                recovery: report.recovery,
             });
         }
         for step in &report.plan.steps {
@@ -154,6 +177,37 @@ impl Ui {
         }
         self.problems(report.problems);
         self.status(&summary(report));
+        if let Some(recovery) = report.recovery {
+            self.plain_status(&recovery.in_words());
+        }
+    }
+}
+
+impl Recovery {
+    fn in_words(&self) -> String {
+        let identity = match self.identity_action {
+            "used" => format!("identity: {} was there and opens everything", self.identity),
+            "elsewhere" => format!(
+                "identity: one at hand opens everything, and nothing is installed as {}: later runs need it too",
+                self.identity
+            ),
+            "replaced" | "installed" => format!("identity: installed as {}", self.identity),
+            _ => format!("identity: nothing was installed as {}", self.identity),
+        };
+        let old = self.old_identity.as_ref();
+        let old = old.map_or_else(String::new, |old| {
+            format!("; the other key that was there is kept as {old}")
+        });
+        let plain = match self.not_deployed.len() {
+            0 => String::new(),
+            count => format!(
+                "not done: {count} plain {} not deployed ({}): {}\n",
+                if count == 1 { "file is" } else { "files are" },
+                self.not_deployed.join(", "),
+                self.deploy
+            ),
+        };
+        format!("{identity}{old}\n{plain}not done: no service was started; this program runs no commands")
     }
 }
 

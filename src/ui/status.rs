@@ -17,7 +17,7 @@ pub struct StatusRow {
     pub target: String,
     /// The stable word: a verdict (`in-sync`, `server-ahead`, `repo-ahead`, `repo-behind`, `pinned`, `both-moved`, `unknown`,
     /// `missing-on-server`, `deleted-in-repo`, `not-encrypted-yet`, `on-neither-side`), or
-    /// `layout-only`, `attributes`, `not-the-server`, `error`.
+    /// `layout-only`, `attributes`, `lost-key`, `not-the-server`, `error`.
     pub state: &'static str,
     /// Which side moved, where it could be told: the verdict behind `layout-only` and `attributes`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,6 +95,7 @@ fn in_words(state: &str) -> &str {
         "not-encrypted-yet" => "not encrypted yet",
         "on-neither-side" => "on neither side",
         "not-the-server" => "not the server",
+        "lost-key" => "lost key",
         "unknown" => "unknown",
         _ => "error",
     }
@@ -105,7 +106,7 @@ fn role_of(state: &str) -> Option<Role> {
         "in-sync" => None,
         "missing-on-server" => Some(Role::Removed),
         "not-encrypted-yet" => Some(Role::Added),
-        "unknown" | "error" | "both-moved" | "deleted-in-repo" => Some(Role::Error),
+        "unknown" | "error" | "lost-key" | "both-moved" | "deleted-in-repo" => Some(Role::Error),
         _ => Some(Role::Changed),
     }
 }
@@ -219,6 +220,7 @@ fn counts(status: &Status) -> String {
         "deleted-in-repo",
         "not-encrypted-yet",
         "on-neither-side",
+        "lost-key",
         "error",
     ] {
         let count = status
@@ -256,7 +258,52 @@ struct ReversalsJson<'a> {
     runs: &'a [ReversalRow],
 }
 
+/// What `undo --prune` did.
+#[derive(Serialize)]
+pub struct PruneView {
+    /// The backups that were removed, or would be.
+    pub pruned: Vec<String>,
+    /// How many stay.
+    pub kept: usize,
+    /// How many of those nobody here can open.
+    pub unopened: usize,
+    /// Whether nothing was removed.
+    pub dry_run: bool,
+}
+
+#[derive(Serialize)]
+struct PruneJson<'a> {
+    schema_version: u32,
+    command: &'static str,
+    #[serde(flatten)]
+    view: &'a PruneView,
+}
+
 impl Ui {
+    /// Shows which backups were removed.
+    pub fn show_pruned(&mut self, view: &PruneView) {
+        if self.json {
+            return self.json(&PruneJson {
+                schema_version: SCHEMA_VERSION,
+                command: "undo",
+                view,
+            });
+        }
+        let verb = if view.dry_run { "would remove" } else { "removed" };
+        for path in &view.pruned {
+            self.status(&format!("{verb}  {}", harmless(path)));
+        }
+        let unopened = match view.unopened {
+            0 => String::new(),
+            count => format!(" ({count} that no identity at hand opens)"),
+        };
+        self.status(&format!(
+            "{} {verb}: kept on a side or in git's history; {} stay{unopened}",
+            view.pruned.len(),
+            view.kept
+        ));
+    }
+
     /// Shows the runs that can be undone.
     pub fn show_reversals(&mut self, runs: &[ReversalRow]) {
         if self.json {

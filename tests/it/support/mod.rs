@@ -277,7 +277,7 @@ impl TestProject {
         let mut vars = self.vars.clone();
         vars.insert("SECRETS_STATE_DIR".into(), state.into());
         let args = ["decrypt", "--root", root, name];
-        let output = run_as(&vars, &self.repo(), &args, None);
+        let output = run_as(&vars, &self.repo(), &args, None, b"");
         assert_eq!(output.code, 0, "{output:#?}");
         let mut files = BTreeMap::new();
         collect(folder.path(), &mut files);
@@ -287,12 +287,20 @@ impl TestProject {
         plain.unwrap().1.clone()
     }
 
+    /// Runs a command with a text on its standard input.
+    pub(crate) fn run_fed(&self, input: &[u8], args: &[&str]) -> Output {
+        let output = run_as(&self.vars, &self.repo(), args, None, input);
+        assert_hidden(&output.stdout, &format!("{args:?}"));
+        assert_hidden(&output.stderr, &format!("{args:?}"));
+        output
+    }
+
     fn run_unsearched(&self, folder: &Path, args: &[&str]) -> Output {
         self.run_with(folder, args, None)
     }
 
     fn run_with(&self, folder: &Path, args: &[&str], asker: Option<Arc<dyn Ask>>) -> Output {
-        run_as(&self.vars, folder, args, asker)
+        run_as(&self.vars, folder, args, asker, b"")
     }
 
     /// Runs a command that must end with 0.
@@ -309,6 +317,7 @@ fn run_as(
     folder: &Path,
     args: &[&str],
     asker: Option<Arc<dyn Ask>>,
+    input: &[u8],
 ) -> Output {
     let (stdout, stderr) = (Captured::default(), Captured::default());
     let env = Env {
@@ -318,6 +327,7 @@ fn run_as(
             .collect(),
         vars: vars.clone(),
         cwd: folder.to_owned(),
+        stdin: Box::new(std::io::Cursor::new(input.to_vec())),
         stdout: Box::new(stdout.clone()),
         stderr: Box::new(stderr.clone()),
         stdout_is_terminal: false,
