@@ -179,6 +179,11 @@ impl Rules {
         found
     }
 
+    /// Returns the rules, in file order.
+    pub fn all(&self) -> &[Rule] {
+        &self.rules
+    }
+
     /// Returns the first rule whose pattern matches `path`, the encrypted file's path relative to
     /// the folder of the rules file.
     pub fn find(&self, path: &str) -> Option<&Rule> {

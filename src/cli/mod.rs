@@ -5,7 +5,7 @@ pub mod exit;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    ColorChoice, Context, GlobalArgs, Outcome, add, adopt, check, decrypt, deploy, diff, encrypt,
+    ColorChoice, Context, GlobalArgs, Outcome, add, adopt, check, decrypt, deploy, diff, doctor, drill, encrypt,
     history, init, keygen, list, merge, recover, remove, rename, restore, status, trust, undo,
 };
 use crate::error::{Error, ErrorKind, Problem};
@@ -64,6 +64,8 @@ Gate:
 
 Set-up:
   recover  Bring a bare host back: identity, root, every file of this host
+  drill    Try in memory whether this host could be recovered, and write nothing
+  doctor   Say of everything that must be right whether it is
   init     Write the manifest of this repository, new or from a Makefile
   keygen   Make a new age identity
   add      Take files of the server into the manifest, and encrypt them
@@ -80,6 +82,8 @@ enum Command {
     Decrypt(decrypt::DecryptArgs),
     Deploy(deploy::DeployArgs),
     Diff(diff::DiffArgs),
+    Doctor(doctor::DoctorArgs),
+    Drill(drill::DrillArgs),
     Encrypt(encrypt::EncryptArgs),
     History(history::HistoryArgs),
     Init(init::InitArgs),
@@ -132,6 +136,8 @@ fn dispatch(command: &Command, cx: &mut Context) -> Result<Outcome, Error> {
         Command::Decrypt(args) => decrypt::run(args, cx),
         Command::Deploy(args) => deploy::run(args, cx),
         Command::Diff(args) => diff::run(args, cx),
+        Command::Doctor(args) => doctor::run(args, cx),
+        Command::Drill(args) => drill::run(args, cx),
         Command::Encrypt(args) => encrypt::run(args, cx),
         Command::History(args) => history::run(args, cx),
         Command::Init(args) => init::run(args, cx),

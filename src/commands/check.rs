@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Problem};
 use crate::keys::age::shortened;
 use crate::os::fs;
 use crate::os::git::Checkout;
-use crate::project::check::{Finding, Sealed, check_sealed, finding, identities_in};
+use crate::project::check::{Finding, Sealed, Unchecked, check_sealed, finding, identities_in};
 use crate::project::family::PathPattern;
 use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry, Kind, Manifest};
 use crate::rules::{RULES_FILE, Rules, RulesError};
@@ -25,7 +25,7 @@ use super::{Context, Outcome, in_parallel, jobs_of};
 /// Every value is encrypted or left in clear by its rule; who can read a file is who the rule says;
 /// manifest and files agree; no plaintext and no identity is tracked. Nothing is needed but the
 /// repository. Exit code 1 when something is found, 2 when something could not be checked.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 #[command(
     after_help = "Examples:\n  secrets check --staged             what the next commit would hold; for a pre-commit hook\n  secrets check --changed origin/main  only files that differ from there; for CI"
 )]
@@ -99,6 +99,23 @@ impl View {
 /// # Errors
 /// What keeps the check from being done at all: no manifest, a wrong one, an unknown commit.
 pub fn run(args: &CheckArgs, cx: &mut Context) -> Result<Outcome, Error> {
+    let (findings, unchecked) = examine(args, cx)?;
+    cx.ui.show_findings(&findings, &unchecked);
+    Ok(Outcome {
+        differs: !findings.is_empty(),
+        trouble: !unchecked.is_empty(),
+        ..Outcome::default()
+    })
+}
+
+/// Returns what is found, and what could not be checked.
+///
+/// # Errors
+/// As [`run`].
+pub fn examine(
+    args: &CheckArgs,
+    cx: &mut Context,
+) -> Result<(Vec<Finding>, Vec<Unchecked>), Error> {
     let manifest_path = find_manifest(cx)?;
     let folder = manifest_path.parent().unwrap_or(Path::new("/"));
     let folder = fs::canonical(folder).unwrap_or_else(|| folder.to_owned());
@@ -144,12 +161,7 @@ pub fn run(args: &CheckArgs, cx: &mut Context) -> Result<Outcome, Error> {
     }
     findings.sort();
     findings.dedup();
-    cx.ui.show_findings(&findings, &unchecked);
-    Ok(Outcome {
-        differs: !findings.is_empty(),
-        trouble: !unchecked.is_empty(),
-        ..Outcome::default()
-    })
+    Ok((findings, unchecked))
 }
 
 fn open_view(cx: &Context, args: &CheckArgs, folder: &Path) -> Result<View, Error> {

@@ -128,7 +128,11 @@ pub fn run(
     }
     cx.ui.show_lost(&LostView {
         lost: workspace.manifest.name_recipient(&lost),
-        recipient: key.recipient,
+        recipient: if request.write.dry_run {
+            String::new()
+        } else {
+            key.recipient
+        },
         identity: installation.path.display().to_string(),
         old_identity: installation.old.as_ref().map(|old| old.display().to_string()),
         changed: files.iter().map(|file| file.name.clone()).collect(),

@@ -10,7 +10,9 @@ pub mod check;
 pub mod decrypt;
 pub mod deploy;
 pub mod diff;
+pub mod doctor;
 pub mod drift;
+pub mod drill;
 pub mod encrypt;
 pub mod gather;
 pub mod govern;
@@ -242,6 +244,18 @@ impl Outcome {
             }
         }
         self
+    }
+}
+
+impl Outcome {
+    /// Adds problems of a report, each of which is something that could not be told.
+    #[must_use]
+    pub fn with_problems_as_trouble(self, problems: &[Problem]) -> Self {
+        let trouble = self.trouble || !problems.is_empty();
+        Self {
+            trouble,
+            ..self.with_problems(problems)
+        }
     }
 }
 

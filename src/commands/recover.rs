@@ -76,6 +76,8 @@ pub struct Installation {
     pub mode: u32,
     /// What is to stand there; `None` where nothing is to be installed.
     pub content: Option<SecretBytes>,
+    /// Nothing is to be written.
+    pub is_dry: bool,
     /// What was done with it.
     pub action: &'static str,
     /// Where the identity is now that was there before.
@@ -208,6 +210,7 @@ fn installation(
         owner,
         mode: args.mode.unwrap_or(usual_mode),
         content: None,
+        is_dry: args.write.dry_run,
         action: "not-installed",
         old: None,
     })
@@ -407,7 +410,10 @@ impl Recovering for Installation {
     fn after(&self, workspace: &Workspace, _plan: &Plan) -> Recovery {
         Recovery {
             identity: self.path.display().to_string(),
-            identity_action: self.action,
+            identity_action: match &self.content {
+                Some(_) if self.is_dry => "to-be-installed",
+                _ => self.action,
+            },
             old_identity: self.old.as_ref().map(|old| old.display().to_string()),
             not_deployed: not_deployed(workspace),
             deploy: workspace.hints.ours_for_all("deploy"),

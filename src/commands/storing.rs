@@ -13,8 +13,9 @@ use super::backup;
 use super::capture::Captured;
 use super::govern::rule_help;
 use super::hints::quoted;
+use super::lost_key;
 use super::memory::{self, Agreed};
-use super::open::leads_out_of_repository;
+use super::open::{Lookup, leads_out_of_repository, read_encrypted};
 use super::placing::{self, drop_backups};
 use super::reversal::{self, Before, Side, Undoable};
 use super::workspace::Workspace;
@@ -235,6 +236,9 @@ pub fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> 
         {
             "put the plaintext there, or take its row out of the manifest".to_owned()
         }
+        Refusal::SourceMissing { .. } if is_lost(workspace, one) => format!(
+            "its values are lost with the key: write new ones into {server}, and change them where they are used"
+        ),
         Refusal::SourceMissing { .. } => format!(
             "{} restores it; `optional = true` in its row makes a missing source fine",
             hints.ours("decrypt", name)
@@ -308,6 +312,12 @@ pub fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> 
         }
     };
     Problem::of(name, refusal.clone()).with_help(help)
+}
+
+/// Returns whether nobody can open an entry's file any more.
+fn is_lost(workspace: &Workspace, one: &Captured<'_>) -> bool {
+    let found = read_encrypted(workspace, one.entry);
+    matches!(found, Ok(Lookup::Found(encrypted)) if lost_key::is_lost(workspace, &encrypted.sealed.metadata))
 }
 
 /// Says which commands go on where the repository moved.

@@ -8,7 +8,9 @@ use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, Mode, OFlags, Stat, fchmod, fstat, open};
+use rustix::fs::{
+    Access, AtFlags, CWD, FileType, Mode, OFlags, Stat, accessat, fchmod, fstat, open,
+};
 
 use super::place::Ownership;
 
@@ -328,6 +330,12 @@ pub fn write_new(path: &Path, content: &[u8], owner: Ownership, mode: u32) -> Re
 #[expect(clippy::disallowed_methods, reason = "files are renamed here")]
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     std::fs::rename(from, to)
+}
+
+/// Returns whether this user may write into a folder.
+pub fn may_write(folder: &Path) -> bool {
+    let access = Access::WRITE_OK | Access::EXEC_OK;
+    accessat(CWD, folder, access, AtFlags::EACCESS).is_ok()
 }
 
 /// Removes a file.

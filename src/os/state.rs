@@ -100,6 +100,11 @@ impl StateDir {
         Ok(Journal { path, _file: file })
     }
 
+    /// Returns where the directory is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Looks whether the directory can be used, without making anything: whether it, or the folder
     /// it would be made in, may be written by this user.
     ///

@@ -15,6 +15,7 @@ pub mod makefile;
 pub mod manifest;
 pub mod mask;
 pub mod merge;
+pub mod pem;
 pub mod placement;
 pub mod plan;
 pub mod reader;

@@ -27,7 +27,7 @@ pub struct LostEntry {
 pub struct LostView {
     /// The lost recipient, by name.
     pub lost: String,
-    /// The new recipient.
+    /// The new recipient; with a dry run empty.
     pub recipient: String,
     /// The file of the new identity.
     pub identity: String,
@@ -89,11 +89,11 @@ impl Ui {
         }
         self.data(&out);
         let would = if view.dry_run { "would be " } else { "" };
-        self.status(&format!(
-            "new key: {} ({would}written to {})",
-            view.recipient,
-            harmless(&view.identity)
-        ));
+        let identity = harmless(&view.identity);
+        self.status(&match view.dry_run {
+            true => format!("a new key would be written to {identity}"),
+            false => format!("new key: {} (written to {identity})", view.recipient),
+        });
         if let Some(old) = &view.old_identity {
             self.status(&format!("the file that was there is kept as {}", harmless(old)));
         }

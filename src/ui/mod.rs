@@ -4,6 +4,8 @@
 //! reaches a terminal. A closed pipe ends output quietly.
 
 pub mod diff;
+pub mod doctor;
+pub mod drill;
 pub mod findings;
 pub mod history;
 pub mod init;

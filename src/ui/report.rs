@@ -32,7 +32,7 @@ pub struct Recovery {
     /// The identity file that is used from now on.
     pub identity: String,
     /// What was done with it: `used`, `installed`, `replaced`,
-    /// `elsewhere` (one at hand opens everything, none is installed); with a dry run or a failure `not-installed`.
+    /// `to-be-installed` (a dry run), `elsewhere` (one at hand opens everything, none is installed); after a failure `not-installed`.
     pub identity_action: &'static str,
     /// Where the identity is now that was there before.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -187,6 +187,7 @@ impl Recovery {
     fn in_words(&self) -> String {
         let identity = match self.identity_action {
             "used" => format!("identity: {} was there and opens everything", self.identity),
+            "to-be-installed" => format!("identity: would be installed as {}", self.identity),
             "elsewhere" => format!(
                 "identity: one at hand opens everything, and nothing is installed as {}: later runs need it too",
                 self.identity

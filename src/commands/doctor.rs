@@ -1,0 +1,505 @@
+//! `doctor`: one line for each thing that must be right, with what to do where it is not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::error::{Error, Problem};
+use crate::keys::age::canonical;
+use crate::keys::keyring::Keyring;
+use crate::os::{fs, users};
+use crate::project::manifest::{Entry, Kind};
+use crate::rules::RULES_FILE;
+use crate::ui::doctor::{Check, DoctorView, Verdict};
+
+use super::check::{self, CheckArgs};
+use super::govern::{govern, rule_help};
+use super::open::{Lookup, read_encrypted};
+use super::workspace::Workspace;
+use super::{Context, Outcome, OwnerArgs, trust};
+
+/// Say of everything that must be right whether it is
+///
+/// Identity, rules, ignore lines, files of the repository, root, state directory, versions: one line
+/// each, with what to do. Reads only, never a network. Exit code 1 when something is wrong, 2 when
+/// something could not be told, such as without a key.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  secrets doctor           what is right and what is not\n  secrets doctor --json    the same for a program"
+)]
+pub struct DoctorArgs {}
+
+/// Runs the command.
+///
+/// # Errors
+/// No manifest, or a wrong one.
+pub fn run(_args: &DoctorArgs, cx: &mut Context) -> Result<Outcome, Error> {
+    let workspace = Workspace::open(cx, OwnerArgs::default())?;
+    let entries = workspace.select_everywhere(&[])?;
+    let mut checks = vec![version(&workspace, &entries)];
+    checks.push(host(&workspace));
+    checks.extend(identity_files(cx, &workspace));
+    checks.extend(opens(&workspace, &entries));
+    checks.extend(rules(&workspace, &entries));
+    checks.push(other_rules(&workspace, &entries));
+    checks.extend(repository(cx));
+    checks.push(plaintext(&workspace, &entries));
+    checks.push(root(cx, &workspace));
+    checks.push(state(&workspace));
+    let view = DoctorView { checks };
+    cx.ui.show_doctor(&view);
+    let has = |verdict| view.checks.iter().any(|check| check.verdict == verdict);
+    Ok(Outcome {
+        differs: has(Verdict::Wrong),
+        trouble: has(Verdict::Unknown),
+        ..Outcome::default()
+    })
+}
+
+fn version(workspace: &Workspace, entries: &[&Entry]) -> Check {
+    let count = entries.len();
+    Check::ok(
+        "manifest",
+        format!(
+            "{} names {count} {}; this is secrets {}",
+            workspace.manifest_path.display(),
+            if count == 1 { "entry" } else { "entries" },
+            env!("CARGO_PKG_VERSION")
+        ),
+    )
+}
+
+fn host(workspace: &Workspace) -> Check {
+    match workspace.select(&[]) {
+        Ok(here) => Check::ok(
+            "host",
+            format!("{}: {} entries are for it", workspace.host, here.len()),
+        ),
+        Err(error) => of_problem("host", Verdict::Wrong, error.problems.first()),
+    }
+}
+
+fn of_problem(name: &'static str, verdict: Verdict, problem: Option<&Problem>) -> Check {
+    let message = problem.map_or_else(String::new, |problem| match &problem.entry {
+        Some(entry) => format!("{entry}: {}", problem.kind),
+        None => problem.kind.to_string(),
+    });
+    let help = problem.and_then(|problem| problem.help.clone());
+    Check::of(name, verdict, message, help)
+}
+
+/// Looks at the identity files: mode, owner, place, and whether a rule names their recipient.
+fn identity_files(cx: &Context, workspace: &Workspace) -> Vec<Check> {
+    let mut files: Vec<PathBuf> = cx
+        .global
+        .identities
+        .iter()
+        .map(|path| cx.env.absolute(path))
+        .collect();
+    if files.is_empty() {
+        files.extend(cx.env.path_var("SOPS_AGE_KEY_FILE"));
+        let usual = cx.env.config_dir();
+        files.extend(
+            usual
+                .map(|config| config.join("sops/age/keys.txt"))
+                .filter(|path| fs::is_there(path)),
+        );
+        files.extend(workspace.identity.clone());
+    }
+    files.dedup();
+    if files.is_empty() {
+        return vec![Check::of(
+            "identity",
+            Verdict::Note,
+            "no identity file is named, by the manifest or SOPS_AGE_KEY_FILE".to_owned(),
+            Some("add `identity = \"FILE\"` to [defaults]".to_owned()),
+        )];
+    }
+    let wanted = wanted_recipients(workspace);
+    files
+        .iter()
+        .map(|path| identity_file(workspace, path, &wanted))
+        .collect()
+}
+
+fn identity_file(workspace: &Workspace, path: &Path, wanted: &BTreeSet<String>) -> Check {
+    let shown = path.display();
+    let quoted = super::hints::quoted(&path.to_string_lossy());
+    let wrong = |what: String, help: String| {
+        Check::of("identity", Verdict::Wrong, format!("{shown}: {what}"), Some(help))
+    };
+    let Ok(metadata) = path.metadata() else {
+        return Check::of(
+            "identity",
+            Verdict::Wrong,
+            format!("{shown} does not exist"),
+            Some("put the key there: `secrets recover`, or `secrets keygen -o FILE` for a new one".to_owned()),
+        );
+    };
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o007 != 0 {
+        return wrong(
+            format!("mode is {mode:04o}: everybody on this host may use it"),
+            format!("`chmod o= {quoted}`"),
+        );
+    }
+    let me = rustix::process::geteuid().as_raw();
+    if metadata.uid() != me && metadata.uid() != 0 {
+        let owner = users::name_of(users::Database::Passwd, metadata.uid());
+        return wrong(
+            format!("it belongs to {owner}, neither to root nor to you"),
+            format!("`chown root {quoted}`"),
+        );
+    }
+    let real = fs::canonical(path).unwrap_or_else(|| path.to_owned());
+    let top = workspace.repository.path();
+    if real.starts_with(top) {
+        let checkout = workspace.checkout().unwrap_or(None);
+        let is_tracked = checkout.is_some_and(|checkout| checkout.is_tracked(&real).unwrap_or(false));
+        let is_ignored = checkout.is_some_and(|checkout| checkout.is_ignored(&real).unwrap_or(false));
+        if is_tracked || !is_ignored {
+            let what = if is_tracked { "git tracks it" } else { "it lies in the repository and is not ignored" };
+            return wrong(
+                what.to_owned(),
+                "move it out of the repository; a key that was committed counts as lost".to_owned(),
+            );
+        }
+    }
+    let content = match fs::read_regular(path) {
+        Ok(content) => crate::secret::SecretBytes::new(content),
+        Err(error) => {
+            return Check::of(
+                "identity",
+                Verdict::Unknown,
+                format!("{shown}: cannot read: {error}"),
+                Some("run as a user who may read it".to_owned()),
+            );
+        }
+    };
+    let keyring = Keyring::of_text("it", content.expose(), None);
+    if keyring.is_empty() {
+        let what = keyring.looked_at().join("; ");
+        return wrong(what, "put an age identity there".to_owned());
+    }
+    let recipients = keyring.recipients();
+    let fits = recipients
+        .iter()
+        .any(|recipient| wanted.contains(&canonical(recipient)));
+    let names: Vec<_> = recipients
+        .iter()
+        .map(|recipient| workspace.manifest.name_recipient(recipient))
+        .collect();
+    if !fits && !recipients.is_empty() && !wanted.is_empty() {
+        return wrong(
+            format!("it holds {}, which no rule of an entry names", names.join(", ")),
+            format!("add the recipient to `{RULES_FILE}`, or put the right key there"),
+        );
+    }
+    let holds = if names.is_empty() {
+        "a key behind a passphrase or a plugin".to_owned()
+    } else {
+        names.join(", ")
+    };
+    Check::ok("identity", format!("{shown}: {holds}, mode {mode:04o}"))
+}
+
+/// Returns the recipients of all rules that govern an entry, canonical.
+fn wanted_recipients(workspace: &Workspace) -> BTreeSet<String> {
+    let entries = workspace.manifest.entries.iter();
+    let secret = entries.filter(|entry| entry.kind == Kind::Secret);
+    let governing = secret.filter_map(|entry| govern(workspace, entry, &mut Vec::new()).ok()?);
+    governing
+        .flat_map(|governing| governing.recipients)
+        .map(|recipient| canonical(&recipient))
+        .collect()
+}
+
+/// Says whether an identity at hand opens every entry of this host. Nothing is asked.
+fn opens(workspace: &Workspace, entries: &[&Entry]) -> Vec<Check> {
+    let mut closed = Vec::new();
+    let mut opened = 0;
+    let mut damaged = Vec::new();
+    let here = entries
+        .iter()
+        .filter(|entry| entry.kind == Kind::Secret && entry.is_for(&workspace.host));
+    for entry in here {
+        match read_encrypted(workspace, entry) {
+            Ok(Lookup::Found(encrypted)) => {
+                if workspace.keyring.unwrap_quiet(&encrypted.sealed.metadata).is_some() {
+                    opened += 1;
+                } else {
+                    closed.push(entry.repository_path.as_str());
+                }
+            }
+            Ok(Lookup::Missing(_)) => {}
+            Err(problem) => damaged.push(problem),
+        }
+    }
+    let mut checks = Vec::new();
+    if closed.is_empty() {
+        checks.push(Check::ok("opens", format!("{opened} of {opened} entries of this host")));
+    } else {
+        let looked_at: Vec<_> = workspace.keyring.looked_at().to_vec();
+        let message = format!(
+            "no identity at hand opens {} of {}: {}",
+            closed.len(),
+            closed.len() + opened,
+            closed.join(", ")
+        );
+        let help = if workspace.keyring.is_empty() {
+            format!("looked at: {}", looked_at.join("; "))
+        } else {
+            "`secrets list` shows who can read what; a key behind a passphrase is not asked for here".to_owned()
+        };
+        checks.push(Check::of("opens", Verdict::Unknown, message, Some(help)));
+    }
+    checks.extend(
+        damaged
+            .iter()
+            .map(|problem| of_problem("opens", Verdict::Wrong, Some(problem))),
+    );
+    checks
+}
+
+/// Says whether every entry has a rule that can be honoured, and every rule an entry.
+fn rules(workspace: &Workspace, entries: &[&Entry]) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let mut used: BTreeMap<PathBuf, BTreeSet<usize>> = BTreeMap::new();
+    let mut governed = 0;
+    for entry in entries.iter().filter(|entry| entry.kind == Kind::Secret) {
+        let name = &entry.repository_path;
+        let mut refusals = Vec::new();
+        match govern(workspace, entry, &mut refusals) {
+            Ok(Some(governing)) => {
+                governed += 1;
+                refusals.extend(governing.hidden);
+                if let Some(found) = workspace.rules_for(entry) {
+                    used.entry(found.path.clone())
+                        .or_default()
+                        .insert(governing.rule.number);
+                }
+            }
+            Ok(None) => {}
+            Err(problem) => checks.push(of_problem("rules", Verdict::Wrong, Some(&problem))),
+        }
+        checks.extend(refusals.iter().map(|refusal| {
+            Check::of("rules", Verdict::Wrong, format!("{name}: {refusal}"), rule_help(refusal))
+        }));
+    }
+    for (path, numbers) in &used {
+        let found = entries.iter().find_map(|entry| {
+            let found = workspace.rules_for(entry)?;
+            (found.path == *path).then_some(found)
+        });
+        let Some(found) = found else { continue };
+        let Ok(rules) = &found.rules else { continue };
+        let unused = rules.all().iter().filter(|rule| !numbers.contains(&rule.number));
+        for rule in unused {
+            let regex = rule.path_regex.as_ref();
+            let regex = regex.map_or_else(String::new, |regex| format!(" (`{}`)", regex.as_str()));
+            checks.push(Check::of(
+                "rules",
+                Verdict::Note,
+                format!("{}: creation rule {}{regex} governs no entry", path.display(), rule.number),
+                Some("take it out, if no other file needs it".to_owned()),
+            ));
+        }
+    }
+    if checks.iter().all(|check| check.verdict == Verdict::Note) {
+        checks.insert(0, Check::ok("rules", format!("{governed} entries have a rule")));
+    }
+    checks
+}
+
+/// Says whether stock would use another rules file in the working directory.
+fn other_rules(workspace: &Workspace, entries: &[&Entry]) -> Check {
+    let ours: BTreeSet<PathBuf> = entries
+        .iter()
+        .filter_map(|entry| Some(workspace.rules_for(entry)?.path.clone()))
+        .collect();
+    let names = |paths: &BTreeSet<PathBuf>| {
+        let names: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+        names.join(", ")
+    };
+    let other = ours.iter().find_map(|path| workspace.other_rules_file(path));
+    match (other, ours.len()) {
+        (Some(other), _) => Check::of(
+            "rules files",
+            Verdict::Note,
+            format!(
+                "stock `sops` called in this folder would use {}, entries are governed by {}",
+                other.display(),
+                names(&ours)
+            ),
+            Some("call `sops` from the repository's top folder".to_owned()),
+        ),
+        (None, 0) => Check::of(
+            "rules files",
+            Verdict::Wrong,
+            format!("there is no `{RULES_FILE}`"),
+            Some("`secrets init` writes one".to_owned()),
+        ),
+        (None, 1) => Check::ok("rules files", names(&ours)),
+        (None, _) => Check::of(
+            "rules files",
+            Verdict::Note,
+            format!("several: {}", names(&ours)),
+            Some("one at the top is easier to keep right".to_owned()),
+        ),
+    }
+}
+
+/// Says what `check` finds: missing and orphaned files, ignore lines, recipients, what git tracks.
+fn repository(cx: &mut Context) -> Vec<Check> {
+    let (findings, unchecked) = match check::examine(&CheckArgs::default(), cx) {
+        Ok(found) => found,
+        Err(error) => {
+            return vec![of_problem("repository", Verdict::Unknown, error.problems.first())];
+        }
+    };
+    let mut checks: Vec<Check> = findings
+        .iter()
+        .map(|one| {
+            let line = one.line.map_or_else(String::new, |line| format!(":{line}"));
+            Check::of(
+                "repository",
+                Verdict::Wrong,
+                format!("{}{line}: {} [{}]", one.path, one.message, one.code),
+                remedy_of(one.code).map(str::to_owned),
+            )
+        })
+        .collect();
+    checks.extend(unchecked.iter().map(|what| {
+        Check::of("repository", Verdict::Unknown, format!("could not be checked: {what}"), None)
+    }));
+    if checks.is_empty() {
+        let what = "files, recipients, ignore lines and what git tracks are in order".to_owned();
+        checks.push(Check::ok("repository", what));
+    }
+    checks
+}
+
+/// Returns what to do about a finding of `check`.
+fn remedy_of(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "missing" => "`secrets encrypt ENTRY` makes it from the server's file, or `secrets remove ENTRY`",
+        "orphan" => "add a row to the manifest, or `git rm` the file",
+        "not-ignored" => "add the path to `.gitignore`",
+        "tracked-plaintext" => "`git rm --cached` it, and change what was in it",
+        "identity" => "`git rm --cached` it; a key that was committed counts as lost",
+        "recipients-differ" | "options-differ" => "`secrets encrypt --update-recipients`",
+        "conflict-marker" => "resolve the merge",
+        "no-rule" | "two-rules" | "unknown-rule-key" => "mend `.sops.yaml`",
+        "damaged" | "no-mac" | "not-encrypted" => "`git log -- FILE` lists versions; `git checkout COMMIT -- FILE` brings one back",
+        _ => return None,
+    })
+}
+
+/// Looks for plaintext that lies beside its encrypted file and is no target of a row.
+fn plaintext(workspace: &Workspace, entries: &[&Entry]) -> Check {
+    let top = workspace.repository.path();
+    let targets: BTreeSet<PathBuf> = entries
+        .iter()
+        .map(|entry| workspace.server_file(entry))
+        .filter_map(|path| fs::canonical(&path))
+        .collect();
+    let lying: Vec<String> = entries
+        .iter()
+        .filter(|entry| entry.kind == Kind::Secret)
+        .map(|entry| entry.path_without_suffix().to_owned())
+        .filter(|path| {
+            let file = top.join(path);
+            let is_target = fs::canonical(&file).is_some_and(|real| targets.contains(&real));
+            fs::is_file(&file) && !is_target
+        })
+        .collect();
+    if lying.is_empty() {
+        let what = "none lies beside its encrypted file in the repository".to_owned();
+        return Check::ok("plaintext", what);
+    }
+    Check::of(
+        "plaintext",
+        Verdict::Wrong,
+        format!("lies in the repository: {}", lying.join(", ")),
+        Some("remove it, once its values are where they belong".to_owned()),
+    )
+}
+
+fn root(cx: &Context, workspace: &Workspace) -> Check {
+    let shown = workspace.root_path.display().to_string();
+    if workspace.root.is_none() {
+        let problem = workspace.not_the_server();
+        let verdict = if workspace.is_root_absent() {
+            Verdict::Note
+        } else {
+            Verdict::Wrong
+        };
+        return of_problem("root", verdict, Some(&problem));
+    }
+    if let Err(problem) = trust::check(workspace, true) {
+        return of_problem("root", Verdict::Wrong, Some(&problem));
+    }
+    if !fs::may_write(&workspace.root_path) {
+        return Check::of(
+            "root",
+            Verdict::Note,
+            format!("{shown}: you may not write there"),
+            Some("`decrypt` and `recover` need a user who may".to_owned()),
+        );
+    }
+    let mode = workspace.root_path.metadata().map_or(0, |found| found.mode());
+    if mode & 0o1002 == 0o002 {
+        return Check::of(
+            "root",
+            Verdict::Wrong,
+            format!("{shown}: everybody may write there"),
+            Some(format!("`chmod o-w {}`", super::hints::quoted(&shown))),
+        );
+    }
+    let is_own_word = workspace.declared_root.is_none() && cx.global.root.is_some();
+    let by = if is_own_word { " (by `--root`)" } else { "" };
+    Check::ok("root", format!("{shown}{by}"))
+}
+
+fn state(workspace: &Workspace) -> Check {
+    let Some(state) = &workspace.state else {
+        return Check::of(
+            "state",
+            Verdict::Wrong,
+            "no home directory for the state directory".to_owned(),
+            Some("name a folder with `SECRETS_STATE_DIR=DIR`".to_owned()),
+        );
+    };
+    let shown = state.path().display().to_string();
+    if let Err(error) = state.check_usable() {
+        return Check::of(
+            "state",
+            Verdict::Wrong,
+            error.to_string(),
+            Some("name a folder you may write with `SECRETS_STATE_DIR=DIR`".to_owned()),
+        );
+    }
+    if let Some(trouble) = &workspace.memory().trouble {
+        return Check::of(
+            "state",
+            Verdict::Wrong,
+            format!("{shown}: {trouble}"),
+            Some("the next writing run sets them aside; directions are then told by git's history".to_owned()),
+        );
+    }
+    if let Ok(found) = state.path().metadata()
+        && found.mode() & 0o077 != 0
+    {
+        return Check::of(
+            "state",
+            Verdict::Note,
+            format!("{shown}: mode is {:04o}", found.mode() & 0o7777),
+            Some(format!("`chmod 0700 {}`", super::hints::quoted(&shown))),
+        );
+    }
+    let backups = state.backups().len();
+    Check::ok("state", format!("{shown}: {backups} backups"))
+}
+
