@@ -5,12 +5,13 @@ pub mod exit;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    ColorChoice, Context, GlobalArgs, Outcome, add, adopt, check, decrypt, deploy, diff, doctor, drill, encrypt,
-    history, init, keygen, list, merge, recover, remove, rename, restore, status, trust, undo,
+    ColorChoice, Context, GlobalArgs, Outcome, add, adopt, check, decrypt, deploy, diff, doctor,
+    drill, encrypt, history, init, keygen, list, merge, recover, remove, rename, restore, schema,
+    status, trust, undo,
 };
 use crate::error::{Error, ErrorKind, Problem};
 use crate::os::{Env, fs};
-use crate::ui::{Loudness, ProblemJson, Ui};
+use crate::ui::{Loudness, Ui};
 
 use exit::Exit;
 
@@ -72,7 +73,10 @@ Set-up:
   remove   Take an entry out of the manifest, and its encrypted file out of the repository
   mv       Give an entry another name in the repository, or another path on the server
   list     List the entries of the manifest, and who can read what
-  trust    Agree to the root that the manifest names now";
+  trust    Agree to the root that the manifest names now
+
+Self:
+  schema   Print the JSON schemas of what `--json` prints";
 
 #[derive(Subcommand, Debug)]
 enum Command {
@@ -94,6 +98,7 @@ enum Command {
     Remove(remove::RemoveArgs),
     Recover(recover::RecoverArgs),
     Restore(restore::RestoreArgs),
+    Schema(schema::SchemaArgs),
     Status(status::StatusArgs),
     Trust(trust::TrustArgs),
     Undo(undo::UndoArgs),
@@ -148,6 +153,7 @@ fn dispatch(command: &Command, cx: &mut Context) -> Result<Outcome, Error> {
         Command::Remove(args) => remove::run(args, cx),
         Command::Recover(args) => recover::run(args, cx),
         Command::Restore(args) => restore::run(args, cx),
+        Command::Schema(args) => schema::run(args, cx),
         Command::Status(args) => status::run(args, cx),
         Command::Trust(args) => trust::run(args, cx),
         Command::Undo(args) => undo::run(args, cx),
@@ -211,7 +217,7 @@ fn usage(error: &clap::Error, env: &Env, ui: &mut Ui) -> Exit {
             let plain = rendered.to_string();
             let message = plain.lines().next().unwrap_or_default();
             let message = message.trim_start_matches("error: ").to_owned();
-            json_problems(&[Problem::new(ErrorKind::Option(message))], ui);
+            ui.problems_json(&[Problem::new(ErrorKind::Option(message))]);
         }
         ui.raw_error(&text);
         Exit::Trouble
@@ -221,16 +227,9 @@ fn usage(error: &clap::Error, env: &Env, ui: &mut Ui) -> Exit {
     }
 }
 
-fn json_problems(problems: &[Problem], ui: &mut Ui) {
-    let problems: Vec<_> = problems.iter().map(ProblemJson::of).collect();
-    ui.json(
-        &serde_json::json!({ "schema_version": crate::ui::SCHEMA_VERSION, "problems": problems }),
-    );
-}
-
 fn report_error(error: &Error, ui: &mut Ui) -> Outcome {
     if ui.json {
-        json_problems(&error.problems, ui);
+        ui.problems_json(&error.problems);
     }
     ui.problems(&error.problems);
     let outcome = Outcome::default().with_problems(&error.problems);

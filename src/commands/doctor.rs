@@ -40,8 +40,10 @@ pub fn run(_args: &DoctorArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let entries = workspace.select_everywhere(&[])?;
     let mut checks = vec![version(&workspace, &entries)];
     checks.push(host(&workspace));
-    checks.extend(identity_files(cx, &workspace));
-    checks.extend(opens(&workspace, &entries));
+    let opens = opens(&workspace, &entries);
+    let opens_all = opens.iter().all(|check| check.verdict == Verdict::Ok);
+    checks.extend(identity_files(cx, &workspace, opens_all));
+    checks.extend(opens);
     checks.extend(rules(&workspace, &entries));
     checks.push(other_rules(&workspace, &entries));
     checks.extend(repository(cx));
@@ -91,7 +93,7 @@ fn of_problem(name: &'static str, verdict: Verdict, problem: Option<&Problem>) -
 }
 
 /// Looks at the identity files: mode, owner, place, and whether a rule names their recipient.
-fn identity_files(cx: &Context, workspace: &Workspace) -> Vec<Check> {
+fn identity_files(cx: &Context, workspace: &Workspace, opens_all: bool) -> Vec<Check> {
     let mut files: Vec<PathBuf> = cx
         .global
         .identities
@@ -120,23 +122,37 @@ fn identity_files(cx: &Context, workspace: &Workspace) -> Vec<Check> {
     let wanted = wanted_recipients(workspace);
     files
         .iter()
-        .map(|path| identity_file(workspace, path, &wanted))
+        .map(|path| identity_file(workspace, path, &wanted, opens_all))
         .collect()
 }
 
-fn identity_file(workspace: &Workspace, path: &Path, wanted: &BTreeSet<String>) -> Check {
+fn identity_file(
+    workspace: &Workspace,
+    path: &Path,
+    wanted: &BTreeSet<String>,
+    opens_all: bool,
+) -> Check {
     let shown = path.display();
     let quoted = super::hints::quoted(&path.to_string_lossy());
     let wrong = |what: String, help: String| {
-        Check::of("identity", Verdict::Wrong, format!("{shown}: {what}"), Some(help))
-    };
-    let Ok(metadata) = path.metadata() else {
-        return Check::of(
+        Check::of(
             "identity",
             Verdict::Wrong,
-            format!("{shown} does not exist"),
-            Some("put the key there: `secrets recover`, or `secrets keygen -o FILE` for a new one".to_owned()),
-        );
+            format!("{shown}: {what}"),
+            Some(help),
+        )
+    };
+    let Ok(metadata) = path.metadata() else {
+        // Where another identity opens everything, this is another machine.
+        let verdict = if opens_all {
+            Verdict::Note
+        } else {
+            Verdict::Wrong
+        };
+        let remedy =
+            "put the key there: `secrets recover`, or `secrets keygen -o FILE` for a new one";
+        let message = format!("{shown} does not exist");
+        return Check::of("identity", verdict, message, Some(remedy.to_owned()));
     };
     let mode = metadata.mode() & 0o7777;
     if mode & 0o007 != 0 {
@@ -157,10 +173,16 @@ fn identity_file(workspace: &Workspace, path: &Path, wanted: &BTreeSet<String>) 
     let top = workspace.repository.path();
     if real.starts_with(top) {
         let checkout = workspace.checkout().unwrap_or(None);
-        let is_tracked = checkout.is_some_and(|checkout| checkout.is_tracked(&real).unwrap_or(false));
-        let is_ignored = checkout.is_some_and(|checkout| checkout.is_ignored(&real).unwrap_or(false));
+        let is_tracked =
+            checkout.is_some_and(|checkout| checkout.is_tracked(&real).unwrap_or(false));
+        let is_ignored =
+            checkout.is_some_and(|checkout| checkout.is_ignored(&real).unwrap_or(false));
         if is_tracked || !is_ignored {
-            let what = if is_tracked { "git tracks it" } else { "it lies in the repository and is not ignored" };
+            let what = if is_tracked {
+                "git tracks it"
+            } else {
+                "it lies in the repository and is not ignored"
+            };
             return wrong(
                 what.to_owned(),
                 "move it out of the repository; a key that was committed counts as lost".to_owned(),
@@ -193,7 +215,10 @@ fn identity_file(workspace: &Workspace, path: &Path, wanted: &BTreeSet<String>) 
         .collect();
     if !fits && !recipients.is_empty() && !wanted.is_empty() {
         return wrong(
-            format!("it holds {}, which no rule of an entry names", names.join(", ")),
+            format!(
+                "it holds {}, which no rule of an entry names",
+                names.join(", ")
+            ),
             format!("add the recipient to `{RULES_FILE}`, or put the right key there"),
         );
     }
@@ -227,7 +252,11 @@ fn opens(workspace: &Workspace, entries: &[&Entry]) -> Vec<Check> {
     for entry in here {
         match read_encrypted(workspace, entry) {
             Ok(Lookup::Found(encrypted)) => {
-                if workspace.keyring.unwrap_quiet(&encrypted.sealed.metadata).is_some() {
+                if workspace
+                    .keyring
+                    .unwrap_quiet(&encrypted.sealed.metadata)
+                    .is_some()
+                {
                     opened += 1;
                 } else {
                     closed.push(entry.repository_path.as_str());
@@ -239,7 +268,10 @@ fn opens(workspace: &Workspace, entries: &[&Entry]) -> Vec<Check> {
     }
     let mut checks = Vec::new();
     if closed.is_empty() {
-        checks.push(Check::ok("opens", format!("{opened} of {opened} entries of this host")));
+        checks.push(Check::ok(
+            "opens",
+            format!("{opened} of {opened} entries of this host"),
+        ));
     } else {
         let looked_at: Vec<_> = workspace.keyring.looked_at().to_vec();
         let message = format!(
@@ -285,7 +317,12 @@ fn rules(workspace: &Workspace, entries: &[&Entry]) -> Vec<Check> {
             Err(problem) => checks.push(of_problem("rules", Verdict::Wrong, Some(&problem))),
         }
         checks.extend(refusals.iter().map(|refusal| {
-            Check::of("rules", Verdict::Wrong, format!("{name}: {refusal}"), rule_help(refusal))
+            Check::of(
+                "rules",
+                Verdict::Wrong,
+                format!("{name}: {refusal}"),
+                rule_help(refusal),
+            )
         }));
     }
     for (path, numbers) in &used {
@@ -295,20 +332,30 @@ fn rules(workspace: &Workspace, entries: &[&Entry]) -> Vec<Check> {
         });
         let Some(found) = found else { continue };
         let Ok(rules) = &found.rules else { continue };
-        let unused = rules.all().iter().filter(|rule| !numbers.contains(&rule.number));
+        let unused = rules
+            .all()
+            .iter()
+            .filter(|rule| !numbers.contains(&rule.number));
         for rule in unused {
             let regex = rule.path_regex.as_ref();
             let regex = regex.map_or_else(String::new, |regex| format!(" (`{}`)", regex.as_str()));
             checks.push(Check::of(
                 "rules",
                 Verdict::Note,
-                format!("{}: creation rule {}{regex} governs no entry", path.display(), rule.number),
+                format!(
+                    "{}: creation rule {}{regex} governs no entry",
+                    path.display(),
+                    rule.number
+                ),
                 Some("take it out, if no other file needs it".to_owned()),
             ));
         }
     }
     if checks.iter().all(|check| check.verdict == Verdict::Note) {
-        checks.insert(0, Check::ok("rules", format!("{governed} entries have a rule")));
+        checks.insert(
+            0,
+            Check::ok("rules", format!("{governed} entries have a rule")),
+        );
     }
     checks
 }
@@ -320,10 +367,15 @@ fn other_rules(workspace: &Workspace, entries: &[&Entry]) -> Check {
         .filter_map(|entry| Some(workspace.rules_for(entry)?.path.clone()))
         .collect();
     let names = |paths: &BTreeSet<PathBuf>| {
-        let names: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+        let names: Vec<_> = paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
         names.join(", ")
     };
-    let other = ours.iter().find_map(|path| workspace.other_rules_file(path));
+    let other = ours
+        .iter()
+        .find_map(|path| workspace.other_rules_file(path));
     match (other, ours.len()) {
         (Some(other), _) => Check::of(
             "rules files",
@@ -356,7 +408,11 @@ fn repository(cx: &mut Context) -> Vec<Check> {
     let (findings, unchecked) = match check::examine(&CheckArgs::default(), cx) {
         Ok(found) => found,
         Err(error) => {
-            return vec![of_problem("repository", Verdict::Unknown, error.problems.first())];
+            return vec![of_problem(
+                "repository",
+                Verdict::Unknown,
+                error.problems.first(),
+            )];
         }
     };
     let mut checks: Vec<Check> = findings
@@ -372,7 +428,12 @@ fn repository(cx: &mut Context) -> Vec<Check> {
         })
         .collect();
     checks.extend(unchecked.iter().map(|what| {
-        Check::of("repository", Verdict::Unknown, format!("could not be checked: {what}"), None)
+        Check::of(
+            "repository",
+            Verdict::Unknown,
+            format!("could not be checked: {what}"),
+            None,
+        )
     }));
     if checks.is_empty() {
         let what = "files, recipients, ignore lines and what git tracks are in order".to_owned();
@@ -384,7 +445,9 @@ fn repository(cx: &mut Context) -> Vec<Check> {
 /// Returns what to do about a finding of `check`.
 fn remedy_of(code: &str) -> Option<&'static str> {
     Some(match code {
-        "missing" => "`secrets encrypt ENTRY` makes it from the server's file, or `secrets remove ENTRY`",
+        "missing" => {
+            "`secrets encrypt ENTRY` makes it from the server's file, or `secrets remove ENTRY`"
+        }
         "orphan" => "add a row to the manifest, or `git rm` the file",
         "not-ignored" => "add the path to `.gitignore`",
         "tracked-plaintext" => "`git rm --cached` it, and change what was in it",
@@ -392,7 +455,9 @@ fn remedy_of(code: &str) -> Option<&'static str> {
         "recipients-differ" | "options-differ" => "`secrets encrypt --update-recipients`",
         "conflict-marker" => "resolve the merge",
         "no-rule" | "two-rules" | "unknown-rule-key" => "mend `.sops.yaml`",
-        "damaged" | "no-mac" | "not-encrypted" => "`git log -- FILE` lists versions; `git checkout COMMIT -- FILE` brings one back",
+        "damaged" | "no-mac" | "not-encrypted" => {
+            "`git log -- FILE` lists versions; `git checkout COMMIT -- FILE` brings one back"
+        }
         _ => return None,
     })
 }
@@ -449,7 +514,10 @@ fn root(cx: &Context, workspace: &Workspace) -> Check {
             Some("`decrypt` and `recover` need a user who may".to_owned()),
         );
     }
-    let mode = workspace.root_path.metadata().map_or(0, |found| found.mode());
+    let mode = workspace
+        .root_path
+        .metadata()
+        .map_or(0, |found| found.mode());
     if mode & 0o1002 == 0o002 {
         return Check::of(
             "root",
@@ -486,7 +554,10 @@ fn state(workspace: &Workspace) -> Check {
             "state",
             Verdict::Wrong,
             format!("{shown}: {trouble}"),
-            Some("the next writing run sets them aside; directions are then told by git's history".to_owned()),
+            Some(
+                "the next writing run sets them aside; directions are then told by git's history"
+                    .to_owned(),
+            ),
         );
     }
     if let Ok(found) = state.path().metadata()
@@ -502,4 +573,3 @@ fn state(workspace: &Workspace) -> Check {
     let backups = state.backups().len();
     Check::ok("state", format!("{shown}: {backups} backups"))
 }
-

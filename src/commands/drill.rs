@@ -71,7 +71,9 @@ pub fn run(args: &DrillArgs, cx: &mut Context) -> Result<Outcome, Error> {
             rows.push(DrillRow::of(&entry.repository_path, "missing", what));
         }
     }
-    let results = in_parallel(&secret, workspace.jobs, |entry| open_entry(&workspace, entry));
+    let results = in_parallel(&secret, workspace.jobs, |entry| {
+        open_entry(&workspace, entry)
+    });
     let mut opened = Vec::new();
     for (entry, result) in secret.iter().zip(results) {
         match result {
@@ -90,7 +92,11 @@ pub fn run(args: &DrillArgs, cx: &mut Context) -> Result<Outcome, Error> {
         look_at(&workspace, one, now, &mut rows);
     }
     match_keys(&opened, &mut rows);
-    let order = |name: &str| entries.iter().position(|entry| entry.repository_path == name);
+    let order = |name: &str| {
+        entries
+            .iter()
+            .position(|entry| entry.repository_path == name)
+    };
     rows.sort_by_key(|row| order(&row.entry));
     let bytes = opened.iter().map(|one| one.plaintext.expose().len() as u64);
     let view = DrillView {
@@ -111,10 +117,7 @@ pub fn run(args: &DrillArgs, cx: &mut Context) -> Result<Outcome, Error> {
 }
 
 /// Opens an entry as `recover` would; `None` for an optional one that is missing.
-fn open_entry<'w>(
-    workspace: &Workspace,
-    entry: &'w Entry,
-) -> Result<Option<Opened<'w>>, Problem> {
+fn open_entry<'w>(workspace: &Workspace, entry: &'w Entry) -> Result<Option<Opened<'w>>, Problem> {
     check_format(entry)?;
     let encrypted = match read_encrypted(workspace, entry)? {
         Lookup::Found(encrypted) => encrypted,
@@ -146,7 +149,11 @@ fn look_at(workspace: &Workspace, one: &Opened<'_>, now: u64, rows: &mut Vec<Dri
             .map(|refusal| DrillRow::of(name, "required", refusal.to_string())),
     );
     if content.is_empty() {
-        rows.push(DrillRow::of(name, "empty", "it is empty (zero bytes)".to_owned()));
+        rows.push(DrillRow::of(
+            name,
+            "empty",
+            "it is empty (zero bytes)".to_owned(),
+        ));
     }
     if let Some(root) = &workspace.root
         && let Err(error) = root.place(entry.server_path.as_ref())
@@ -199,8 +206,11 @@ fn match_keys(opened: &[Opened<'_>], rows: &mut Vec<DrillRow>) {
         let (folder, stem) = split(one);
         let own = certificate(one).map(|found| (one, found));
         let named = || {
-            let others = opened.iter().filter(|other| split(other) == (folder.clone(), stem.clone()));
-            others.filter_map(|other| Some((other, certificate(other)?))).next()
+            let others = opened
+                .iter()
+                .filter(|other| split(other) == (folder.clone(), stem.clone()));
+            let mut others = others;
+            others.find_map(|other| Some((other, certificate(other)?)))
         };
         let alone = || {
             let here = || opened.iter().filter(|other| split(other).0 == folder);
@@ -224,7 +234,11 @@ fn match_keys(opened: &[Opened<'_>], rows: &mut Vec<DrillRow>) {
                     other.entry.repository_path
                 )
             };
-            rows.push(DrillRow::of(&one.entry.repository_path, "key-mismatch", what));
+            rows.push(DrillRow::of(
+                &one.entry.repository_path,
+                "key-mismatch",
+                what,
+            ));
         }
     }
 }

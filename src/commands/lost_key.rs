@@ -76,7 +76,11 @@ pub fn is_lost(workspace: &Workspace, metadata: &Metadata) -> bool {
 /// Returns whether a file differs from its rule in nothing but that new recipients stand there for lost
 /// ones.
 pub fn is_only_replaced(workspace: &Workspace, metadata: &Metadata, wanted: &[String]) -> bool {
-    let have: BTreeSet<String> = metadata.age_recipients().into_iter().map(canonical).collect();
+    let have: BTreeSet<String> = metadata
+        .age_recipients()
+        .into_iter()
+        .map(canonical)
+        .collect();
     let want: BTreeSet<String> = wanted.iter().map(|key| canonical(key)).collect();
     let lost = &workspace.lost;
     let mut gone = have.difference(&want);
@@ -104,7 +108,10 @@ pub fn run(
         .filter(|entry| entry.kind == Kind::Secret)
         .collect();
     let lost = find_lost(workspace, request, &entries)?;
-    let key = age::generate(request.is_hybrid || lost.starts_with("age1pq"), &cx.env.now());
+    let key = age::generate(
+        request.is_hybrid || lost.starts_with("age1pq"),
+        &cx.env.now(),
+    );
     let files = rewritten(workspace, &entries, &lost, &key.recipient)?;
     let view = view(workspace, &entries, &lost);
     for problem in problems {
@@ -134,7 +141,10 @@ pub fn run(
             key.recipient
         },
         identity: installation.path.display().to_string(),
-        old_identity: installation.old.as_ref().map(|old| old.display().to_string()),
+        old_identity: installation
+            .old
+            .as_ref()
+            .map(|old| old.display().to_string()),
         changed: files.iter().map(|file| file.name.clone()).collect(),
         entries: view,
         dry_run: request.write.dry_run,
@@ -224,7 +234,10 @@ fn rewritten(
         files.extend(replaced(&workspace.repository, name, lost, new)?);
     }
     if let Some(file) = files.iter().find(|file| !is_sound(file, new)) {
-        let message = format!("{}: the lost recipient is spelled in a way that is not found", file.name);
+        let message = format!(
+            "{}: the lost recipient is spelled in a way that is not found",
+            file.name
+        );
         return Err(Problem::new(ErrorKind::Option(message))
             .with_help("replace it by hand, then make a key with `secrets keygen -o FILE`"));
     }
@@ -298,7 +311,11 @@ fn view(workspace: &Workspace, entries: &[&Entry], lost: &str) -> Vec<LostEntry>
             continue;
         };
         let metadata = &encrypted.sealed.metadata;
-        let recipients: Vec<String> = metadata.age_recipients().into_iter().map(canonical).collect();
+        let recipients: Vec<String> = metadata
+            .age_recipients()
+            .into_iter()
+            .map(canonical)
+            .collect();
         if !recipients.iter().any(|recipient| recipient == lost) {
             continue;
         }

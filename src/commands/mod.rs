@@ -36,6 +36,7 @@ pub mod rename;
 pub mod repository;
 pub mod restore;
 pub mod reversal;
+pub mod schema;
 pub mod selection;
 pub mod sides;
 pub mod status;

@@ -329,7 +329,11 @@ fn confirm_replacement(
         return Err(refusal().into());
     };
     let choices = [
-        Choice::new('y', "yes", "keep it under another name, and install the new one"),
+        Choice::new(
+            'y',
+            "yes",
+            "keep it under another name, and install the new one",
+        ),
         Choice::new('n', "no", "stop"),
     ];
     let question = format!("{path} holds another key. Go on?");

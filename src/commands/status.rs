@@ -189,7 +189,8 @@ fn under_lost_key(
         return state;
     }
     let is_closed = lost_key::is_lost(workspace, metadata);
-    let has_file = root.is_some_and(|root| matches!(read_server(workspace, root, entry), Ok(Some(_))));
+    let has_file =
+        root.is_some_and(|root| matches!(read_server(workspace, root, entry), Ok(Some(_))));
     let mut state = match state {
         Err(_) if is_closed => State::of(LOST_KEY),
         other => other?,

@@ -174,7 +174,8 @@ fn show_list(cx: &mut Context, workspace: &Workspace) -> Result<Outcome, Error> 
                 time: run.time.clone(),
                 command: run.command.clone(),
                 entries: {
-                    let mut entries: Vec<_> = run.files.iter().map(|file| file.entry.clone()).collect();
+                    let mut entries: Vec<_> =
+                        run.files.iter().map(|file| file.entry.clone()).collect();
                     entries.dedup();
                     entries
                 },

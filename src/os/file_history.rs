@@ -64,7 +64,7 @@ impl Checkout {
                 Ok(changes_in_library(&repository, relative, &nodes))
             }
             Reader::Program { .. } => {
-                self.changes_through_program(&relative.to_string_lossy(), since)
+                Ok(self.changes_through_program(&relative.to_string_lossy(), since))
             }
         }
     }
@@ -143,11 +143,7 @@ impl Checkout {
         Ok(nodes)
     }
 
-    fn changes_through_program(
-        &self,
-        relative: &str,
-        since: Option<&str>,
-    ) -> Result<Vec<FileChange>, GitError> {
+    fn changes_through_program(&self, relative: &str, since: Option<&str>) -> Vec<FileChange> {
         let known = since.filter(|since| self.git(&["cat-file", "-e", since]).is_ok());
         let range = known.map_or_else(|| "HEAD".to_owned(), |since| format!("{since}..HEAD"));
         let listed = self
@@ -170,7 +166,7 @@ impl Checkout {
         };
         let text = String::from_utf8_lossy(&listed);
         let lines = text.lines().filter_map(|line| line.split_once('\0'));
-        Ok(lines
+        lines
             .map(|(version, parents)| {
                 let version = parse_version(version);
                 FileChange {
@@ -179,7 +175,7 @@ impl Checkout {
                     version,
                 }
             })
-            .collect())
+            .collect()
     }
 }
 

@@ -57,10 +57,7 @@ pub enum FsError {
 }
 
 /// Returns a closure that turns a system error into an [`FsError`] for `path`.
-pub fn failed<E: Into<io::Error>>(
-    path: &Path,
-    action: &'static str,
-) -> impl Fn(E) -> FsError {
+pub fn failed<E: Into<io::Error>>(path: &Path, action: &'static str) -> impl Fn(E) -> FsError {
     let path = path.to_owned();
     move |error| FsError::Io {
         path: path.clone(),

@@ -35,7 +35,7 @@ pub const OTHER_LINES: &str = "(lines that are no assignments)";
 /// Returns the keys of an environment file in order of first appearance, each with all its values
 /// as written; behind them, where there are any, [`COMMENTS`] and [`OTHER_LINES`] with their texts,
 /// sorted, since their order is layout.
-pub fn values_by_key<'i, 'a>(items: &'i [Item<'a>]) -> Vec<(&'a str, Vec<&'a [u8]>)> {
+pub fn values_by_key<'a>(items: &[Item<'a>]) -> Vec<(&'a str, Vec<&'a [u8]>)> {
     let mut positions: HashMap<&str, usize> = HashMap::new();
     let mut keys: Vec<(&str, Vec<&[u8]>)> = Vec::new();
     let (mut comments, mut others) = (Vec::new(), Vec::new());

@@ -22,8 +22,11 @@ pub enum Take {
     Typed(SecretBytes),
 }
 
+/// Where the value of each key is taken from; keys that are not in it are as the layout has them.
+pub type Takes = HashMap<String, Take>;
+
 /// Puts both versions together; keys that are not in `takes` are as the layout has them.
-pub fn merge(layout: &[u8], other: &[u8], takes: &HashMap<String, Take>) -> SecretBytes {
+pub fn merge(layout: &[u8], other: &[u8], takes: &Takes) -> SecretBytes {
     let lines_of_other = lines_by_key(other);
     let mut out = Zeroizing::new(Vec::with_capacity(layout.len() + other.len()));
     let mut at = 0;
@@ -80,12 +83,7 @@ fn joined(lines: &Vec<&[u8]>) -> Zeroizing<Vec<u8>> {
 
 /// Returns whether a merged text has what was decided for every key, and of the others what the
 /// layout has.
-pub fn is_as_decided(
-    merged: &[u8],
-    layout: &[u8],
-    other: &[u8],
-    takes: &HashMap<String, Take>,
-) -> bool {
+pub fn is_as_decided(merged: &[u8], layout: &[u8], other: &[u8], takes: &Takes) -> bool {
     let [merged, layout, other] = [merged, layout, other].map(items);
     let [merged, layout, other] = [&merged, &layout, &other]
         .map(|items| -> HashMap<&str, Vec<&[u8]>> { values_by_key(items).into_iter().collect() });

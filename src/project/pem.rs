@@ -64,22 +64,22 @@ pub fn blocks(content: &[u8]) -> Vec<Block> {
             rest = inner;
             continue;
         };
-        let is_label = label.len() <= 64 && label.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b' ');
+        let is_label = label.len() <= 64
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b' ');
         if !is_label {
             rest = inner;
             continue;
         }
         let body = &inner[end + DASHES.len()..];
         let mark = format!("-----END {label}-----");
-        let kind = match memchr::memmem::find(body, mark.as_bytes()) {
-            Some(length) => {
-                rest = &body[length + mark.len()..];
-                parse(label, &body[..length])
-            }
-            None => {
-                rest = body;
-                Err("it has no end mark")
-            }
+        let kind = if let Some(length) = memchr::memmem::find(body, mark.as_bytes()) {
+            rest = &body[length + mark.len()..];
+            parse(label, &body[..length])
+        } else {
+            rest = body;
+            Err("it has no end mark")
         };
         blocks.push(Block {
             label: label.to_owned(),
@@ -100,7 +100,8 @@ fn parse(label: &str, body: &[u8]) -> Result<Kind, &'static str> {
     match label {
         "CERTIFICATE" => certificate(&der),
         "PRIVATE KEY" => {
-            let key = pkcs8::PrivateKeyInfo::from_der(&der).map_err(|_| "the key does not parse")?;
+            let key =
+                pkcs8::PrivateKeyInfo::from_der(&der).map_err(|_| "the key does not parse")?;
             let public = match key.algorithm.oid {
                 RSA => rsa(key.private_key)?,
                 ELLIPTIC_CURVE => elliptic(key.private_key)?,
@@ -142,7 +143,8 @@ fn certificate(der: &[u8]) -> Result<Kind, &'static str> {
     let bits = key.subject_public_key.raw_bytes();
     let public = match key.algorithm.oid {
         RSA => {
-            let key = pkcs1::RsaPublicKey::from_der(bits).map_err(|_| "its public key does not parse")?;
+            let key =
+                pkcs1::RsaPublicKey::from_der(bits).map_err(|_| "its public key does not parse")?;
             Some(PublicHalf(key.modulus.as_bytes().to_vec()))
         }
         ELLIPTIC_CURVE | ED25519 => Some(PublicHalf(bits.to_vec())),
@@ -188,12 +190,30 @@ mod tests {
     #[test]
     fn damaged_blocks_say_what_is_wrong() {
         for (text, expected) in [
-            ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", Err("the certificate does not parse")),
-            ("-----BEGIN CERTIFICATE-----\nA!\n-----END CERTIFICATE-----\n", Err("its base64 is damaged")),
-            ("-----BEGIN PRIVATE KEY-----\nAAAA\n", Err("it has no end mark")),
-            ("-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----", Err("the key does not parse")),
-            ("-----BEGIN DH PARAMETERS-----\nAAAA\n-----END DH PARAMETERS-----", Ok(Kind::Other)),
-            ("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----", Ok(Kind::PrivateKey { public: None })),
+            (
+                "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+                Err("the certificate does not parse"),
+            ),
+            (
+                "-----BEGIN CERTIFICATE-----\nA!\n-----END CERTIFICATE-----\n",
+                Err("its base64 is damaged"),
+            ),
+            (
+                "-----BEGIN PRIVATE KEY-----\nAAAA\n",
+                Err("it has no end mark"),
+            ),
+            (
+                "-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----",
+                Err("the key does not parse"),
+            ),
+            (
+                "-----BEGIN DH PARAMETERS-----\nAAAA\n-----END DH PARAMETERS-----",
+                Ok(Kind::Other),
+            ),
+            (
+                "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----",
+                Ok(Kind::PrivateKey { public: None }),
+            ),
         ] {
             let found = blocks(text.as_bytes());
             assert_eq!(found.len(), 1, "{text}");

@@ -92,6 +92,7 @@ impl Plan {
 }
 
 /// What stands on the server where an entry is to be placed.
+#[expect(clippy::large_enum_variant, reason = "one at a time, never in a list")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Another content, and which side moved.
@@ -167,6 +168,7 @@ pub fn decrypt(name: &str, path: PathBuf, target: &Target, options: DecryptOptio
 }
 
 /// What stands in the repository where an entry is to be captured.
+#[expect(clippy::large_enum_variant, reason = "one at a time, never in a list")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored {
     /// Nothing, where something was.

@@ -1,5 +1,6 @@
 //! Differences between repository and server, masked.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::Problem;
@@ -56,16 +57,16 @@ pub enum DiffForm {
     Stat,
 }
 
-#[derive(Serialize)]
-struct DiffJson<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct DiffJson<'a> {
     schema_version: u32,
     command: &'static str,
     entries: Vec<RowJson<'a>>,
     problems: Vec<ProblemJson>,
 }
 
-#[derive(Serialize)]
-struct RowJson<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct RowJson<'a> {
     entry: &'a str,
     target: &'a str,
     state: &'static str,
@@ -79,8 +80,8 @@ struct RowJson<'a> {
 }
 
 /// The version the server still has.
-#[derive(Serialize)]
-struct BehindJson<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct BehindJson<'a> {
     commit: &'a str,
     date: &'a str,
     author: &'a str,

@@ -1,12 +1,13 @@
 //! What a doctor says: one line a check, with the remedy.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::style::{Role, harmless, paint};
 use super::{SCHEMA_VERSION, Ui};
 
 /// How a check ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Worth knowing, and no fault.
@@ -20,7 +21,7 @@ pub enum Verdict {
 }
 
 /// A check.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Check {
     /// What was looked at: `manifest`, `host`, `identity`, `opens`, `rules`, `rules files`, `repository`,
     /// `plaintext`, `root`, `state`.
@@ -57,14 +58,14 @@ impl Check {
 }
 
 /// All checks.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct DoctorView {
     /// In the order they were done.
     pub checks: Vec<Check>,
 }
 
-#[derive(Serialize)]
-struct DoctorJson<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct DoctorJson<'a> {
     schema_version: u32,
     command: &'static str,
     #[serde(flatten)]
@@ -91,7 +92,11 @@ impl Ui {
             };
             let word = paint(word, role, self.color_out);
             let message: Vec<_> = check.message.lines().map(harmless).collect();
-            out.push_str(&format!("{word}  {:<11}  {}", check.check, message.join("; ")));
+            out.push_str(&format!(
+                "{word}  {:<11}  {}",
+                check.check,
+                message.join("; ")
+            ));
             if let Some(remedy) = &check.remedy {
                 let remedy: Vec<_> = remedy.lines().map(|line| harmless(line.trim())).collect();
                 out.push_str(&format!(": {}", remedy.join("; ")));

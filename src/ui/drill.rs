@@ -1,5 +1,6 @@
 //! What a drill found.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::Problem;
@@ -8,7 +9,7 @@ use super::style::{Role, harmless, paint};
 use super::{ProblemJson, SCHEMA_VERSION, Ui};
 
 /// Something that a drill found.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct DrillRow {
     /// The entry.
     pub entry: String,
@@ -34,7 +35,7 @@ impl DrillRow {
 }
 
 /// A whole drill.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct DrillView {
     /// The host it was for.
     pub host: String,
@@ -50,8 +51,8 @@ pub struct DrillView {
     pub findings: Vec<DrillRow>,
 }
 
-#[derive(Serialize)]
-struct DrillJson<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct DrillJson<'a> {
     schema_version: u32,
     command: &'static str,
     #[serde(flatten)]
@@ -72,7 +73,11 @@ impl Ui {
         } else {
             let mut out = String::new();
             for row in &view.findings {
-                let role = if row.is_warning { Role::Warning } else { Role::Error };
+                let role = if row.is_warning {
+                    Role::Warning
+                } else {
+                    Role::Error
+                };
                 let code = paint(row.code, role, self.color_out);
                 let (entry, message) = (harmless(&row.entry), harmless(&row.message));
                 out.push_str(&format!("{entry}: {message} [{code}]\n"));

@@ -1,5 +1,6 @@
 //! What a check found: one line each, `file:line: what`.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::project::check::Finding;
@@ -7,16 +8,16 @@ use crate::project::check::Finding;
 use super::style::{Role, harmless, paint};
 use super::{SCHEMA_VERSION, Ui};
 
-#[derive(Serialize)]
-struct FindingsJson<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct FindingsJson<'a> {
     schema_version: u32,
     command: &'static str,
     findings: Vec<FindingJson<'a>>,
     unchecked: &'a [String],
 }
 
-#[derive(Serialize)]
-struct FindingJson<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct FindingJson<'a> {
     path: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<usize>,

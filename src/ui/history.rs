@@ -1,5 +1,6 @@
 //! The history of an entry's keys.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::keys::readable;
@@ -7,7 +8,7 @@ use super::style::harmless;
 use super::{SCHEMA_VERSION, Ui};
 
 /// What happened to a key in a version.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct HistoryRow {
     /// The key, or words in round brackets for what is no key.
     pub key: String,
@@ -28,7 +29,7 @@ pub struct HistoryRow {
 }
 
 /// The history of an entry.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct HistoryView<'a> {
     /// The entry's name.
     pub entry: &'a str,
@@ -41,8 +42,8 @@ pub struct HistoryView<'a> {
     pub rows: &'a [HistoryRow],
 }
 
-#[derive(Serialize)]
-struct HistoryJson<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct HistoryJson<'a> {
     schema_version: u32,
     command: &'static str,
     #[serde(flatten)]

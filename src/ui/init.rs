@@ -1,12 +1,13 @@
 //! What `init` wrote, could not read, and what the rules say of the entries.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::style::harmless;
 use super::{SCHEMA_VERSION, Ui};
 
 /// A part of the Makefile that was not understood.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct UnreadNote {
     /// The line, from 1.
     pub line: usize,
@@ -15,7 +16,7 @@ pub struct UnreadNote {
 }
 
 /// What the rules say of an entry.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct RuleNote {
     /// The entry's name.
     pub entry: String,
@@ -27,7 +28,7 @@ pub struct RuleNote {
 }
 
 /// A finished `init`.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct InitReport {
     /// The manifest.
     pub manifest: String,
@@ -51,8 +52,8 @@ pub struct InitReport {
     pub needs_root: bool,
 }
 
-#[derive(Serialize)]
-struct InitJson<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct InitJson<'a> {
     schema_version: u32,
     command: &'static str,
     #[serde(flatten)]

@@ -1,11 +1,12 @@
 //! Which side changed which key since when: a line, and its JSON.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::style::harmless;
 
 /// A key that differs, and which side changed it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct KeyRow {
     /// `added`, `changed` or `removed`, seen from the repository towards the server.
     pub change: &'static str,
@@ -25,7 +26,7 @@ pub struct KeyRow {
 }
 
 /// Since when the repository has a value.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct RepositorySince {
     /// Whether it is committed.
     pub committed: bool,
@@ -41,7 +42,7 @@ pub struct RepositorySince {
 }
 
 /// Since when the server has a value: since its file was changed, at the latest.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ServerSince {
     /// When the file was changed, RFC 3339, UTC.
     pub modified: String,

@@ -1,5 +1,6 @@
 //! The entries of the manifest as a table, and who can read what as a matrix.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::Problem;
@@ -8,7 +9,7 @@ use super::style::harmless;
 use super::{ProblemJson, SCHEMA_VERSION, Ui};
 
 /// One row of a list.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct ListRow {
     /// The file in the repository.
     pub entry: String,
@@ -39,7 +40,7 @@ pub struct ListRow {
 }
 
 /// How a recipient stands to a file and its rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReaderMark {
     /// Can read it.
@@ -51,7 +52,7 @@ pub enum ReaderMark {
 }
 
 /// A recipient of a file or of its rule.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct Reader {
     /// Its name in the manifest, else the recipient shortened.
     pub name: String,
@@ -61,8 +62,8 @@ pub struct Reader {
     pub mark: ReaderMark,
 }
 
-#[derive(Serialize)]
-struct ListJson<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ListJson<'a> {
     schema_version: u32,
     command: &'static str,
     entries: &'a [ListRow],

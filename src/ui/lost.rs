@@ -1,12 +1,13 @@
 //! What is lost with a key, and where its values may come from.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::style::harmless;
 use super::{SCHEMA_VERSION, Ui};
 
 /// An entry that was encrypted for the lost key.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct LostEntry {
     /// Its name.
     pub entry: String,
@@ -23,7 +24,7 @@ pub struct LostEntry {
 }
 
 /// What `recover --new-key` did.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct LostView {
     /// The lost recipient, by name.
     pub lost: String,
@@ -45,8 +46,8 @@ pub struct LostView {
     pub encrypt: String,
 }
 
-#[derive(Serialize)]
-struct LostJson<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct LostJson<'a> {
     schema_version: u32,
     command: &'static str,
     #[serde(flatten)]
@@ -57,11 +58,20 @@ impl LostEntry {
     /// Says where its values may come from.
     fn way_on(&self, encrypt: &str) -> String {
         if self.on_server {
-            format!("the server still has {}: {encrypt} captures it", self.target)
+            format!(
+                "the server still has {}: {encrypt} captures it",
+                self.target
+            )
         } else if self.opens_here {
-            format!("another identity here opens it: `secrets encrypt --update-recipients` after `secrets decrypt`, into {}", self.target)
+            format!(
+                "another identity here opens it: `secrets encrypt --update-recipients` after `secrets decrypt`, into {}",
+                self.target
+            )
         } else if self.others.is_empty() {
-            format!("lost: write new values into {}, and change them where they are used", self.target)
+            format!(
+                "lost: write new values into {}, and change them where they are used",
+                self.target
+            )
         } else {
             format!(
                 "can still be opened by {}: ask them to run `secrets encrypt --update-recipients`",
@@ -90,12 +100,16 @@ impl Ui {
         self.data(&out);
         let would = if view.dry_run { "would be " } else { "" };
         let identity = harmless(&view.identity);
-        self.status(&match view.dry_run {
-            true => format!("a new key would be written to {identity}"),
-            false => format!("new key: {} (written to {identity})", view.recipient),
+        self.status(&if view.dry_run {
+            format!("a new key would be written to {identity}")
+        } else {
+            format!("new key: {} (written to {identity})", view.recipient)
         });
         if let Some(old) = &view.old_identity {
-            self.status(&format!("the file that was there is kept as {}", harmless(old)));
+            self.status(&format!(
+                "the file that was there is kept as {}",
+                harmless(old)
+            ));
         }
         self.status(&format!(
             "{} {would}replaced in {}",

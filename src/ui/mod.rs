@@ -15,11 +15,13 @@ pub mod lost;
 pub mod progress;
 pub mod prompt;
 pub mod report;
+pub mod schema;
 pub mod status;
 pub mod style;
 
 use std::io::Write;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::{Problem, Severity};
@@ -90,24 +92,22 @@ impl Ui {
 
     /// Shows the root that is trusted now, and before, as JSON.
     pub fn show_trust(&mut self, root: &str, before: Option<&str>) {
-        let trust = serde_json::json!({
-            "schema_version": SCHEMA_VERSION,
-            "command": "trust",
-            "root": root,
-            "before": before,
+        self.json(&TrustJson {
+            schema_version: SCHEMA_VERSION,
+            command: "trust",
+            root,
+            before,
         });
-        self.json(&trust);
     }
 
     /// Shows the public key of a new identity as JSON.
     pub fn show_key(&mut self, file: &str, recipient: &str) {
-        let key = serde_json::json!({
-            "schema_version": SCHEMA_VERSION,
-            "command": "keygen",
-            "file": file,
-            "recipient": recipient,
+        self.json(&KeyJson {
+            schema_version: SCHEMA_VERSION,
+            command: "keygen",
+            file,
+            recipient,
         });
-        self.json(&key);
     }
 
     /// Writes a JSON answer, one object, two-space indentation.
@@ -228,8 +228,47 @@ fn is_same_cause(one: &Problem, other: &Problem) -> bool {
             && one.kind.to_string() == other.kind.to_string())
 }
 
+/// The root that is trusted.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct TrustJson<'a> {
+    schema_version: u32,
+    command: &'static str,
+    /// The root that is trusted now; empty where none is declared.
+    root: &'a str,
+    /// The one that was trusted before.
+    before: Option<&'a str>,
+}
+
+/// A new identity.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct KeyJson<'a> {
+    schema_version: u32,
+    command: &'static str,
+    /// The identity file.
+    file: &'a str,
+    /// Its recipient.
+    recipient: &'a str,
+}
+
+/// Why a command stopped before it could report.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ProblemsJson {
+    schema_version: u32,
+    problems: Vec<ProblemJson>,
+}
+
+impl Ui {
+    /// Shows why a command stopped before it could report, as JSON.
+    pub fn problems_json(&mut self, problems: &[Problem]) {
+        self.json(&ProblemsJson {
+            schema_version: SCHEMA_VERSION,
+            problems: problems.iter().map(ProblemJson::of).collect(),
+        });
+    }
+}
+
 /// A problem as JSON.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct ProblemJson {
     /// The entry it happened to.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::{Problem, Severity};
@@ -27,7 +28,7 @@ pub struct Report<'a> {
 }
 
 /// What `recover` did besides placing files, and what it left to be done.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Recovery {
     /// The identity file that is used from now on.
     pub identity: String,
@@ -67,8 +68,8 @@ pub enum Applied {
     Nothing,
 }
 
-#[derive(Serialize)]
-struct ReportJson<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ReportJson<'a> {
     schema_version: u32,
     command: &'static str,
     dry_run: bool,
@@ -80,8 +81,8 @@ struct ReportJson<'a> {
     recovery: Option<&'a Recovery>,
 }
 
-#[derive(Serialize)]
-struct StepJson<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct StepJson<'a> {
     entry: &'a str,
     target: String,
     action: &'static str,
@@ -89,8 +90,8 @@ struct StepJson<'a> {
     detail: &'a str,
 }
 
-#[derive(Serialize)]
-struct BackupJson<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct BackupJson<'a> {
     entry: &'a str,
     path: &'a str,
 }
@@ -208,7 +209,9 @@ impl Recovery {
                 self.deploy
             ),
         };
-        format!("{identity}{old}\n{plain}not done: no service was started; this program runs no commands")
+        format!(
+            "{identity}{old}\n{plain}not done: no service was started; this program runs no commands"
+        )
     }
 }
 

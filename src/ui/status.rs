@@ -1,5 +1,6 @@
 //! One line an entry: `status`; and the runs that can be undone.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::Problem;
@@ -9,7 +10,7 @@ use super::style::{Role, harmless, paint};
 use super::{ProblemJson, SCHEMA_VERSION, Ui};
 
 /// One entry of a status.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct StatusRow {
     /// The entry's name.
     pub entry: String,
@@ -35,7 +36,7 @@ pub struct StatusRow {
 }
 
 /// A whole status.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct Status {
     schema_version: u32,
     command: &'static str,
@@ -241,7 +242,7 @@ fn counts(status: &Status) -> String {
 }
 
 /// A run that can be undone.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct ReversalRow {
     /// When it ran, RFC 3339, UTC.
     pub time: String,
@@ -251,15 +252,15 @@ pub struct ReversalRow {
     pub entries: Vec<String>,
 }
 
-#[derive(Serialize)]
-struct ReversalsJson<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ReversalsJson<'a> {
     schema_version: u32,
     command: &'static str,
     runs: &'a [ReversalRow],
 }
 
 /// What `undo --prune` did.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub struct PruneView {
     /// The backups that were removed, or would be.
     pub pruned: Vec<String>,
@@ -271,8 +272,8 @@ pub struct PruneView {
     pub dry_run: bool,
 }
 
-#[derive(Serialize)]
-struct PruneJson<'a> {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct PruneJson<'a> {
     schema_version: u32,
     command: &'static str,
     #[serde(flatten)]
@@ -289,7 +290,11 @@ impl Ui {
                 view,
             });
         }
-        let verb = if view.dry_run { "would remove" } else { "removed" };
+        let verb = if view.dry_run {
+            "would remove"
+        } else {
+            "removed"
+        };
         for path in &view.pruned {
             self.status(&format!("{verb}  {}", harmless(path)));
         }
