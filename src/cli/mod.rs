@@ -55,8 +55,8 @@ const GROUPS: &str = "Daily:
 
 When sides differ:
   merge    Bring together what was changed on both sides, key by key
-  history  Show when each key last changed, by whom, in which commit
   adopt    Decide which side to take where nothing tells which one is newer
+  history  Show when each key last changed, by whom, in which commit
   restore  Put an older version of an entry on the server, and keep it there
   undo     Take back what the last run wrote
 
@@ -64,15 +64,15 @@ Gate:
   check    Check without a key that the repository is in order
 
 Set-up:
-  recover  Bring a bare host back: identity, root, every file of this host
-  drill    Try in memory whether this host could be recovered, and write nothing
-  doctor   Say of everything that must be right whether it is
   init     Write the manifest of this repository, new or from a Makefile
   keygen   Make a new age identity
   add      Take files of the server into the manifest, and encrypt them
   remove   Take an entry out of the manifest, and its encrypted file out of the repository
   mv       Give an entry another name in the repository, or another path on the server
   list     List the entries of the manifest, and who can read what
+  recover  Bring a bare host back: identity, root, every file of this host
+  drill    Try in memory whether this host could be recovered, and write nothing
+  doctor   Say of everything that must be right whether it is
   trust    Agree to the root that the manifest names now
 
 Self:

@@ -18,7 +18,7 @@ use crate::sops::store::Format;
 use crate::ui::report::{Applied, Report};
 
 use super::apply;
-use super::capture::{self, CaptureOptions, Captured, GuardArgs};
+use super::capture::{self, Allowances, CaptureOptions, Captured};
 use super::gather::gather;
 use super::repository::{RepositoryFile, check_rest, ignore_lists_for};
 use super::storing;
@@ -105,7 +105,7 @@ pub fn run(args: &AddArgs, cx: &mut Context) -> Result<Outcome, Error> {
         force: false,
         is_new: true,
         max_size: u64::MAX,
-        allowed: &GuardArgs::default(),
+        allowed: &Allowances::default(),
     };
     let mut problems = Vec::new();
     let results = in_parallel(&entries, workspace.jobs, |entry| {

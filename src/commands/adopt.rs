@@ -304,13 +304,14 @@ fn carry_out(
     problems: &mut Vec<Problem>,
 ) -> Result<Outcome, Error> {
     let now = cx.env.now();
+    let allowed = &args.allowed.resolve(workspace)?;
     let capture_options = CaptureOptions {
         update_recipients: false,
         allow_unreadable: false,
         force: true,
         is_new: false,
         max_size: u64::MAX,
-        allowed: &args.allowed,
+        allowed,
     };
     let captured = in_parallel(from_server, workspace.jobs, |entry| {
         capture::capture(workspace, root, entry, capture_options, &now)

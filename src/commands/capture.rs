@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::error::Problem;
+use crate::error::{Error, Problem};
 use crate::keys::KeyError;
 use crate::keys::age::canonical;
 use crate::os::RandomPool;
@@ -17,7 +17,7 @@ use crate::project::diff;
 use crate::project::drift::Verdict;
 use crate::project::error::Refusal;
 use crate::project::guard;
-use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry};
+use crate::project::manifest::Entry;
 use crate::project::plan::{self, Action, Step, Stored};
 use crate::secret::SecretBytes;
 use crate::sops::cipher::Token;
@@ -52,7 +52,7 @@ pub struct CaptureOptions<'o> {
     /// The longest source, in bytes.
     pub max_size: u64,
     /// Which content guards are told to let pass.
-    pub allowed: &'o GuardArgs,
+    pub allowed: &'o Allowances,
 }
 
 /// Options that let a content guard pass, by name.
@@ -67,17 +67,39 @@ pub struct GuardArgs {
     pub allow_placeholder: Vec<String>,
 }
 
+/// What content guards let pass.
+#[derive(Clone, Debug, Default)]
+pub struct Allowances {
+    /// Names of the entries that may shrink.
+    shrink: Vec<String>,
+    /// Keys that may become placeholders.
+    placeholders: Vec<String>,
+}
+
 impl GuardArgs {
-    fn for_entry(&self, entry: &Entry) -> guard::Allowed<'_> {
-        let (name, path) = (&entry.repository_path, &entry.server_path);
-        let is_it = |word: &String| {
-            word == name
-                || Some(word.as_str()) == name.strip_suffix(ENCRYPTED_SUFFIX)
-                || word == path
+    /// Finds the entries that are named.
+    ///
+    /// # Errors
+    /// A word that names none.
+    pub fn resolve(&self, workspace: &Workspace) -> Result<Allowances, Error> {
+        let shrink = if self.allow_shrink.is_empty() {
+            Vec::new()
+        } else {
+            workspace.select(&self.allow_shrink)?
         };
+        let names = shrink.iter().map(|entry| entry.repository_path.clone());
+        Ok(Allowances {
+            shrink: names.collect(),
+            placeholders: self.allow_placeholder.clone(),
+        })
+    }
+}
+
+impl Allowances {
+    fn for_entry(&self, entry: &Entry) -> guard::Allowed<'_> {
         guard::Allowed {
-            shrink: self.allow_shrink.iter().any(is_it),
-            placeholders: &self.allow_placeholder,
+            shrink: self.shrink.contains(&entry.repository_path),
+            placeholders: &self.placeholders,
         }
     }
 }

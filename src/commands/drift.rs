@@ -287,7 +287,9 @@ fn was_taken_back(workspace: &Workspace, entry: &Entry, record: &Record) -> bool
     let Ok(Some(checkout)) = workspace.checkout() else {
         return false;
     };
-    is_thrown_away(checkout, &workspace.repository_file(entry), commit)
+    // What is on another branch was not thrown away.
+    checkout.position_of(commit) == Position::Before
+        && is_thrown_away(checkout, &workspace.repository_file(entry), commit)
 }
 
 /// Says whether the repository moved backwards, to a checkout that is older than the last sync or does

@@ -61,13 +61,14 @@ pub fn run(args: &EncryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
     warn_of_other_rules(cx, &workspace, &entries);
 
     let now = cx.env.now();
+    let allowed = &args.allowed.resolve(&workspace)?;
     let options = CaptureOptions {
         update_recipients: args.update_recipients,
         allow_unreadable: args.allow_unreadable,
         force: args.force,
         is_new: false,
         max_size: args.max_size,
-        allowed: &args.allowed,
+        allowed,
     };
     let mut problems = Vec::new();
     workspace.check_distinct(&entries, &mut problems);

@@ -24,7 +24,7 @@ use crate::ui::report::Report;
 
 use super::apply;
 use super::both;
-use super::capture::{self, CaptureOptions, Captured, GuardArgs};
+use super::capture::{self, Allowances, CaptureOptions, Captured, GuardArgs};
 use super::gather::gather;
 use super::open::{Lookup, read_encrypted};
 use super::ownership::{self, Owners, Purpose};
@@ -153,7 +153,7 @@ pub fn run(args: &MergeArgs, cx: &mut Context) -> Result<Outcome, Error> {
         cx,
         &workspace,
         root,
-        args,
+        &args.allowed.resolve(&workspace)?,
         &merged,
         &mut plan,
         &mut problems,
@@ -506,7 +506,7 @@ fn capture_merged<'w>(
     cx: &mut Context,
     workspace: &Workspace,
     root: &Base,
-    args: &MergeArgs,
+    allowed: &Allowances,
     merged: &[Merged<'w>],
     plan: &mut Plan,
     problems: &mut Vec<Problem>,
@@ -518,7 +518,7 @@ fn capture_merged<'w>(
         force: true,
         is_new: false,
         max_size: u64::MAX,
-        allowed: &args.allowed,
+        allowed,
     };
     let wanted: Vec<_> = merged.iter().filter(|one| one.to_repository).collect();
     let captured = in_parallel(&wanted, workspace.jobs, |one| {

@@ -13,7 +13,7 @@ use crate::os::git::Checkout;
 use crate::os::history::Version;
 use crate::project::diff::{self, Change};
 use crate::project::key_drift::{KeyDrift, Moved};
-use crate::project::lines::COMMENTS;
+use crate::project::lines::{COMMENTS, bare_key};
 use crate::project::manifest::{Entry, Kind};
 use crate::sops;
 use crate::sops::cipher::Token;
@@ -127,7 +127,7 @@ fn keys_of(format: Format, sealed: &SealedDocument) -> Vec<(String, Vec<Vec<u8>>
         let name = match format {
             Format::Binary => CONTENT.to_owned(),
             Format::Dotenv if leaf.is_comment => COMMENTS.to_owned(),
-            Format::Dotenv => leaf.path.display(),
+            Format::Dotenv => bare_key(&leaf.path.display()).to_owned(),
         };
         let text = sealed.text(leaf).to_vec();
         let at = *positions.entry(name.clone()).or_insert_with(|| {

@@ -250,13 +250,18 @@ fn is_base64(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/'
 }
 
+/// Returns the name of a key as it stands before `=`: without blanks, `export` and byte order mark.
+pub fn bare_key(text: &str) -> &str {
+    let key = text.trim();
+    let key = key.strip_prefix("export ").map_or(key, str::trim_start);
+    key.strip_prefix('\u{feff}').unwrap_or(key)
+}
+
 /// Splits `export KEY=value` into the key and the offset of the value; only names that readers of
 /// environment files accept, and nothing that looks like the padded end of base64.
 fn split_key(line: &[u8]) -> Option<(&str, usize)> {
     let equals = memchr::memchr(b'=', line)?;
-    let key = std::str::from_utf8(&line[..equals]).ok()?.trim();
-    let key = key.strip_prefix("export ").map_or(key, str::trim_start);
-    let key = key.strip_prefix('\u{feff}').unwrap_or(key);
+    let key = bare_key(std::str::from_utf8(&line[..equals]).ok()?);
     let mut bytes = key.bytes();
     let starts_well = bytes
         .next()

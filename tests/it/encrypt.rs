@@ -360,7 +360,9 @@ fn a_replaced_file_that_was_never_committed_is_kept() {
     project.write_server("a.env", "A=3\n");
     let output = project.ok(&["encrypt"]);
     assert!(
-        output.stderr.contains("(what was there before: a.env.enc)"),
+        output
+            .stderr
+            .contains("(what was there before: a.env.enc, in the repository)"),
         "{output:#?}"
     );
     assert_eq!(backups(), 1);

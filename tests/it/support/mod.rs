@@ -265,7 +265,9 @@ impl TestProject {
         let state = self.vars.get(OsStr::new("SECRETS_STATE_DIR")).cloned();
         self.set("SECRETS_STATE_DIR", self.path("state-elsewhere"));
         let root = other.to_str().unwrap().to_owned();
-        self.ok(&["encrypt", "--force", "--root", &root, server_path]);
+        let shrink = ["--allow-shrink", server_path];
+        let args = ["encrypt", "--force", "--root", &root, server_path];
+        self.ok(&[&args[..], &shrink].concat());
         self.vars.insert("SECRETS_STATE_DIR".into(), state.unwrap());
     }
 

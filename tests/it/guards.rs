@@ -1,0 +1,192 @@
+//! Guards on capture that compare with what is stored: an accident looks like one.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::time::Duration;
+
+use super::support::TestProject;
+
+const FULL: &str = "A=1\nB=2\nC=3\nD=4\nE=5\n";
+
+fn stored() -> TestProject {
+    let rows = [
+        ("a.env.enc", "{ path = \"a.env\", required = [\"A\"] }"),
+        ("b.sql.enc", "b.sql"),
+    ];
+    let project = TestProject::with_files(&rows, "");
+    project.write_server("a.env", FULL);
+    project.write_server("b.sql", "create database one;\ncreate database two;\n");
+    project.ok(&["encrypt"]);
+    project.commit();
+    project.ok(&["decrypt"]);
+    project
+}
+
+/// Runs `encrypt`, which is to refuse for the named reason until it is told to go on.
+fn refused(project: &TestProject, reason: &str, allow: &[&str]) {
+    let before = project.snapshot();
+    for args in [
+        &["encrypt"][..],
+        &["encrypt", "--force"],
+        &["encrypt", "-n"],
+    ] {
+        let output = project.run(args);
+        assert_eq!(output.code, 3, "{args:?}: {output:#?}");
+        assert!(output.stderr.contains(reason), "{args:?}: {output:#?}");
+        assert!(output.stderr.contains(&allow.join(" ")), "{output:#?}");
+        assert_eq!(project.snapshot(), before, "{args:?}");
+    }
+    project.ok(&[&["encrypt"], allow].concat());
+    assert_eq!(project.run(&["diff"]).code, 0);
+}
+
+#[test]
+fn a_capture_that_shrinks_a_file_is_refused() {
+    let project = stored();
+    project.write_server("a.env", "A=1\nB=2\n");
+    refused(
+        &project,
+        "the source has 2 keys, and 5 are stored",
+        &["--allow-shrink", "a.env.enc"],
+    );
+    let project = stored();
+    project.write_server("b.sql", "create one;\n");
+    refused(
+        &project,
+        "the source has 12 bytes, and 42 are stored",
+        &["--allow-shrink", "b.sql.enc"],
+    );
+    let project = stored();
+    project.write_server("a.env", "B=2\nC=3\nD=4\nE=5\n");
+    refused(
+        &project,
+        "it lacks what the manifest requires: A",
+        &["--allow-shrink", "a.env.enc"],
+    );
+    // Half of them, or more bytes than half, is no accident.
+    let project = stored();
+    project.write_server("a.env", "A=1\nB=2\nC=3\n");
+    project.write_server("b.sql", "create database one;\n;\n");
+    project.ok(&["encrypt"]);
+    // A misspelled name is said, not ignored.
+    let output = project.run(&["encrypt", "--allow-shrink", "nothing"]);
+    assert_eq!(output.code, 2, "{output:#?}");
+}
+
+#[test]
+fn a_large_file_that_shrinks_is_refused_without_being_opened() {
+    let project = TestProject::with_files(&[("dump.enc", "dump")], "");
+    project.write_server("dump", vec![7; 3 << 20]);
+    project.ok(&["encrypt"]);
+    project.write_server("dump", vec![7; 1 << 20]);
+    refused(
+        &project,
+        "the source has 1048576 bytes, and 3145728 are stored",
+        &["--allow-shrink", "dump.enc"],
+    );
+}
+
+#[test]
+fn a_value_that_became_a_placeholder_is_refused() {
+    for value in [
+        "",
+        "changeme",
+        "xxx",
+        "<password>",
+        "TODO",
+        "REPLACE_ME",
+        "${B}",
+        "'change-me'",
+    ] {
+        let project = stored();
+        project.write_server("a.env", FULL.replace("B=2", &format!("B={value}")));
+        let reason = "the value became empty or a placeholder: B";
+        refused(&project, reason, &["--allow-placeholder", "B"]);
+        // What is stored already is no news.
+        project.write_server(
+            "a.env",
+            FULL.replace("B=2", &format!("B={value}"))
+                .replace("C=3", "C=9"),
+        );
+        project.ok(&["encrypt"]);
+    }
+    let project = stored();
+    project.write_server("a.env", FULL.replace("B=2", "B=").replace("C=3", "C=TODO"));
+    let output = project.run(&["encrypt", "--allow-placeholder", "B"]);
+    assert_eq!(output.code, 3);
+    assert!(output.stderr.contains("placeholder: C\n"), "{output:#?}");
+    project.ok(&[
+        "encrypt",
+        "--allow-placeholder",
+        "B",
+        "--allow-placeholder",
+        "C",
+    ]);
+}
+
+#[test]
+fn a_required_key_is_required_from_the_first_capture() {
+    let rows = [(
+        "a.env.enc",
+        "{ path = \"a.env\", required = [\"A\", \"B\"] }",
+    )];
+    let project = TestProject::with_files(&rows, "");
+    project.write_server("a.env", "A=1\n");
+    let output = project.run(&["encrypt"]);
+    assert_eq!(output.code, 3, "{output:#?}");
+    assert!(output.stderr.contains("requires: B"), "{output:#?}");
+    let wrong = TestProject::with_files(
+        &[("a.sql.enc", "{ path = \"a.sql\", required = [\"A\"] }")],
+        "",
+    );
+    let output = wrong.run(&["list"]);
+    assert_eq!(output.code, 2);
+    assert!(
+        output.stderr.contains("only environment files have keys"),
+        "{output:#?}"
+    );
+}
+
+#[test]
+fn a_file_that_is_being_written_is_refused() {
+    let project = stored();
+    let path = project.server_file("b.sql");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                file.write_all(b"insert;\n").unwrap();
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        std::thread::sleep(Duration::from_millis(20));
+        let sealed = project.read_repo("b.sql.enc");
+        let output = project.run(&["encrypt"]);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(output.code, 3, "{output:#?}");
+        assert!(
+            output.stderr.contains("being written right now"),
+            "{output:#?}"
+        );
+        assert_eq!(project.read_repo("b.sql.enc"), sealed);
+    });
+    std::thread::sleep(Duration::from_millis(20));
+    project.ok(&["encrypt"]);
+}
+
+#[test]
+fn against_the_direction_only_the_direction_is_told() {
+    let mut project = stored();
+    project.capture_elsewhere(
+        "a.env",
+        "A=1\nB=2\nC=3\nD=4\nE=5\nF=6\nG=7\nH=8\nI=9\nJ=1\nK=1\n",
+    );
+    let output = project.run(&["encrypt"]);
+    assert_eq!(output.code, 3);
+    assert!(
+        output.stderr.contains("the repository is ahead"),
+        "{output:#?}"
+    );
+    assert!(!output.stderr.contains("are stored"), "{output:#?}");
+}
