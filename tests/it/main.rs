@@ -26,6 +26,7 @@ mod keys;
 mod manifest;
 mod merge;
 mod migrate;
+mod model;
 mod placement;
 mod process;
 mod properties;

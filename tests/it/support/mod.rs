@@ -314,7 +314,7 @@ impl TestProject {
 }
 
 /// Runs a command in process.
-fn run_as(
+pub(crate) fn run_as(
     vars: &BTreeMap<OsString, OsString>,
     folder: &Path,
     args: &[&str],
