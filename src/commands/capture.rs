@@ -126,8 +126,10 @@ pub struct Captured<'w> {
     pub stored_format: Format,
     /// Who can open it.
     pub recipients: Vec<String>,
-    /// The `mac` token of the encrypted file as it will be.
+    /// The `mac` token of the encrypted file as it will be, where it is the content's.
     pub mac: String,
+    /// The same whatever the form of the file.
+    pub seal: String,
     /// Remarks for the user.
     pub warnings: Vec<String>,
 }
@@ -215,6 +217,7 @@ pub fn capture_content<'w>(
         stored_format: stored_format.unwrap_or(format),
         recipients: Vec::new(),
         mac: String::new(),
+        seal: String::new(),
         warnings: Vec::new(),
     };
     let is_absent = matches!(refusals[..], [Refusal::SourceMissing { .. }]);
@@ -315,7 +318,12 @@ pub fn capture_content<'w>(
             now,
         };
         match request.seal(content, &mut captured.warnings)? {
-            Ok((bytes, mac)) => (captured.sealed, captured.mac) = (bytes, mac),
+            Ok((bytes, mac)) => {
+                if format == Format::Binary {
+                    captured.mac.clone_from(&mac);
+                }
+                (captured.sealed, captured.seal) = (bytes, mac);
+            }
             Err(refusal) => {
                 captured.step.action = Action::Refuse;
                 captured.step.refusals.push(refusal);
@@ -324,6 +332,7 @@ pub fn capture_content<'w>(
     }
     if let Some(existing) = existing.as_ref().filter(|_| captured.sealed.is_empty()) {
         existing.content_mac().clone_into(&mut captured.mac);
+        captured.seal.clone_from(&existing.sealed.metadata.mac);
     }
     captured.target_seen = existing.map(|found| (found.state, found.sealed.source));
     if let Some((_, content)) = &mut captured.target_seen {
@@ -468,8 +477,12 @@ fn compare(
     };
     let key = match workspace.keyring.unwrap(&sealed.metadata) {
         Ok(key) => key,
-        // It is lost, and kept by git or in a backup as it is.
-        Err(KeyError::NoIdentity { .. }) if lost_key::is_lost(workspace, &sealed.metadata) => {
+        // Nobody can open it, or it is as it was when both sides agreed: git or a backup keeps it.
+        Err(KeyError::NoIdentity { .. })
+            if lost_key::is_lost(workspace, &sealed.metadata)
+                || (lost_key::names_lost(workspace, &sealed.metadata)
+                    && drift::is_sealed_as_recorded(workspace, sides.target, encrypted)) =>
+        {
             return Ok((Stored::Unopened, None));
         }
         Err(KeyError::NoIdentity { .. }) if options.allow_unreadable => {
@@ -747,11 +760,7 @@ impl Request<'_> {
             return Err(Problem::of(name, DocumentError::NotReproduced)
                 .with_help("add `format = \"binary\"` to its row, and please report this"));
         }
-        let mac = match format {
-            Format::Binary => document.metadata.mac,
-            Format::Dotenv => String::new(),
-        };
-        Ok(Ok((document.source, mac)))
+        Ok(Ok((document.source, document.metadata.mac)))
     }
 }
 

@@ -12,11 +12,15 @@ use crate::keys::keyring::Keyring;
 use crate::os::{fs, users};
 use crate::project::manifest::{Entry, Kind};
 use crate::rules::RULES_FILE;
+use crate::sops;
 use crate::ui::doctor::{Check, DoctorView, Verdict};
 
 use super::check::{self, CheckArgs};
 use super::govern::{govern, rule_help};
+use super::install;
+use super::lost_key;
 use super::open::{Lookup, read_encrypted};
+use super::ownership::{self, Purpose};
 use super::workspace::Workspace;
 use super::{Context, Outcome, OwnerArgs, trust};
 
@@ -46,7 +50,12 @@ pub fn run(_args: &DoctorArgs, cx: &mut Context) -> Result<Outcome, Error> {
     checks.extend(opens);
     checks.extend(rules(&workspace, &entries));
     checks.push(other_rules(&workspace, &entries));
-    checks.extend(repository(cx));
+    let has_rules = entries
+        .iter()
+        .any(|entry| workspace.rules_for(entry).is_some());
+    let has_git = matches!(workspace.checkout(), Ok(Some(_)));
+    checks.extend(repository(cx, has_rules, has_git));
+    checks.push(accounts(&entries));
     checks.push(plaintext(&workspace, &entries));
     checks.push(root(cx, &workspace));
     checks.push(state(&workspace));
@@ -150,15 +159,21 @@ fn identity_file(
             Verdict::Wrong
         };
         let remedy =
-            "put the key there: `secrets recover`, or `secrets keygen -o FILE` for a new one";
+            "`secrets recover` puts the key there, or `secrets recover --new-key` where it is lost";
         let message = format!("{shown} does not exist");
         return Check::of("identity", verdict, message, Some(remedy.to_owned()));
     };
+    if !metadata.is_file() {
+        return wrong(
+            "it is not a regular file".to_owned(),
+            "move it away, then `secrets recover` puts the key there".to_owned(),
+        );
+    }
     let mode = metadata.mode() & 0o7777;
     if mode & 0o007 != 0 {
         return wrong(
             format!("mode is {mode:04o}: everybody on this host may use it"),
-            format!("`chmod o= {quoted}`"),
+            install::close_to_others(path),
         );
     }
     let me = rustix::process::geteuid().as_raw();
@@ -169,25 +184,9 @@ fn identity_file(
             format!("`chown root {quoted}`"),
         );
     }
-    let real = fs::canonical(path).unwrap_or_else(|| path.to_owned());
-    let top = workspace.repository.path();
-    if real.starts_with(top) {
-        let checkout = workspace.checkout().unwrap_or(None);
-        let is_tracked =
-            checkout.is_some_and(|checkout| checkout.is_tracked(&real).unwrap_or(false));
-        let is_ignored =
-            checkout.is_some_and(|checkout| checkout.is_ignored(&real).unwrap_or(false));
-        if is_tracked || !is_ignored {
-            let what = if is_tracked {
-                "git tracks it"
-            } else {
-                "it lies in the repository and is not ignored"
-            };
-            return wrong(
-                what.to_owned(),
-                "move it out of the repository; a key that was committed counts as lost".to_owned(),
-            );
-        }
+    if let Some(what) = in_repository(workspace, path) {
+        let help = "move it out of the repository; a key that was committed counts as lost";
+        return wrong(what.to_owned(), help.to_owned());
     }
     let content = match fs::read_regular(path) {
         Ok(content) => crate::secret::SecretBytes::new(content),
@@ -200,7 +199,7 @@ fn identity_file(
             );
         }
     };
-    let keyring = Keyring::of_text("it", content.expose(), None);
+    let keyring = Keyring::of_text("the file", content.expose(), None);
     if keyring.is_empty() {
         let what = keyring.looked_at().join("; ");
         return wrong(what, "put an age identity there".to_owned());
@@ -230,6 +229,20 @@ fn identity_file(
     Check::ok("identity", format!("{shown}: {holds}, mode {mode:04o}"))
 }
 
+/// Says where git would take an identity file along.
+fn in_repository(workspace: &Workspace, path: &Path) -> Option<&'static str> {
+    let real = fs::canonical(path).unwrap_or_else(|| path.to_owned());
+    if !real.starts_with(workspace.repository.path()) {
+        return None;
+    }
+    let checkout = workspace.checkout().unwrap_or(None)?;
+    if checkout.is_tracked(&real).unwrap_or(false) {
+        return Some("git tracks it");
+    }
+    let is_ignored = checkout.is_ignored(&real).unwrap_or(false);
+    (!is_ignored).then_some("it lies in the repository and is not ignored")
+}
+
 /// Returns the recipients of all rules that govern an entry, canonical.
 fn wanted_recipients(workspace: &Workspace) -> BTreeSet<String> {
     let entries = workspace.manifest.entries.iter();
@@ -245,25 +258,28 @@ fn wanted_recipients(workspace: &Workspace) -> BTreeSet<String> {
 fn opens(workspace: &Workspace, entries: &[&Entry]) -> Vec<Check> {
     let mut closed = Vec::new();
     let mut opened = 0;
-    let mut damaged = Vec::new();
+    let mut is_lost = false;
+    let mut wrong = Vec::new();
     let here = entries
         .iter()
         .filter(|entry| entry.kind == Kind::Secret && entry.is_for(&workspace.host));
     for entry in here {
         match read_encrypted(workspace, entry) {
             Ok(Lookup::Found(encrypted)) => {
-                if workspace
-                    .keyring
-                    .unwrap_quiet(&encrypted.sealed.metadata)
-                    .is_some()
-                {
-                    opened += 1;
-                } else {
+                let metadata = &encrypted.sealed.metadata;
+                let Some(key) = workspace.keyring.unwrap_quiet(metadata) else {
                     closed.push(entry.repository_path.as_str());
+                    is_lost |= lost_key::names_lost(workspace, metadata);
+                    continue;
+                };
+                let name = &entry.repository_path;
+                match sops::open(encrypted.format, &encrypted.sealed, &key) {
+                    Ok(_) => opened += 1,
+                    Err(error) => wrong.push(super::open::damaged(workspace, name, error)),
                 }
             }
             Ok(Lookup::Missing(_)) => {}
-            Err(problem) => damaged.push(problem),
+            Err(problem) => wrong.push(problem),
         }
     }
     let mut checks = Vec::new();
@@ -280,7 +296,9 @@ fn opens(workspace: &Workspace, entries: &[&Entry]) -> Vec<Check> {
             closed.len() + opened,
             closed.join(", ")
         );
-        let help = if workspace.keyring.is_empty() {
+        let help = if is_lost {
+            "a key is lost: `secrets status` shows what is still under it".to_owned()
+        } else if workspace.keyring.is_empty() {
             format!("looked at: {}", looked_at.join("; "))
         } else {
             "`secrets list` shows who can read what; a key behind a passphrase is not asked for here".to_owned()
@@ -288,7 +306,7 @@ fn opens(workspace: &Workspace, entries: &[&Entry]) -> Vec<Check> {
         checks.push(Check::of("opens", Verdict::Unknown, message, Some(help)));
     }
     checks.extend(
-        damaged
+        wrong
             .iter()
             .map(|problem| of_problem("opens", Verdict::Wrong, Some(problem))),
     );
@@ -297,6 +315,11 @@ fn opens(workspace: &Workspace, entries: &[&Entry]) -> Vec<Check> {
 
 /// Says whether every entry has a rule that can be honoured, and every rule an entry.
 fn rules(workspace: &Workspace, entries: &[&Entry]) -> Vec<Check> {
+    let mut secret = entries.iter().filter(|entry| entry.kind == Kind::Secret);
+    if secret.all(|entry| workspace.rules_for(entry).is_none()) {
+        // Told once, as the rules file.
+        return Vec::new();
+    }
     let mut checks = Vec::new();
     let mut used: BTreeMap<PathBuf, BTreeSet<usize>> = BTreeMap::new();
     let mut governed = 0;
@@ -391,7 +414,10 @@ fn other_rules(workspace: &Workspace, entries: &[&Entry]) -> Check {
             "rules files",
             Verdict::Wrong,
             format!("there is no `{RULES_FILE}`"),
-            Some("`secrets init` writes one".to_owned()),
+            Some(
+                "write one beside the manifest: `creation_rules:`, below it `  - age: RECIPIENT`"
+                    .to_owned(),
+            ),
         ),
         (None, 1) => Check::ok("rules files", names(&ours)),
         (None, _) => Check::of(
@@ -404,7 +430,7 @@ fn other_rules(workspace: &Workspace, entries: &[&Entry]) -> Check {
 }
 
 /// Says what `check` finds: missing and orphaned files, ignore lines, recipients, what git tracks.
-fn repository(cx: &mut Context) -> Vec<Check> {
+fn repository(cx: &mut Context, has_rules: bool, has_git: bool) -> Vec<Check> {
     let (findings, unchecked) = match check::examine(&CheckArgs::default(), cx) {
         Ok(found) => found,
         Err(error) => {
@@ -417,6 +443,7 @@ fn repository(cx: &mut Context) -> Vec<Check> {
     };
     let mut checks: Vec<Check> = findings
         .iter()
+        .filter(|one| has_rules || one.code != "no-rule")
         .map(|one| {
             let line = one.line.map_or_else(String::new, |line| format!(":{line}"));
             Check::of(
@@ -435,11 +462,37 @@ fn repository(cx: &mut Context) -> Vec<Check> {
             None,
         )
     }));
-    if checks.is_empty() {
+    if checks.is_empty() && has_git {
         let what = "files, recipients, ignore lines and what git tracks are in order".to_owned();
         checks.push(Check::ok("repository", what));
+    } else if checks.is_empty() {
+        checks.push(Check::of(
+            "repository",
+            Verdict::Note,
+            "files and recipients are in order; without git, what it tracks and ignores cannot be told".to_owned(),
+            None,
+        ));
     }
     checks
+}
+
+/// Says whether the users and groups that files are given to exist here.
+fn accounts(entries: &[&Entry]) -> Check {
+    let mut unknown = Vec::new();
+    ownership::resolve(entries, Purpose::Compare, &mut unknown);
+    let names: BTreeSet<String> = unknown
+        .iter()
+        .map(|problem| problem.kind.to_string())
+        .collect();
+    if names.is_empty() {
+        return Check::ok(
+            "accounts",
+            "every user and group that is declared exists here".to_owned(),
+        );
+    }
+    let names: Vec<_> = names.into_iter().collect();
+    let help = "create them, or leave owner and group alone with `--no-owner`".to_owned();
+    Check::of("accounts", Verdict::Wrong, names.join("; "), Some(help))
 }
 
 /// Returns what to do about a finding of `check`.
@@ -473,13 +526,15 @@ fn plaintext(workspace: &Workspace, entries: &[&Entry]) -> Check {
     let lying: Vec<String> = entries
         .iter()
         .filter(|entry| entry.kind == Kind::Secret)
-        .map(|entry| entry.path_without_suffix().to_owned())
+        .flat_map(|entry| copies_beside(top, entry.path_without_suffix()))
         .filter(|path| {
             let file = top.join(path);
             let is_target = fs::canonical(&file).is_some_and(|real| targets.contains(&real));
             fs::is_file(&file) && !is_target
         })
         .collect();
+    let lying: BTreeSet<String> = lying.into_iter().collect();
+    let lying: Vec<String> = lying.into_iter().collect();
     if lying.is_empty() {
         let what = "none lies beside its encrypted file in the repository".to_owned();
         return Check::ok("plaintext", what);
@@ -490,6 +545,30 @@ fn plaintext(workspace: &Workspace, entries: &[&Entry]) -> Check {
         format!("lies in the repository: {}", lying.join(", ")),
         Some("remove it, once its values are where they belong".to_owned()),
     )
+}
+
+/// Returns the names that a plaintext or a copy of it would have beside its encrypted file.
+fn copies_beside(top: &Path, path: &str) -> Vec<String> {
+    /// What editors, patches and people put behind a name.
+    const ENDS: [&str; 12] = [
+        "", "~", ".bak", ".backup", ".copy", ".dec", ".old", ".orig", ".plain", ".save", ".swp",
+        ".tmp",
+    ];
+    let (folder, name) = match path.rsplit_once('/') {
+        Some((folder, name)) => (format!("{folder}/"), name),
+        None => (String::new(), path),
+    };
+    fs::names(&top.join(&folder))
+        .into_iter()
+        .filter(|file| {
+            let rest = file
+                .strip_prefix('.')
+                .and_then(|rest| rest.strip_prefix(name));
+            let rest = file.strip_prefix(name).or(rest);
+            rest.is_some_and(|rest| ENDS.contains(&rest))
+        })
+        .map(|file| format!("{folder}{file}"))
+        .collect()
 }
 
 fn root(cx: &Context, workspace: &Workspace) -> Check {
@@ -559,6 +638,15 @@ fn state(workspace: &Workspace) -> Check {
                     .to_owned(),
             ),
         );
+    }
+    for name in ["lost.json", "undo.json", "trust.json"] {
+        let text = state.read(name).ok().flatten();
+        let is_sound = |text: Vec<u8>| serde_json::from_slice::<serde_json::Value>(&text).is_ok();
+        if text.is_some_and(|text| !is_sound(text)) {
+            let what = format!("{shown}/{name} is damaged");
+            let help = "move it away; backups are in the folder `backups` beside it".to_owned();
+            return Check::of("state", Verdict::Wrong, what, Some(help));
+        }
     }
     if let Ok(found) = state.path().metadata()
         && found.mode() & 0o077 != 0

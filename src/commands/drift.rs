@@ -16,6 +16,7 @@ use crate::secret::SecretBytes;
 use crate::sops;
 use crate::sops::store::Format;
 
+use super::open::Encrypted;
 use super::workspace::Workspace;
 
 /// The repository's side of an entry.
@@ -140,6 +141,13 @@ fn judged(workspace: &Workspace, sides: &Sides<'_>) -> Drift {
         drift.note = Some("this is a shallow clone: its history is cut".to_owned());
     }
     drift
+}
+
+/// Returns whether no encrypted value of a file changed since the last sync, told without opening it.
+pub fn is_sealed_as_recorded(workspace: &Workspace, target: &Path, encrypted: &Encrypted) -> bool {
+    let seal = &encrypted.sealed.metadata.mac;
+    let record = workspace.memory().record_of(target);
+    record.is_some_and(|record| !seal.is_empty() && record.seal == *seal)
 }
 
 fn is_env(entry: &Entry) -> bool {

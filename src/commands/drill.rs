@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::error::{Error, ErrorKind, Problem};
 use crate::os::fs;
+use crate::os::place::Found;
 use crate::project::guard::{Allowed, check_change};
 use crate::project::manifest::{Entry, Kind};
 use crate::project::pem::{self, Block, PublicHalf};
@@ -62,23 +63,31 @@ pub fn run(args: &DrillArgs, cx: &mut Context) -> Result<Outcome, Error> {
             rows.push(DrillRow::of(&entry, "owner", problem.kind.to_string()));
         }
     }
+    if workspace.root.is_none() && !workspace.is_root_absent() {
+        problems.push(workspace.not_the_server());
+    }
     let (plain, secret): (Vec<&Entry>, Vec<&Entry>) =
         entries.iter().partition(|entry| entry.kind == Kind::Plain);
+    let mut opened = Vec::new();
     for entry in plain {
         let file = workspace.repository_file(entry);
-        if !entry.optional && !fs::is_file(&file) {
-            let what = "the file does not exist in the repository".to_owned();
-            rows.push(DrillRow::of(&entry.repository_path, "missing", what));
+        match fs::read_regular(&file) {
+            Ok(content) => opened.push(Opened::of(entry, SecretBytes::new(content))),
+            Err(_) if entry.optional => {}
+            Err(_) => {
+                let what = "the file does not exist in the repository".to_owned();
+                rows.push(DrillRow::of(&entry.repository_path, "missing", what));
+            }
         }
     }
     let results = in_parallel(&secret, workspace.jobs, |entry| {
         open_entry(&workspace, entry)
     });
-    let mut opened = Vec::new();
+    let mut absent = 0;
     for (entry, result) in secret.iter().zip(results) {
         match result {
             Ok(Some(one)) => opened.push(one),
-            Ok(None) => {}
+            Ok(None) => absent += 1,
             Err(problem) if matches!(*problem.kind, ErrorKind::EncryptedMissing) => {
                 let name = &entry.repository_path;
                 rows.push(DrillRow::of(name, "missing", problem.kind.to_string()));
@@ -98,11 +107,12 @@ pub fn run(args: &DrillArgs, cx: &mut Context) -> Result<Outcome, Error> {
             .position(|entry| entry.repository_path == name)
     };
     rows.sort_by_key(|row| order(&row.entry));
-    let bytes = opened.iter().map(|one| one.plaintext.expose().len() as u64);
+    let secrets = || opened.iter().filter(|one| one.entry.kind == Kind::Secret);
+    let bytes = secrets().map(|one| one.plaintext.expose().len() as u64);
     let view = DrillView {
         host: workspace.host.clone(),
-        entries: secret.len(),
-        opened: opened.len(),
+        entries: secret.len() - absent,
+        opened: secrets().count(),
         bytes: bytes.sum(),
         milliseconds: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
         findings: rows,
@@ -128,12 +138,59 @@ fn open_entry<'w>(workspace: &Workspace, entry: &'w Entry) -> Result<Option<Open
         }
     };
     let plaintext = open(workspace, entry, &encrypted)?.plaintext;
-    let blocks = pem::blocks(plaintext.expose());
-    Ok(Some(Opened {
-        entry,
-        plaintext,
-        blocks,
-    }))
+    Ok(Some(Opened::of(entry, plaintext)))
+}
+
+impl<'w> Opened<'w> {
+    fn of(entry: &'w Entry, plaintext: SecretBytes) -> Self {
+        let blocks = pem::blocks(plaintext.expose());
+        Self {
+            entry,
+            plaintext,
+            blocks,
+        }
+    }
+
+    fn folder(&self) -> &str {
+        let path = &self.entry.server_path;
+        path.rsplit_once('/').map_or("", |(folder, _)| folder)
+    }
+
+    /// Returns the file's name without its ending.
+    fn stem(&self) -> &str {
+        let path = &self.entry.server_path;
+        let file = path
+            .rsplit_once('/')
+            .map_or(path.as_str(), |(_, file)| file);
+        file.rsplit_once('.').map_or(file, |(stem, _)| stem)
+    }
+
+    /// Returns the public halves of its private keys; `None` for one that does not tell it.
+    fn keys(&self) -> Vec<Option<&PublicHalf>> {
+        let blocks = self.blocks.iter();
+        blocks
+            .filter_map(|block| match &block.kind {
+                Ok(pem::Kind::PrivateKey { public }) => Some(public.as_ref()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Returns the public keys of its certificates, with or without those of authorities; `None` for
+    /// one that is not told.
+    fn certificates(&self, with_authorities: bool) -> Vec<Option<&PublicHalf>> {
+        let blocks = self.blocks.iter();
+        blocks
+            .filter_map(|block| match &block.kind {
+                Ok(pem::Kind::Certificate {
+                    public,
+                    is_authority,
+                    ..
+                }) if with_authorities || !is_authority => Some(public.as_ref()),
+                _ => None,
+            })
+            .collect()
+    }
 }
 
 /// Looks at what is in an entry.
@@ -148,17 +205,26 @@ fn look_at(workspace: &Workspace, one: &Opened<'_>, now: u64, rows: &mut Vec<Dri
             .iter()
             .map(|refusal| DrillRow::of(name, "required", refusal.to_string())),
     );
-    if content.is_empty() {
+    if content.is_empty() && entry.kind == Kind::Secret {
         rows.push(DrillRow::of(
             name,
             "empty",
             "it is empty (zero bytes)".to_owned(),
         ));
     }
-    if let Some(root) = &workspace.root
-        && let Err(error) = root.place(entry.server_path.as_ref())
-    {
-        rows.push(DrillRow::of(name, "target", error.to_string()));
+    if let Some(root) = &workspace.root {
+        let what = match root.place(entry.server_path.as_ref()) {
+            Err(error) => Some(error.to_string()),
+            Ok(place) => match (workspace.check_target(entry, &place), place.look()) {
+                (Err(problem), _) => Some(problem.kind.to_string()),
+                (Ok(()), Found::Other(kind)) => Some(format!(
+                    "{} is {kind}, not a regular file",
+                    place.path().display()
+                )),
+                _ => None,
+            },
+        };
+        rows.extend(what.map(|what| DrillRow::of(name, "target", what)));
     }
     let day = |seconds: u64| {
         let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
@@ -179,10 +245,7 @@ fn look_at(workspace: &Workspace, one: &Opened<'_>, now: u64, rows: &mut Vec<Dri
             }
             Ok(pem::Kind::Certificate { not_after, .. }) if *not_after < now + SOON => {
                 let what = format!("the certificate ends on {}", day(*not_after));
-                rows.push(DrillRow {
-                    is_warning: true,
-                    ..DrillRow::of(name, "ends-soon", what)
-                });
+                rows.push(DrillRow::warning(name, "ends-soon", what));
             }
             Ok(_) => {}
         }
@@ -190,75 +253,73 @@ fn look_at(workspace: &Workspace, one: &Opened<'_>, now: u64, rows: &mut Vec<Dri
 }
 
 /// Finds private keys whose certificate belongs to another key. Which certificate is meant is told by the
-/// file, else by the name without its ending, else by the folder, where one key and one certificate
-/// stand there.
+/// file, else by the name without its ending, else by the folder, where one file with certificates that
+/// are no authority's and one key stand there.
 fn match_keys(opened: &[Opened<'_>], rows: &mut Vec<DrillRow>) {
-    let split = |one: &Opened<'_>| -> (String, String) {
-        let path = &one.entry.server_path;
-        let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
-        let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
-        (folder.to_owned(), stem.to_owned())
-    };
     for one in opened {
-        let Some(key) = private_half(one) else {
-            continue;
-        };
-        let (folder, stem) = split(one);
-        let own = certificate(one).map(|found| (one, found));
-        let named = || {
-            let others = opened
-                .iter()
-                .filter(|other| split(other) == (folder.clone(), stem.clone()));
-            let mut others = others;
-            others.find_map(|other| Some((other, certificate(other)?)))
-        };
-        let alone = || {
-            let here = || opened.iter().filter(|other| split(other).0 == folder);
-            let keys = here().filter(|other| private_half(other).is_some()).count();
-            let found: Vec<_> = here()
-                .filter_map(|other| Some((other, certificate(other)?)))
-                .collect();
-            match found[..] {
-                [only] if keys == 1 => Some(only),
-                _ => None,
+        let in_folder: Vec<&Opened<'_>> = opened
+            .iter()
+            .filter(|other| other.folder() == one.folder())
+            .collect();
+        let (meant, with_authorities) = meant_by(one, &in_folder);
+        let certificates: Vec<_> = meant
+            .iter()
+            .flat_map(|other| other.certificates(with_authorities))
+            .collect();
+        let has_some = in_folder
+            .iter()
+            .any(|other| !other.certificates(true).is_empty());
+        let name = &one.entry.repository_path;
+        for key in one.keys() {
+            if certificates.is_empty() && has_some && !one.entry.is_env() {
+                let what =
+                    "to which certificate of its folder its private key belongs cannot be told";
+                rows.push(DrillRow::warning(name, "not-told", what.to_owned()));
             }
-        };
-        if let Some((other, certificate)) = own.or_else(named).or_else(alone)
-            && certificate != key
-        {
-            let what = if std::ptr::eq(one, other) {
-                "its private key and its certificate do not belong together".to_owned()
-            } else {
-                format!(
-                    "its private key does not belong to the certificate in {}",
-                    other.entry.repository_path
-                )
+            let is_matched = key.is_some() && certificates.contains(&key);
+            if certificates.is_empty() || is_matched {
+                continue;
+            }
+            let place = match &meant[..] {
+                [other] if std::ptr::eq(*other, one) => "its certificate".to_owned(),
+                [other] => format!("the certificate in {}", other.entry.repository_path),
+                _ => "a certificate beside it".to_owned(),
             };
-            rows.push(DrillRow::of(
-                &one.entry.repository_path,
-                "key-mismatch",
-                what,
-            ));
+            if key.is_none() || certificates.contains(&None) {
+                let what = format!("whether its private key belongs to {place} cannot be told");
+                rows.push(DrillRow::warning(name, "not-told", what));
+            } else {
+                let what = format!("its private key does not belong to {place}");
+                rows.push(DrillRow::of(name, "key-mismatch", what));
+            }
         }
     }
 }
 
-/// Returns the public half of the only private key of an entry.
-fn private_half<'o>(one: &'o Opened<'_>) -> Option<&'o PublicHalf> {
-    let mut keys = one.blocks.iter().filter_map(|block| match &block.kind {
-        Ok(pem::Kind::PrivateKey { public }) => Some(public.as_ref()),
-        _ => None,
-    });
-    match (keys.next(), keys.next()) {
-        (Some(only), None) => only,
-        _ => None,
+/// Returns the files whose certificates a file's key is meant for, and whether those of authorities
+/// count.
+fn meant_by<'o>(one: &'o Opened<'o>, in_folder: &[&'o Opened<'o>]) -> (Vec<&'o Opened<'o>>, bool) {
+    let has = |other: &&Opened<'_>, with: bool| !other.certificates(with).is_empty();
+    if has(&one, true) {
+        return (vec![one], true);
     }
-}
-
-/// Returns the public key of an entry's first certificate: in a chain the server's own stands first.
-fn certificate<'o>(one: &'o Opened<'_>) -> Option<&'o PublicHalf> {
-    one.blocks.iter().find_map(|block| match &block.kind {
-        Ok(pem::Kind::Certificate { public, .. }) => public.as_ref(),
-        _ => None,
-    })
+    let namesakes: Vec<_> = in_folder
+        .iter()
+        .copied()
+        .filter(|other| other.stem() == one.stem() && has(other, true))
+        .collect();
+    if !namesakes.is_empty() {
+        return (namesakes, true);
+    }
+    let keys: usize = in_folder.iter().map(|other| other.keys().len()).sum();
+    let alone: Vec<_> = in_folder
+        .iter()
+        .copied()
+        .filter(|other| has(other, false))
+        .collect();
+    if keys == 1 && alone.len() == 1 {
+        (alone, false)
+    } else {
+        (Vec::new(), false)
+    }
 }

@@ -62,6 +62,10 @@ impl Hints {
         if let Some(root) = global.root.as_deref().or_else(|| variable("SECRETS_ROOT")) {
             add("--root", root);
         }
+        let host = global.host.as_ref().map(Path::new);
+        if let Some(host) = host.or_else(|| variable("SECRETS_HOST")) {
+            add("--host", host);
+        }
         for identity in &global.identities {
             add("-i", identity);
         }

@@ -85,6 +85,8 @@ pub struct Agreed<'a> {
     pub content: &'a [u8],
     /// The `mac` token of the encrypted file, empty for a row of `[plain]`.
     pub mac: &'a str,
+    /// The same whatever the form of the file, see [`Record::seal`].
+    pub seal: &'a str,
     /// The file on the server as it is now.
     pub state: FileState,
     /// Whether this run set its owner, group and mode; else those of the last record count on.
@@ -149,6 +151,7 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
             keys,
             pinned: one.pinned.map(str::to_owned),
             mac: one.mac.to_owned(),
+            seal: one.seal.to_owned(),
             commit: head.clone(),
             time: now.clone(),
             uid,

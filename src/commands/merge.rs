@@ -568,6 +568,7 @@ fn place_merged<'w>(
             recipients: Vec::new(),
             format: Format::Binary,
             mac: String::new(),
+            seal: String::new(),
             pinned: None,
         };
         match (new, read_encrypted(workspace, one.entry)?) {
@@ -575,12 +576,14 @@ fn place_merged<'w>(
                 content.recipients.clone_from(&new.recipients);
                 content.format = new.format;
                 content.mac.clone_from(&new.mac);
+                content.seal.clone_from(&new.seal);
             }
             (None, Lookup::Found(encrypted)) => {
                 let recipients = encrypted.sealed.metadata.age_recipients();
                 content.recipients = recipients.into_iter().map(str::to_owned).collect();
                 content.format = encrypted.format;
                 encrypted.content_mac().clone_into(&mut content.mac);
+                content.seal.clone_from(&encrypted.sealed.metadata.mac);
             }
             (None, Lookup::Missing(_)) => {}
         }

@@ -19,6 +19,7 @@ pub mod govern;
 pub mod hints;
 pub mod history;
 pub mod init;
+pub mod install;
 pub mod keygen;
 pub mod list;
 pub mod lost_key;

@@ -13,6 +13,7 @@ use crate::sops::store::Format;
 use crate::sops::{self, Opened};
 
 use super::hints::quoted;
+use super::lost_key;
 use super::workspace::Workspace;
 
 /// The longest encrypted file that is read: a few times what `encrypt --max-size` would write.
@@ -151,6 +152,10 @@ pub fn key_problem(workspace: &Workspace, entry: &Entry, error: KeyError) -> Pro
     let name = &entry.repository_path;
     let manifest = &workspace.manifest;
     match error {
+        KeyError::NoIdentity { wanted, looked_at } if lost_key::is_one_lost(workspace, &wanted) => {
+            let (help, wanted) = lost_key::help(workspace, entry, &wanted);
+            Problem::of(name, KeyError::NoIdentity { wanted, looked_at }).with_help(help)
+        }
         KeyError::NoIdentity { wanted, looked_at } => {
             let wanted: Vec<_> = wanted
                 .iter()

@@ -101,6 +101,8 @@ pub struct Prepared<'w> {
     format: Format,
     /// The `mac` token of the encrypted file, empty for a row of `[plain]`.
     mac: String,
+    /// The same whatever the form of the file.
+    seal: String,
     /// The commit in whose version of the entry's file stands, to the byte, what is replaced.
     kept_in: Option<String>,
     /// The commit whose version this is, where the repository's file is another.
@@ -120,6 +122,8 @@ pub struct Content {
     pub format: Format,
     /// The `mac` token of the encrypted file that holds it.
     pub mac: String,
+    /// The same whatever the form of the file.
+    pub seal: String,
     /// The commit whose version it is, where the repository's file stays another.
     pub pinned: Option<String>,
 }
@@ -139,6 +143,7 @@ impl<'w> Prepared<'w> {
             recipients: Vec::new(),
             format: Format::Binary,
             mac: String::new(),
+            seal: String::new(),
             kept_in: None,
             pinned: None,
             is_restored: false,
@@ -205,6 +210,9 @@ pub trait Recovering {
     /// What stands against it; nothing is placed then.
     fn before(&mut self, cx: &mut Context, workspace: &Workspace) -> Result<(), Problem>;
 
+    /// Is done where nothing could be placed after all.
+    fn undone(&mut self, workspace: &Workspace);
+
     /// Says afterwards what was done besides, and what is left to do.
     fn after(&self, workspace: &Workspace, plan: &Plan) -> Recovery;
 }
@@ -235,7 +243,17 @@ pub fn finish(
             if let Some(recovery) = &mut recovery {
                 recovery.before(cx, workspace)?;
             }
-            write(cx, workspace, command, good, &mut backups)
+            let done = write(cx, workspace, command, good, &mut backups);
+            if let (
+                Err(Failure {
+                    is_undone: true, ..
+                }),
+                Some(recovery),
+            ) = (&done, &mut recovery)
+            {
+                recovery.undone(workspace);
+            }
+            done
         },
     );
     let recovery = recovery.map(|recovery| recovery.after(workspace, &plan));
@@ -287,6 +305,7 @@ pub fn prepare<'w>(
     prepared.recipients = content.recipients;
     prepared.format = content.format;
     prepared.mac = content.mac;
+    prepared.seal = content.seal;
     prepared.pinned = content.pinned;
     prepared.is_restored = options.plan.is_restore;
     fit(workspace, prepared, options)
@@ -371,6 +390,7 @@ fn decrypt(workspace: &Workspace, prepared: &mut Prepared<'_>) -> Result<bool, P
     prepared.recipients = recipients.into_iter().map(str::to_owned).collect();
     prepared.format = encrypted.format;
     encrypted.content_mac().clone_into(&mut prepared.mac);
+    prepared.seal.clone_from(&encrypted.sealed.metadata.mac);
     drop(encrypted);
     let warnings = opened
         .warnings
@@ -611,6 +631,7 @@ pub fn remember(
             target: place.path(),
             content: one.plaintext.expose(),
             mac: &one.mac,
+            seal: &one.seal,
             state,
             is_placed: one.step.writes(),
             pinned: one.pinned.as_deref(),
@@ -761,6 +782,19 @@ pub fn explain(workspace: &Workspace, command: &str, entry: &Entry, refusal: &Re
         return apply::unusable_state(name, refusal);
     }
     let help = match refusal {
+        // The other commands need the identity that is not installed yet.
+        _ if command == "recover"
+            && !matches!(
+                refusal,
+                Refusal::NotRegular { .. } | Refusal::DeletedInRepository
+            ) =>
+        {
+            format!(
+                "{} replaces what is there and keeps an encrypted backup; {} leaves it and does the rest",
+                hints.ours_for_all("recover --force"),
+                hints.ours_for_all("recover -k")
+            )
+        }
         Refusal::NotRegular { .. } => {
             let path = workspace.server_file(entry);
             format!(

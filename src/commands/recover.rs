@@ -1,31 +1,25 @@
 //! `recover`: brings a bare host back: identity, root, every file of this host.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
 use crate::error::{Error, ErrorKind, Problem};
 use crate::keys::keyring::Keyring;
 use crate::os::fs;
-use crate::os::place::Ownership;
-use crate::os::users::{self, Database};
-use crate::project::error::Refusal;
 use crate::project::manifest::{Entry, Kind};
-use crate::project::plan::{DecryptOptions, Plan};
+use crate::project::plan::DecryptOptions;
 use crate::secret::SecretBytes;
-use crate::ui::prompt::{self, Choice};
-use crate::ui::report::Recovery;
 
+use super::install::{self, Installation};
 use super::keygen::identity_mode;
 use super::lost_key;
 use super::open::{Lookup, key_problem, read_encrypted};
 use super::ownership::{self, Owners, Purpose};
-use super::placing::{self, PlacingOptions, Recovering};
-use super::sides::{compare, read_plain_sides};
+use super::placing::{self, PlacingOptions};
 use super::workspace::Workspace;
 use super::{Context, Outcome, WriteArgs, apply, in_parallel};
-use crate::ui::diff::Comparison;
 
 /// Bring a bare host back: identity, root, every file of this host
 ///
@@ -66,24 +60,6 @@ pub struct RecoverArgs {
     pq: bool,
 }
 
-/// How the identity is installed.
-pub struct Installation {
-    /// Where.
-    pub path: PathBuf,
-    /// Owner and group.
-    pub owner: Ownership,
-    /// Permission bits.
-    pub mode: u32,
-    /// What is to stand there; `None` where nothing is to be installed.
-    pub content: Option<SecretBytes>,
-    /// Nothing is to be written.
-    pub is_dry: bool,
-    /// What was done with it.
-    pub action: &'static str,
-    /// Where the identity is now that was there before.
-    pub old: Option<PathBuf>,
-}
-
 /// Runs the command.
 ///
 /// # Errors
@@ -91,10 +67,18 @@ pub struct Installation {
 pub fn run(args: &RecoverArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let mut workspace = Workspace::open(cx, args.write.owner)?;
     let mut problems = Vec::new();
-    let mut installation = installation(cx, &workspace, args, &mut problems)?;
+    let place = install::Request {
+        path: args.identity_out.as_deref(),
+        owner: args.owner.as_ref(),
+        group: args.group.as_ref(),
+        mode: args.mode,
+        write: args.write,
+    };
+    let mut installation = install::plan(cx, &workspace, &place, &mut problems)?;
     if args.new_key {
         let request = lost_key::Request {
             lost: args.lost.as_deref(),
+            has_own_place: args.identity_out.is_some(),
             is_hybrid: args.pq,
             write: args.write,
         };
@@ -111,7 +95,10 @@ pub fn run(args: &RecoverArgs, cx: &mut Context) -> Result<Outcome, Error> {
 
     let (closed, _) = closed_by(&workspace, &entries);
     if closed.is_empty() {
-        installation.content = content_of_named(cx, &installation.path);
+        let content = named_identity(cx, &workspace, &entries, &installation);
+        let there = installation.there();
+        let is_good = there.is_some_and(|there| opens_all(&workspace, &entries, there.expose()));
+        installation.set(content, is_good);
     } else {
         let text = read_identity(cx, closed)?;
         workspace.keyring = keyring_of(cx, &text)?;
@@ -131,9 +118,9 @@ pub fn run(args: &RecoverArgs, cx: &mut Context) -> Result<Outcome, Error> {
             );
             return Err(Error { problems });
         }
-        installation.content = Some(text);
+        installation.set(Some(text), true);
     }
-    confirm_replacement(cx, args, &installation)?;
+    installation.check(cx, &workspace)?;
     let _locks = apply::begin(cx, &workspace, args.write)?;
     let owners = if args.write.owner.no_owner {
         Owners::new()
@@ -165,57 +152,6 @@ pub fn run(args: &RecoverArgs, cx: &mut Context) -> Result<Outcome, Error> {
     Ok(outcome)
 }
 
-/// Says where and how the identity is installed. Accounts that do not exist are problems, told with
-/// those of the entries.
-fn installation(
-    cx: &Context,
-    workspace: &Workspace,
-    args: &RecoverArgs,
-    problems: &mut Vec<Problem>,
-) -> Result<Installation, Error> {
-    let named = args.identity_out.as_ref().map(|path| cx.env.absolute(path));
-    let usual = || Some(cx.env.config_dir()?.join("sops/age/keys.txt"));
-    let path = named
-        .or_else(|| workspace.identity.clone())
-        .or_else(usual)
-        .ok_or_else(|| {
-            Problem::new(ErrorKind::Option(
-                "nothing says where the identity goes".to_owned(),
-            ))
-            .with_help("name the file: `--identity-out FILE`")
-        })?;
-    let no_owner = args.write.owner.no_owner;
-    let defaults = &workspace.manifest.defaults;
-    let group = args.group.as_ref().or(defaults.group.as_ref());
-    let mut find = |database, kind: &'static str, name: Option<&String>| -> Option<u32> {
-        let name = name.filter(|_| !no_owner)?;
-        let found = users::find_id(database, name);
-        if found.is_none() {
-            let name = name.clone();
-            problems.push(
-                Problem::new(ErrorKind::UnknownAccount { kind, name }).with_help(format!(
-                    "create the {kind}, or leave owner and group alone with `--no-owner`"
-                )),
-            );
-        }
-        found
-    };
-    let owner = Ownership {
-        uid: find(Database::Passwd, "user", args.owner.as_ref()),
-        gid: find(Database::Group, "group", group),
-    };
-    let usual_mode = if owner.gid.is_some() { 0o640 } else { 0o600 };
-    Ok(Installation {
-        path,
-        owner,
-        mode: args.mode.unwrap_or(usual_mode),
-        content: None,
-        is_dry: args.write.dry_run,
-        action: "not-installed",
-        old: None,
-    })
-}
-
 /// Returns why entries cannot be opened with the identities at hand, and how many can. Entries whose file is missing or
 /// damaged are told of when they are placed.
 fn closed_by(workspace: &Workspace, entries: &[&Entry]) -> (Vec<Problem>, usize) {
@@ -233,16 +169,60 @@ fn closed_by(workspace: &Workspace, entries: &[&Entry]) -> (Vec<Problem>, usize)
     )
 }
 
-/// Returns what `-i` names, where that opens everything and nothing is installed yet: it becomes the
-/// installed one.
-fn content_of_named(cx: &Context, installed: &Path) -> Option<SecretBytes> {
-    let named = cx.global.identities.first()?;
-    let named = cx.env.absolute(named);
-    let is_same = fs::canonical(&named) == fs::canonical(installed);
-    if is_same || fs::is_there(installed) {
+/// Returns whether the identities of one file alone open every entry that can be opened at all.
+fn opens_all(workspace: &Workspace, entries: &[&Entry], identities: &[u8]) -> bool {
+    let keyring = Keyring::of_text("it", identities, None);
+    entries.iter().all(|entry| {
+        let Ok(Lookup::Found(encrypted)) = read_encrypted(workspace, entry) else {
+            return true;
+        };
+        keyring.unwrap_quiet(&encrypted.sealed.metadata).is_some()
+    })
+}
+
+/// Returns what is to be installed where identities at hand open everything: nothing, if the installed
+/// one is among them; else what `-i` names.
+fn named_identity(
+    cx: &Context,
+    workspace: &Workspace,
+    entries: &[&Entry],
+    installation: &Installation,
+) -> Option<SecretBytes> {
+    let files: Vec<SecretBytes> = cx
+        .global
+        .identities
+        .iter()
+        .filter_map(|path| fs::read_regular(&cx.env.absolute(path)).ok())
+        .map(SecretBytes::new)
+        .collect();
+    let is_named = |there: &SecretBytes| files.iter().any(|file| file == there);
+    let there = installation.there();
+    if there.is_some_and(|there| is_named(&there) || opens_all(workspace, entries, there.expose()))
+    {
         return None;
     }
-    fs::read_regular(&named).ok().map(SecretBytes::new)
+    let alone = files
+        .iter()
+        .find(|file| opens_all(workspace, entries, file.expose()));
+    if let Some(file) = alone {
+        return Some(file.clone());
+    }
+    match &files[..] {
+        [] => None,
+        // Behind a passphrase or a plugin: it opened everything when it was asked for.
+        [only] => Some(only.clone()),
+        // Each opens a part.
+        _ => {
+            let mut all = SecretBytes::new(Vec::with_capacity(
+                files.iter().map(|file| file.len() + 1).sum(),
+            ));
+            for file in &files {
+                all.expose_mut().extend_from_slice(file.expose());
+                all.expose_mut().push(b'\n');
+            }
+            Some(all)
+        }
+    }
 }
 
 /// Reads an identity from a hidden prompt, or from standard input.
@@ -256,14 +236,15 @@ fn read_identity(cx: &mut Context, closed: Vec<Problem>) -> Result<SecretBytes, 
     };
     if let Some(asker) = cx.asker() {
         asker.say("No identity here opens every entry of this host.");
-        // A pasted file begins with comments: the line that counts comes behind them.
         for _ in 0..16 {
             let typed = asker
-                .hidden("Paste the key (AGE-SECRET-KEY-…), it is not shown: ")
+                .pasted("Paste the key (AGE-SECRET-KEY-…), it is not shown: ")
                 .map_err(failed)?;
-            let line = typed.expose().trim_ascii();
-            if !line.is_empty() && !line.starts_with(b"#") {
-                return Ok(typed);
+            // Only comments so far: the key is still to come.
+            let mut lines = typed.expose().split(|&byte| byte == b'\n');
+            let is_text = |line: &[u8]| !line.trim_ascii().is_empty() && !line.starts_with(b"#");
+            if lines.any(is_text) {
+                return Ok(identity_text(&typed));
             }
         }
         let message = "no key was typed; nothing was written".to_owned();
@@ -274,9 +255,9 @@ fn read_identity(cx: &mut Context, closed: Vec<Problem>) -> Result<SecretBytes, 
     if cx.env.asker.is_some() {
         // There is a terminal, and it may not be asked.
         let mut problems = closed;
-        let what = "the key".to_owned();
+        let message = "no identity here opens every entry, and nobody may be asked for one";
         problems.push(
-            Problem::new(ErrorKind::NoTerminal { what })
+            Problem::new(ErrorKind::Option(message.to_owned()))
                 .with_help("hand the key over on standard input: `secrets recover < key.txt`"),
         );
         return Err(Error { problems });
@@ -294,7 +275,27 @@ fn read_identity(cx: &mut Context, closed: Vec<Problem>) -> Result<SecretBytes, 
         );
         return Err(Error { problems });
     }
-    Ok(SecretBytes::copy_of(&text))
+    Ok(identity_text(&SecretBytes::copy_of(&text)))
+}
+
+/// Returns an identity file as stock programs read it: of what was handed over, the lines that are
+/// comments or identities, without a byte order mark. Other kinds of files stay as they are.
+fn identity_text(given: &SecretBytes) -> SecretBytes {
+    let Ok(text) = std::str::from_utf8(given.expose()) else {
+        return given.clone();
+    };
+    let text = text.trim_start_matches('\u{feff}');
+    let is_identity = |line: &str| line.trim_start().starts_with("AGE-");
+    if !text.lines().any(is_identity) {
+        return given.clone();
+    }
+    let mut out = SecretBytes::new(Vec::with_capacity(text.len() + 1));
+    let lines = text.lines().map(str::trim);
+    for line in lines.filter(|line| line.starts_with('#') || is_identity(line)) {
+        out.expose_mut().extend_from_slice(line.as_bytes());
+        out.expose_mut().push(b'\n');
+    }
+    out
 }
 
 /// Returns the identities of a text that was handed over.
@@ -307,146 +308,4 @@ fn keyring_of(cx: &Context, text: &SecretBytes) -> Result<Keyring, Problem> {
         ));
     }
     Ok(keyring)
-}
-
-/// Asks before another key than the one that is installed takes its place.
-fn confirm_replacement(
-    cx: &mut Context,
-    args: &RecoverArgs,
-    installation: &Installation,
-) -> Result<(), Error> {
-    if !installation.replaces_another() || cx.global.yes || args.write.dry_run {
-        return Ok(());
-    }
-    let path = installation.path.display().to_string();
-    let refusal = || {
-        let refusal = Refusal::AlreadyThere { path: path.clone() };
-        Problem::new(refusal).with_help(
-            "`--yes` keeps that key under another name and installs the new one; `--identity-out FILE` leaves it alone",
-        )
-    };
-    let Some(asker) = cx.asker() else {
-        return Err(refusal().into());
-    };
-    let choices = [
-        Choice::new(
-            'y',
-            "yes",
-            "keep it under another name, and install the new one",
-        ),
-        Choice::new('n', "no", "stop"),
-    ];
-    let question = format!("{path} holds another key. Go on?");
-    match prompt::choose(&*asker, &question, &choices) {
-        Ok(Some('y')) => Ok(()),
-        _ => Err(refusal().into()),
-    }
-}
-
-impl Installation {
-    /// Returns whether another key is there.
-    fn replaces_another(&self) -> bool {
-        let Some(content) = &self.content else {
-            return false;
-        };
-        fs::read_regular(&self.path)
-            .is_ok_and(|there| there.trim_ascii() != content.expose().trim_ascii())
-    }
-
-    /// Installs the identity; what was there is kept under another name.
-    ///
-    /// # Errors
-    /// What keeps it from being written.
-    pub fn install(&mut self, now: &str) -> Result<(), Problem> {
-        if self.action != "not-installed" {
-            return Ok(());
-        }
-        let Some(content) = &self.content else {
-            let is_installed = fs::is_there(&self.path);
-            self.action = if is_installed { "used" } else { "elsewhere" };
-            return Ok(());
-        };
-        let failed = |error| {
-            Problem::new(error)
-                .with_help("name a file in a folder you may write: `--identity-out FILE`")
-        };
-        let is_there = fs::is_there(&self.path);
-        if is_there && !self.replaces_another() {
-            self.action = "used";
-            return Ok(());
-        }
-        if let Some(folder) = self.path.parent() {
-            fs::create_folder(folder, 0o755).map_err(failed)?;
-        }
-        let mut text = SecretBytes::new(Vec::with_capacity(content.expose().len() + 1));
-        text.expose_mut().extend_from_slice(content.expose());
-        if !text.expose().ends_with(b"\n") {
-            text.expose_mut().push(b'\n');
-        }
-        if is_there {
-            let stamp = now.replace([':', '-'], "");
-            let old = with_suffix(&self.path, &format!(".old-{stamp}"));
-            fs::rename(&self.path, &old)
-                .map_err(fs::failed(&self.path, "keep under another name"))
-                .map_err(failed)?;
-            self.old = Some(old);
-        }
-        let written = fs::write_new(&self.path, text.expose(), self.owner, self.mode);
-        if let (Err(_), Some(old)) = (&written, self.old.take_if(|_| written.is_err())) {
-            drop(fs::rename(&old, &self.path));
-        }
-        written.map_err(failed)?;
-        self.action = if is_there { "replaced" } else { "installed" };
-        Ok(())
-    }
-}
-
-impl Recovering for Installation {
-    fn before(&mut self, cx: &mut Context, workspace: &Workspace) -> Result<(), Problem> {
-        if workspace.root.is_none() && !fs::is_folder(&workspace.root_path) {
-            fs::create_folder(&workspace.root_path, 0o755).map_err(|error| {
-                Problem::new(error).with_help("create the root by hand, or run as root")
-            })?;
-        }
-        self.install(&cx.env.now())
-    }
-
-    fn after(&self, workspace: &Workspace, _plan: &Plan) -> Recovery {
-        Recovery {
-            identity: self.path.display().to_string(),
-            identity_action: match &self.content {
-                Some(_) if self.is_dry => "to-be-installed",
-                _ => self.action,
-            },
-            old_identity: self.old.as_ref().map(|old| old.display().to_string()),
-            not_deployed: not_deployed(workspace),
-            deploy: workspace.hints.ours_for_all("deploy"),
-        }
-    }
-}
-
-/// Returns the rows of `[plain]` whose file is missing on the server or differs.
-fn not_deployed(workspace: &Workspace) -> Vec<String> {
-    let entries = workspace.select(&[]).unwrap_or_default().into_iter();
-    let plain = entries.filter(|entry| entry.kind == Kind::Plain);
-    let root = crate::os::place::Base::open(&workspace.root_path).ok();
-    let differs = |entry: &&Entry| match &root {
-        None => true,
-        Some(root) => read_plain_sides(workspace, root, entry).map_or(true, |sides| {
-            let repository = sides.repository.as_ref().map(SecretBytes::expose);
-            let server = sides.server.as_ref().map(|(_, content)| content.expose());
-            let found = compare(entry, repository, server);
-            !matches!(found, Comparison::Same)
-        }),
-    };
-    plain
-        .filter(differs)
-        .map(|entry| entry.repository_path.clone())
-        .collect()
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }

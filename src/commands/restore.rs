@@ -68,6 +68,7 @@ pub fn run(args: &RestoreArgs, cx: &mut Context) -> Result<Outcome, Error> {
         recipients: recipients.into_iter().map(str::to_owned).collect(),
         format,
         mac: String::new(),
+        seal: String::new(),
         pinned: (!is_current).then(|| version.commit.clone()),
     };
     let options = PlacingOptions {

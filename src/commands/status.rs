@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::error::{Error, ErrorKind, Problem};
+use crate::keys::KeyError;
 use crate::os::fs;
 use crate::os::git::{Branch, GitError};
 use crate::os::place::{Base, Ownership};
@@ -191,14 +192,21 @@ fn under_lost_key(
     let is_closed = lost_key::is_lost(workspace, metadata);
     let has_file =
         root.is_some_and(|root| matches!(read_server(workspace, root, entry), Ok(Some(_))));
+    let cannot_open = |problem: &Problem| {
+        let kind = &*problem.kind;
+        matches!(kind, ErrorKind::Key(KeyError::NoIdentity { .. }))
+    };
+    let is_unopened = state.as_ref().is_err_and(cannot_open);
     let mut state = match state {
-        Err(_) if is_closed => State::of(LOST_KEY),
+        Err(_) if is_unopened => State::of(LOST_KEY),
         other => other?,
     };
-    let what = match (is_closed, has_file) {
-        (true, true) => "nobody can open it; the server has the file",
-        (true, false) => "nobody can open it, and the server has no file",
-        (false, _) => "still encrypted for the lost key too",
+    let what = match (is_unopened, is_closed, has_file) {
+        (true, true, true) => "nobody can open it; the server has the file",
+        (true, true, false) => "nobody can open it, and the server has no file",
+        (true, false, true) => "only others can open it; the server has the file",
+        (true, false, false) => "only others can open it, and the server has no file",
+        (false, ..) => "still encrypted for the lost key too",
     };
     if state.word == "in-sync" {
         state.word = LOST_KEY;

@@ -159,6 +159,7 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, captured: &[&Captured<'
             target: place.path(),
             content: one.merged.as_ref().unwrap_or(content).expose(),
             mac: &one.mac,
+            seal: &one.seal,
             state: *state,
             is_placed: false,
             pinned: None,

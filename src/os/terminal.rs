@@ -3,8 +3,13 @@
 //! Only where there is one: a run in a pipe, from cron or in CI fails at once instead of waiting for
 //! an answer that nobody will give.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::{Mutex, PoisonError};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use zeroize::Zeroizing;
 
 use crate::secret::SecretBytes;
 
@@ -22,8 +27,39 @@ pub trait Ask: Send + Sync {
     /// When the terminal cannot be read or written.
     fn hidden(&self, question: &str) -> io::Result<SecretBytes>;
 
+    /// Asks for something that is not shown, and may be of several lines that come at once.
+    ///
+    /// # Errors
+    /// When the terminal cannot be read or written.
+    fn pasted(&self, question: &str) -> io::Result<SecretBytes> {
+        self.hidden(question)
+    }
+
     /// Says something that is no question, such as "touch your key now".
     fn say(&self, text: &str);
+}
+
+/// Keeps a terminal from showing what is typed, until it is dropped.
+struct Silence<'t> {
+    terminal: &'t File,
+    before: Termios,
+}
+
+impl<'t> Silence<'t> {
+    fn over(terminal: &'t File) -> io::Result<Self> {
+        let before = tcgetattr(terminal)?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(terminal, OptionalActions::Now, &silent)?;
+        Ok(Self { terminal, before })
+    }
+}
+
+impl Drop for Silence<'_> {
+    fn drop(&mut self) {
+        // What is typed behind it is not for whoever reads next.
+        let _ = tcsetattr(self.terminal, OptionalActions::Flush, &self.before);
+    }
 }
 
 /// The terminal of this process. One question at a time, whichever thread asks.
@@ -55,6 +91,39 @@ impl Ask for Terminal {
             .unwrap_or_else(PoisonError::into_inner);
         let answer = rpassword::prompt_password(question)?;
         Ok(SecretBytes::new(answer.into_bytes()))
+    }
+
+    fn pasted(&self, question: &str) -> io::Result<SecretBytes> {
+        /// The lines of a paste come without a pause.
+        const PAUSE: Timespec = Timespec {
+            tv_sec: 0,
+            tv_nsec: 200_000_000,
+        };
+        let _guard = self
+            .one_at_a_time
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let terminal = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/tty")?;
+        let _silence = Silence::over(&terminal)?;
+        (&terminal).write_all(question.as_bytes())?;
+        let mut text = SecretBytes::new(Vec::with_capacity(64 << 10));
+        let mut chunk = Zeroizing::new([0; 4096]);
+        loop {
+            let read = (&terminal).read(&mut *chunk)?;
+            if read == 0 {
+                break;
+            }
+            text.expose_mut().extend_from_slice(&chunk[..read]);
+            let mut waiting = [PollFd::new(&terminal, PollFlags::IN)];
+            if poll(&mut waiting, Some(&PAUSE))? == 0 {
+                break;
+            }
+        }
+        (&terminal).write_all(b"\n")?;
+        Ok(text)
     }
 
     fn say(&self, text: &str) {

@@ -9,6 +9,7 @@ use curve25519_dalek::edwards::EdwardsPoint;
 use sha2::{Digest, Sha512};
 use x509_cert::Certificate;
 use x509_cert::der::{Decode, asn1::ObjectIdentifier};
+use x509_cert::ext::pkix::BasicConstraints;
 use zeroize::Zeroizing;
 
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
@@ -30,6 +31,9 @@ pub enum Kind {
         not_after: u64,
         /// First second of its validity, since 1970.
         not_before: u64,
+        /// Whether it says that it is one of an authority, which signs others; so do many that somebody
+        /// made for one server.
+        is_authority: bool,
     },
     /// A private key.
     PrivateKey {
@@ -139,6 +143,8 @@ fn without_line_ends(body: &[u8]) -> Zeroizing<Vec<u8>> {
 fn certificate(der: &[u8]) -> Result<Kind, &'static str> {
     let certificate = Certificate::from_der(der).map_err(|_| "the certificate does not parse")?;
     let certificate = certificate.tbs_certificate;
+    let constraints = certificate.get::<BasicConstraints>().ok().flatten();
+    let is_authority = constraints.is_some_and(|(_, constraints)| constraints.ca);
     let key = certificate.subject_public_key_info;
     let bits = key.subject_public_key.raw_bytes();
     let public = match key.algorithm.oid {
@@ -155,6 +161,7 @@ fn certificate(der: &[u8]) -> Result<Kind, &'static str> {
         public,
         not_after: validity.not_after.to_unix_duration().as_secs(),
         not_before: validity.not_before.to_unix_duration().as_secs(),
+        is_authority,
     })
 }
 

@@ -38,6 +38,10 @@ pub struct Record {
     /// The `mac` token of the encrypted file; the same token means the same content. Empty for a row
     /// of `[plain]`.
     pub mac: String,
+    /// The `mac` token of the encrypted file, whatever its form: the same token means that no encrypted
+    /// value changed, which can be told without opening it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub seal: String,
     /// The commit `HEAD` was at, where there was one: 40 or 64 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
@@ -268,6 +272,7 @@ mod tests {
             meaning: String::new(),
             keys: BTreeMap::new(),
             pinned: None,
+            seal: String::new(),
             mac: String::new(),
             commit: None,
             time: String::new(),

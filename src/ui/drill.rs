@@ -14,7 +14,7 @@ pub struct DrillRow {
     /// The entry.
     pub entry: String,
     /// The stable word for it: `missing`, `required`, `owner`, `empty`, `target`, `pem`, `expired`,
-    /// `not-yet-valid`, `ends-soon`, `key-mismatch`.
+    /// `not-yet-valid`, `ends-soon`, `key-mismatch`, `not-told` (to which certificate a key belongs).
     pub code: &'static str,
     /// What it is, in words.
     pub message: String,
@@ -30,6 +30,14 @@ impl DrillRow {
             code,
             message,
             is_warning: false,
+        }
+    }
+
+    /// Returns a finding that leaves the exit code.
+    pub fn warning(entry: &str, code: &'static str, message: String) -> Self {
+        Self {
+            is_warning: true,
+            ..Self::of(entry, code, message)
         }
     }
 }
@@ -86,7 +94,8 @@ impl Ui {
         }
         self.problems(problems);
         let findings = view.findings.iter().filter(|row| !row.is_warning).count();
-        let verdict = match (findings, view.opened == view.entries && problems.is_empty()) {
+        let is_complete = view.opened == view.entries && problems.is_empty();
+        let verdict = match (findings, is_complete) {
             (0, true) => "this host could be recovered".to_owned(),
             (0, false) => "not every entry could be opened".to_owned(),
             (1, _) => "1 finding".to_owned(),

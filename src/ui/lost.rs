@@ -21,6 +21,9 @@ pub struct LostEntry {
     pub opens_here: bool,
     /// Others who can open it.
     pub others: Vec<String>,
+    /// The stock command that brings it in line with its rule, for one who can open it.
+    #[serde(skip)]
+    pub updatekeys: String,
 }
 
 /// What `recover --new-key` did.
@@ -63,10 +66,7 @@ impl LostEntry {
                 self.target
             )
         } else if self.opens_here {
-            format!(
-                "another identity here opens it: `secrets encrypt --update-recipients` after `secrets decrypt`, into {}",
-                self.target
-            )
+            format!("another identity here opens it: {}", self.updatekeys)
         } else if self.others.is_empty() {
             format!(
                 "lost: write new values into {}, and change them where they are used",
@@ -74,8 +74,9 @@ impl LostEntry {
             )
         } else {
             format!(
-                "can still be opened by {}: ask them to run `secrets encrypt --update-recipients`",
-                self.others.join(", ")
+                "can still be opened by {}: ask them to run {}",
+                self.others.join(", "),
+                self.updatekeys
             )
         }
     }

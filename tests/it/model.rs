@@ -32,7 +32,7 @@ const STEPS: usize = 14;
 struct Random(u64);
 
 impl Random {
-    /// SplitMix64.
+    /// The next number of `SplitMix64`.
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -175,7 +175,8 @@ impl World {
             if !self.backups.contains_key(&path) {
                 let content = fs::read(&path).unwrap();
                 let opened = self.opened(&content);
-                let opened = opened.unwrap_or_else(|| panic!("{} does not open", path.display()));
+                assert!(opened.is_some(), "{} does not open", path.display());
+                let opened = opened.unwrap();
                 self.backups.insert(path, values_in(&opened));
             }
         }

@@ -567,3 +567,221 @@ fn a_doctor_names_each_thing_that_is_wrong() {
     fs::remove_dir_all(project.root()).unwrap();
     check("note", 2, "this is not the server");
 }
+
+/// A project with three readers, of whom the server lost its key.
+fn three_readers(rules: &str) -> TestProject {
+    let names = format!(
+        "[recipients]\nserver = \"{}\"\nlaptop = \"{}\"\n",
+        recipient(SERVER_KEY),
+        recipient(LAPTOP_KEY)
+    );
+    let mut project =
+        TestProject::with_files(&[("a.env.enc", "a.env"), ("b.sql.enc", "b.sql")], &names);
+    let rules = rules
+        .replace("SERVER", &recipient(SERVER_KEY))
+        .replace("LAPTOP", &recipient(LAPTOP_KEY));
+    project.write_repo(".sops.yaml", rules);
+    project.write_server("a.env", format!("A={}\nB=2\n", CANARIES[0]));
+    project.write_server("b.sql", "create;\n");
+    project.ok(&["encrypt"]);
+    project.commit();
+    project.set("SOPS_AGE_KEY_FILE", project.path("identity.txt"));
+    project
+}
+
+const BOTH: &str = "creation_rules:\n  - age: >-\n      SERVER,\n      LAPTOP\n";
+
+#[test]
+fn a_lost_key_among_several_is_replaced_from_the_server() {
+    let project = three_readers(BOTH);
+    let identity = project.path("identity.txt");
+    let out = ["--identity-out", identity.to_str().unwrap()];
+    let new_key = [&["recover", "--new-key", "--lost", "server"], &out[..]].concat();
+    let output = project.ok(&new_key);
+    assert!(
+        output.stdout.contains("the server still has"),
+        "{output:#?}"
+    );
+    let status = project.ok(&["status"]);
+    assert!(
+        status
+            .stdout
+            .contains("only others can open it; the server has the file"),
+        "{status:#?}"
+    );
+    project.ok(&["encrypt"]);
+    assert_eq!(project.run(&["diff"]).code, 0);
+    assert!(
+        !project
+            .read_repo("a.env.enc")
+            .contains(&recipient(SERVER_KEY))
+    );
+    assert!(
+        project
+            .read_repo("a.env.enc")
+            .contains(&recipient(LAPTOP_KEY))
+    );
+    // Again, within the same second: no key loses its file.
+    let count = || {
+        fs::read_dir(project.path("."))
+            .unwrap()
+            .filter(|entry| {
+                let name = entry.as_ref().unwrap().file_name();
+                name.to_str().unwrap().starts_with("identity.txt")
+            })
+            .count()
+    };
+    let again = [&new_key[..], &["--yes"]].concat();
+    for number in 2..5 {
+        project.ok(&again);
+        assert_eq!(count(), number);
+    }
+}
+
+#[test]
+fn what_a_colleague_rotated_is_not_written_over_for_a_lost_key() {
+    let mut project = three_readers(BOTH);
+    let identity = project.path("identity.txt");
+    project.set("SOPS_AGE_KEY_FILE", key_file(LAPTOP_KEY));
+    project.capture_elsewhere("a.env", "A=rotated\nB=2\n");
+    project.set("SOPS_AGE_KEY_FILE", &identity);
+    let out = ["--identity-out", identity.to_str().unwrap()];
+    project.ok(&[&["recover", "--new-key", "--lost", "server"], &out[..]].concat());
+    let before = project.snapshot();
+    let output = project.run(&["encrypt"]);
+    assert_eq!(output.code, 2, "{output:#?}");
+    assert!(
+        output.stderr.contains("laptop")
+            && output
+                .stderr
+                .contains("`sops updatekeys -y --input-type dotenv a.env.enc`"),
+        "{output:#?}"
+    );
+    assert_eq!(project.snapshot(), before);
+    if stock::available(
+        "sops",
+        "what_a_colleague_rotated_is_not_written_over_for_a_lost_key",
+    ) {
+        let args = ["updatekeys", "-y", "--input-type", "dotenv", "a.env.enc"];
+        let output = stock::sops(&project.repo(), &key_file(LAPTOP_KEY), &args);
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(project.opened("a.env.enc"), b"A=rotated\nB=2\n");
+    }
+}
+
+#[test]
+fn a_key_that_is_in_use_is_not_put_away_for_another() {
+    let mut project = three_readers(BOTH);
+    let text = project.read_repo("secret-files.toml");
+    let own = project.path("own.txt");
+    fs::copy(key_file(SERVER_KEY), &own).unwrap();
+    let text = text.replace(
+        "\n[files]",
+        &format!("identity = \"{}\"\n\n[files]", own.display()),
+    );
+    project.write_repo("secret-files.toml", text);
+    project
+        .vars
+        .remove(std::ffi::OsStr::new("SOPS_AGE_KEY_FILE"));
+    let output = project.run(&["recover", "--new-key", "--lost", "laptop", "--yes"]);
+    assert_eq!(output.code, 2, "{output:#?}");
+    assert!(
+        output.stderr.contains("server") && output.stderr.contains("--identity-out"),
+        "{output:#?}"
+    );
+    assert_eq!(fs::read(&own).unwrap(), key(SERVER_KEY));
+}
+
+#[test]
+fn an_identity_goes_nowhere_where_it_would_be_lost_or_published() {
+    let project = three_readers(BOTH);
+    std::os::unix::fs::symlink("/nowhere/x", project.path("dangling")).unwrap();
+    let before = project.snapshot();
+    let places = [
+        project.repo_file("secret-files.toml"),
+        project.repo_file("new.txt"),
+        project.repo_file(".git/config"),
+        project.server_file("b.sql"),
+        project.root(),
+        project.path("dangling"),
+    ];
+    let config = fs::read(&places[2]).unwrap();
+    for place in places {
+        let args = [
+            "recover",
+            "--yes",
+            "--identity-out",
+            place.to_str().unwrap(),
+        ];
+        let output = project.run_fed(&key(SERVER_KEY), &args);
+        assert_eq!(output.code, 2, "{}: {output:#?}", place.display());
+        assert!(
+            output.stderr.contains("no identity may be at"),
+            "{output:#?}"
+        );
+        assert_eq!(project.snapshot(), before);
+    }
+    assert_eq!(fs::read(project.repo_file(".git/config")).unwrap(), config);
+}
+
+#[test]
+fn the_identity_that_opens_is_installed_whole() {
+    let project = bare();
+    let identity = project.server_file(".age-key.txt");
+    let (server, laptop) = (key_file(SERVER_KEY), key_file(LAPTOP_KEY));
+    project.ok(&[
+        "recover",
+        "-i",
+        laptop.to_str().unwrap(),
+        "-i",
+        server.to_str().unwrap(),
+    ]);
+    assert_eq!(fs::read(&identity).unwrap(), key(SERVER_KEY));
+    // Lines that stock would stumble over are left out.
+    let project = bare();
+    let text = [b"\xef\xbb\xbfhello\r\n", &key(SERVER_KEY)[..]].concat();
+    let output = project.run_fed(&text, &["recover"]);
+    assert_eq!(output.code, 0, "{output:#?}");
+    assert_eq!(fs::read(&identity).unwrap(), key(SERVER_KEY));
+}
+
+#[test]
+fn rules_are_rewritten_however_a_recipient_is_spelled_or_not_at_all() {
+    let server = recipient(SERVER_KEY);
+    let (one, other) = server.split_at(20);
+    for (rules, is_understood) in [
+        ("creation_rules:\n  - key_groups:\n      - age: &all [SERVER, LAPTOP]\n".to_owned(), true),
+        ("creation_rules:\n  - path_regex: ^a\n    age: SERVER\n  - age: 'SERVER,LAPTOP' # both\n".to_owned(), true),
+        (format!("creation_rules:\n  - age: \"{one}\\\n      {other}\"\n"), false),
+    ] {
+        let project = three_readers(&rules);
+        let before = project.snapshot();
+        let out = project.path("new.txt");
+        let args = ["recover", "--new-key", "--lost", "server", "--identity-out", out.to_str().unwrap()];
+        let output = project.run(&args);
+        if is_understood {
+            assert_eq!(output.code, 0, "{output:#?}");
+            let rules = project.read_repo(".sops.yaml");
+            assert!(!rules.contains(&recipient(SERVER_KEY)), "{rules}");
+            assert!(project.run(&["encrypt", "-i", out.to_str().unwrap()]).code == 0);
+        } else {
+            assert_eq!(output.code, 2, "{output:#?}");
+            assert_eq!(project.snapshot(), before);
+            assert!(!out.exists());
+        }
+    }
+}
+
+#[test]
+fn a_doctor_opens_what_it_calls_open() {
+    let project = bare();
+    project.run_fed(&key(SERVER_KEY), &["recover"]);
+    let text = project.read_repo("shared/.env.enc");
+    let at = text.find("NOTE=ENC[AES256_GCM,data:").unwrap() + 25;
+    let mut altered = text.clone().into_bytes();
+    altered[at] = if altered[at] == b'A' { b'B' } else { b'A' };
+    project.write_repo("shared/.env.enc", altered);
+    let output = project.run(&["doctor"]);
+    assert_eq!(output.code, 1, "{output:#?}");
+    assert!(output.stdout.contains("wrong    opens"), "{output:#?}");
+}

@@ -7,8 +7,9 @@ use serde_json::Value;
 use super::support::{SERVER_KEY, TestProject, key_file};
 
 fn validate(schemas: &Value, name: &str, text: &str) {
-    let output: Value =
-        serde_json::from_str(text).unwrap_or_else(|error| panic!("{name}: {error}: {text}"));
+    let output: Result<Value, _> = serde_json::from_str(text);
+    assert!(output.is_ok(), "{name}: {output:?}: {text}");
+    let output = output.unwrap();
     let schema = &schemas["schemas"][name];
     assert!(schema.is_object(), "{name} has no schema");
     let mut strict = schema.clone();
