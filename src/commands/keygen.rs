@@ -115,6 +115,9 @@ fn find_group(name: &str) -> Result<u32, Problem> {
 /// Says in words what is wrong with it.
 pub fn identity_mode(text: &str) -> Result<u32, String> {
     let mode = parse_mode(text).map_err(|reason| format!("it {reason}"))?;
+    if mode & 0o400 == 0 {
+        return Err("it lets not even its owner read the key".to_owned());
+    }
     if mode & 0o007 != 0 {
         return Err("it lets everybody read or use the key".to_owned());
     }

@@ -167,6 +167,8 @@ fn pages_name_only_commands_and_files_that_exist() {
         "docs/design.md",
         "docs/drift.md",
         "docs/manifest.md",
+        "docs/recovery.md",
+        "docs/reliability.md",
         "docs/threat-model.md",
     ] {
         let text = fs::read_to_string(top().join(page)).unwrap();
