@@ -21,6 +21,7 @@ use super::apply;
 use super::capture::{self, Allowances, CaptureOptions, Captured};
 use super::gather::gather;
 use super::repository::{RepositoryFile, check_rest, ignore_lists_for};
+use super::settle;
 use super::storing;
 use super::workspace::{Workspace, find_manifest};
 use super::{Context, Outcome, OwnerArgs, StepArgs, in_parallel};
@@ -108,10 +109,11 @@ pub fn run(args: &AddArgs, cx: &mut Context) -> Result<Outcome, Error> {
         allowed: &Allowances::default(),
     };
     let mut problems = Vec::new();
-    let results = in_parallel(&entries, workspace.jobs, |entry| {
+    let mut results = in_parallel(&entries, workspace.jobs, |entry| {
         check_sealed(&workspace, entry)?;
         capture::capture(&workspace, root, entry, options, &now)
     });
+    settle::sources(&workspace, &mut results);
     let (plan, captured) = gather(cx, &workspace, results, &mut problems, |one, refusal| {
         explain(&workspace, one, refusal)
     });
@@ -213,7 +215,7 @@ fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> Prob
         Refusal::NotOpenable => {
             "name your identity with `-i FILE`, or add its recipient to the rule"
         }
-        _ => return storing::explain(workspace, one, refusal),
+        _ => return storing::explain(workspace, "encrypt", one, refusal),
     };
     Problem::of(name, refusal.clone()).with_help(help)
 }

@@ -22,6 +22,7 @@ use super::gather::gather;
 use super::open::leads_out;
 use super::ownership::{self, Purpose};
 use super::placing::{self, PlacingOptions};
+use super::settle;
 use super::sides::{Sides, in_words, read_sides};
 use super::storing;
 use super::workspace::Workspace;
@@ -313,11 +314,12 @@ fn carry_out(
         max_size: u64::MAX,
         allowed,
     };
-    let captured = in_parallel(from_server, workspace.jobs, |entry| {
+    let mut captured = in_parallel(from_server, workspace.jobs, |entry| {
         capture::capture(workspace, root, entry, capture_options, &now)
     });
+    settle::sources(workspace, &mut captured);
     let (mut plan, captured) = gather(cx, workspace, captured, problems, |one, refusal| {
-        let problem = storing::explain(workspace, one, refusal);
+        let problem = storing::explain(workspace, "adopt --server", one, refusal);
         match refusal {
             // `encrypt` without `--force` would refuse the direction and send the user back here.
             Refusal::RecipientsDiffer { .. } | Refusal::SelectionDiffers { .. } => {
@@ -343,10 +345,11 @@ fn carry_out(
     } else {
         ownership::resolve(from_repository, Purpose::Give, problems)
     };
-    let prepared = in_parallel(from_repository, workspace.jobs, |entry| {
+    let mut prepared = in_parallel(from_repository, workspace.jobs, |entry| {
         let owner = owners.get(&entry.repository_path).copied();
         placing::transform(workspace, entry, owner.unwrap_or_default(), options)
     });
+    settle::targets(workspace, &mut prepared);
     let (placed, prepared) = gather(cx, workspace, prepared, problems, |one, refusal| {
         placing::explain(workspace, "decrypt", one.entry, refusal)
     });

@@ -14,7 +14,7 @@ use crate::os::lock::{self, DirectoryLock};
 use crate::os::place::{FileState, Ownership, Place};
 use crate::os::signal::Watch;
 use crate::os::staging::{self, Attributes, InPlace, Removed, Staged};
-use crate::os::state::{CleanedUp, Journal, StateDir};
+use crate::os::state::{CleanedUp, Journal, StateDir, UNDERSTAND};
 use crate::os::{self};
 
 use crate::project::error::Refusal;
@@ -362,6 +362,13 @@ fn state_of(workspace: &Workspace) -> Result<&StateDir, FsError> {
 
 /// Returns the problem of a state directory that cannot be used.
 pub fn state_problem(source: FsError) -> Problem {
+    if let FsError::Io { path, action, .. } = &source
+        && *action == UNDERSTAND
+    {
+        let path = hints::quoted(&path.to_string_lossy());
+        let help = format!("`mv {path} {path}.damaged` lets runs go on without it");
+        return Problem::new(ErrorKind::State { source }).with_help(help);
+    }
     Problem::new(ErrorKind::State { source })
         .with_help("name a folder you may write with `SECRETS_STATE_DIR=DIR`")
 }

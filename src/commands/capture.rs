@@ -3,8 +3,6 @@
 //! Separate from the command because everything here is about one entry and writes nothing.
 
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
 
 use clap::Args;
 
@@ -343,39 +341,6 @@ pub fn capture_content<'w>(
     Ok(captured)
 }
 
-/// Looks a second time at sources that were changed a moment ago: one that goes on changing is being
-/// written right now, and half a file would be captured.
-pub fn look_twice(workspace: &Workspace, results: &mut [Result<Captured<'_>, Problem>]) {
-    /// A file that was changed longer ago is not waited for.
-    const RECENT: Duration = Duration::from_secs(1);
-    /// Programs that write a file in pieces pause less than that.
-    const PAUSE: Duration = Duration::from_millis(50);
-    let mut recent: Vec<_> = results
-        .iter_mut()
-        .filter_map(|result| result.as_mut().ok())
-        .filter(|one| one.step.writes())
-        .filter(|one| {
-            let source = one.source.as_ref();
-            source.is_some_and(|(_, state, _)| state.was_modified_within(RECENT))
-        })
-        .collect();
-    if recent.is_empty() {
-        return;
-    }
-    thread::sleep(PAUSE);
-    for one in &mut recent {
-        let Some((place, state, _)) = &one.source else {
-            continue;
-        };
-        let is_still = matches!(place.look(), Found::File(now, _) if now == *state);
-        if !is_still {
-            let path = workspace.server_file(one.entry).display().to_string();
-            one.step.action = Action::Refuse;
-            one.step.refusals.push(Refusal::BeingWritten { path });
-        }
-    }
-}
-
 /// Both sides of an entry that is stored already.
 struct Sides<'s> {
     entry: &'s Entry,
@@ -403,6 +368,12 @@ fn judge(
     } = sides;
     let (stored, opened) = compare(workspace, sides, options, judgement)?;
     judgement.stored = stored;
+    if judgement.stored == Stored::Unopened {
+        let allowed = options.allowed.for_entry(entry);
+        let content = sides.content.expose();
+        let found = guard::check_change(None, content, entry.is_env(), &entry.required, allowed);
+        judgement.refusals.extend(found);
+    }
     if *format != encrypted.format && judgement.stored == Stored::Same {
         let why = format!("stored as {} from now on", format.name());
         judgement.stored = Stored::Outdated(why);
@@ -503,7 +474,7 @@ fn compare(
         if same {
             return Ok((Stored::Same, None));
         }
-        if sealed.source.len() > NAMED_BYTES {
+        if sealed.source.len() > NAMED_BYTES && !entry.is_env() {
             let length = sealed.leaves.first().map(|leaf| sealed.text(leaf));
             let length = length.and_then(|text| Token::parse(text).ok());
             let length = length.map_or(0, |token| token.plaintext_len());

@@ -14,6 +14,7 @@ use crate::project::manifest::{Entry, Kind};
 use crate::project::record::{Digester, Record};
 use crate::secret::SecretBytes;
 use crate::sops;
+use crate::sops::cipher::Token;
 use crate::sops::store::Format;
 
 use super::open::Encrypted;
@@ -46,16 +47,44 @@ pub struct Sides<'s> {
 
 /// Says which side of an entry moved, and which side changed which key.
 pub fn of(workspace: &Workspace, sides: &Sides<'_>) -> Drift {
-    let mut drift = judged(workspace, sides);
+    let (mut drift, base) = judged(workspace, sides);
     if let (true, Some(server), Some(Stored { content, .. })) =
         (drift.verdict.differs(), sides.server, sides.repository)
     {
-        drift.keys = keys_of(workspace, sides, &drift, content, server);
+        drift.keys = keys_of(workspace, sides, &drift, content, server, base.as_ref());
+        if base.is_some() {
+            drift.verdict = verdict_of(&drift);
+        }
     }
     drift
 }
 
-fn judged(workspace: &Workspace, sides: &Sides<'_>) -> Drift {
+/// Returns the verdict that the keys come to, where what was synced last is not in this history: one side,
+/// or both.
+fn verdict_of(drift: &Drift) -> Verdict {
+    let all = |side: Moved| drift.keys.iter().all(|one| one.moved == side);
+    match drift.verdict {
+        Verdict::RepositoryAhead | Verdict::BothMoved if drift.keys.is_empty() => drift.verdict,
+        Verdict::RepositoryAhead | Verdict::BothMoved if all(Moved::Repository) => {
+            Verdict::RepositoryAhead
+        }
+        Verdict::RepositoryAhead | Verdict::BothMoved if all(Moved::Server) => Verdict::ServerAhead,
+        Verdict::RepositoryAhead => Verdict::BothMoved,
+        other => other,
+    }
+}
+
+/// Encrypted files in the binary form that are longer than this are not opened only to compare.
+const LARGE: usize = 1 << 20;
+
+/// What the repository had at the last sync, where what was synced then was never committed here.
+struct Before {
+    /// The file is the same to the byte.
+    is_current: bool,
+    content: Option<SecretBytes>,
+}
+
+fn judged(workspace: &Workspace, sides: &Sides<'_>) -> (Drift, Option<Before>) {
     let entry = sides.entry;
     let is_env = is_env(entry);
     let memory = workspace.memory();
@@ -70,6 +99,7 @@ fn judged(workspace: &Workspace, sides: &Sides<'_>) -> Drift {
         server_is_old_version: false,
     };
     let mut drift = Drift::of(judge(&seen));
+    let mut base = None;
     drift.last_sync = record.map(|record| record.time.clone());
     drift.last_commit = record.and_then(|record| record.commit.clone());
     drift.pinned = record.and_then(|record| record.pinned.clone());
@@ -86,7 +116,7 @@ fn judged(workspace: &Workspace, sides: &Sides<'_>) -> Drift {
             (drift.rollback, drift.warning) = age_of_checkout(workspace, entry, record);
         }
         drift.verdict = judge(&seen);
-        return drift;
+        return (drift, None);
     };
     seen.sides = repository.content.map_or(Likeness::Different, |content| {
         let differences = diff::between(content, server, is_env);
@@ -98,7 +128,7 @@ fn judged(workspace: &Workspace, sides: &Sides<'_>) -> Drift {
     });
     if seen.sides == Likeness::Same {
         drift.verdict = judge(&seen);
-        return drift;
+        return (drift, None);
     }
     if let (Some(record), Some(digester), Some(stored)) = (record, &memory.digester, stored) {
         let server = like_content(record, digester, server, is_env);
@@ -120,12 +150,17 @@ fn judged(workspace: &Workspace, sides: &Sides<'_>) -> Drift {
     seen.server_is_old_version = drift.behind.is_some();
     drift.verdict = judge(&seen);
     if let (true, false, Some(record)) = (has_moved, sides.is_restored, record) {
-        if drift.verdict == Verdict::RepositoryAhead && was_taken_back(workspace, entry, record) {
+        let found = before_capture(workspace, entry, record);
+        let is_back = found
+            .as_ref()
+            .is_some_and(|before| before.has(repository, is_env));
+        if drift.verdict == Verdict::RepositoryAhead && is_back {
             drift.is_taken_back = true;
             drift.verdict = Verdict::ServerAhead;
-            drift.note = Some("what was captured last was taken back in the repository".to_owned());
+            drift.note = Some("what was captured last is not in the repository".to_owned());
         } else {
             (drift.rollback, drift.warning) = age_of_checkout(workspace, entry, record);
+            base = found;
         }
         if drift.rollback.is_some() && drift.verdict == Verdict::RepositoryAhead {
             drift.verdict = Verdict::RepositoryBehind;
@@ -140,7 +175,7 @@ fn judged(workspace: &Workspace, sides: &Sides<'_>) -> Drift {
     if drift.note.is_none() && drift.behind.is_none() && workspace.is_history_cut() {
         drift.note = Some("this is a shallow clone: its history is cut".to_owned());
     }
-    drift
+    (drift, base)
 }
 
 /// Returns whether no encrypted value of a file changed since the last sync, told without opening it.
@@ -193,13 +228,13 @@ fn keys_of(
     drift: &Drift,
     repository: Option<&[u8]>,
     server: &[u8],
+    before: Option<&Before>,
 ) -> Vec<KeyDrift> {
     let entry = sides.entry;
     let all = match drift.verdict {
-        Verdict::ServerAhead => Some(Moved::Server),
-        Verdict::RepositoryAhead | Verdict::RepositoryBehind | Verdict::Pinned => {
-            Some(Moved::Repository)
-        }
+        Verdict::ServerAhead | Verdict::Pinned => Some(Moved::Server),
+        Verdict::RepositoryAhead if before.is_some() => None,
+        Verdict::RepositoryAhead | Verdict::RepositoryBehind => Some(Moved::Repository),
         _ => None,
     };
     let (true, Some(repository)) = (is_env(entry), repository) else {
@@ -207,7 +242,7 @@ fn keys_of(
         let name = name.and_then(|found| found.changes.into_iter().next());
         let key = name.map_or_else(|| "(content)".to_owned(), |(_, name)| name);
         let moved = all.unwrap_or(match drift.verdict {
-            Verdict::BothMoved => Moved::Both,
+            Verdict::BothMoved | Verdict::RepositoryAhead => Moved::Both,
             _ => Moved::Unknown,
         });
         return vec![KeyDrift {
@@ -218,12 +253,14 @@ fn keys_of(
     };
     let memory = workspace.memory();
     let record = record_of(workspace, sides).filter(|record| !record.keys.is_empty());
-    let base = match (record, &memory.digester) {
-        (Some(record), Some(digester)) => Base::Record(record, digester),
+    let before = before.and_then(|before| before.content.as_ref());
+    let base = match (before, record, &memory.digester) {
+        (Some(before), ..) => Base::of(before.expose()),
+        (None, Some(record), Some(digester)) => Base::Record(record, digester),
         _ => Base::Unknown,
     };
     let mut keys = key_drift::compare(repository, server, &base);
-    let is_sure = drift.is_taken_back || drift.behind.is_some();
+    let is_sure = drift.is_taken_back || drift.behind.is_some() || drift.verdict == Verdict::Pinned;
     for key in &mut keys {
         match all {
             Some(all) if is_sure || key.moved == Moved::Unknown => key.moved = all,
@@ -286,18 +323,38 @@ pub fn opened_quietly(workspace: &Workspace, version: &[u8]) -> Option<SecretByt
     Some(sops::open(format, &sealed, &key).ok()?.plaintext)
 }
 
-/// Returns whether what was captured last was thrown away: the file is back at what was committed at
-/// the last sync.
-fn was_taken_back(workspace: &Workspace, entry: &Entry, record: &Record) -> bool {
-    let Some(commit) = record.commit.as_deref() else {
-        return false;
-    };
-    let Ok(Some(checkout)) = workspace.checkout() else {
-        return false;
-    };
-    // What is on another branch was not thrown away.
-    checkout.position_of(commit) == Position::Before
-        && is_thrown_away(checkout, &workspace.repository_file(entry), commit)
+/// Returns what the repository had at the last sync, where what was synced then was never committed in
+/// this history: it was captured in another clone, or thrown away.
+fn before_capture(workspace: &Workspace, entry: &Entry, record: &Record) -> Option<Before> {
+    let commit = record.commit.as_deref()?;
+    let checkout = workspace.checkout().ok()??;
+    if checkout.position_of(commit) != Position::Before
+        || has_synced(workspace, entry, record, checkout, Some(commit))
+    {
+        return None;
+    }
+    let file = workspace.repository_file(entry);
+    let (_, version) = checkout.version_at(&file, commit).ok()?;
+    let is_current = version.is_some() && version == fs::read_regular(&file).ok();
+    let content = version.and_then(|version| match entry.kind {
+        Kind::Plain => Some(SecretBytes::new(version)),
+        Kind::Secret => opened_quietly(workspace, &version),
+    });
+    Some(Before {
+        content,
+        is_current,
+    })
+}
+
+impl Before {
+    /// Returns whether the repository has the same still.
+    fn has(&self, repository: Stored<'_>, is_env: bool) -> bool {
+        let (Some(before), Some(now)) = (&self.content, repository.content) else {
+            return self.is_current;
+        };
+        let found = diff::between(before.expose(), now, is_env);
+        found.is_empty() || found.is_layout_only
+    }
 }
 
 /// Says whether the repository moved backwards, to a checkout that is older than the last sync or does
@@ -331,45 +388,64 @@ fn age_of_checkout(
         // Its content is kept by git all the same.
         Position::Elsewhere => elsewhere("on another branch"),
         // Where the history is cut, nothing can be told from that.
-        Position::Absent if checkout.is_shallow() => (None, None),
+        Position::Absent if checkout.is_shallow() => {
+            elsewhere("not in this shallow clone: whether this checkout is older cannot be told")
+        }
         // Rewritten history still holds what was synced; a clone that is behind does not.
-        Position::Absent if has_synced(workspace, entry, record, checkout) => {
+        Position::Absent if has_synced(workspace, entry, record, checkout, None) => {
             elsewhere("not in this history, which was rewritten")
         }
         Position::Absent => rollback(false),
     }
 }
 
-/// Returns whether the history holds what the record saw.
-fn has_synced(workspace: &Workspace, entry: &Entry, record: &Record, checkout: &Checkout) -> bool {
+/// Returns whether the history, with `since` from that commit on, holds what the record saw.
+fn has_synced(
+    workspace: &Workspace,
+    entry: &Entry,
+    record: &Record,
+    checkout: &Checkout,
+    since: Option<&str>,
+) -> bool {
     let Some(digester) = &workspace.memory().digester else {
         return false;
     };
     let file = workspace.repository_file(entry);
-    let found = checkout.find_version(&file, None, |version| {
+    let found = checkout.find_version(&file, since, |version| {
         let is_same = match entry.kind {
             Kind::Plain => digester.content(version) == record.content,
-            Kind::Secret => opened_quietly(workspace, version)
-                .is_some_and(|content| digester.content(content.expose()) == record.content),
+            Kind::Secret => is_recorded(workspace, digester, record, version, is_env(entry)),
         };
         is_same.then_some(())
     });
     matches!(found, Ok(Some(_)))
 }
 
-/// Returns whether the file is as it was committed at the last sync, and was so all the time since:
-/// what was synced then was never committed.
-fn is_thrown_away(checkout: &Checkout, file: &Path, commit: &str) -> bool {
-    let Ok(now) = fs::read_regular(file) else {
+/// Returns whether a version of an encrypted file holds what the record saw, layout left out. In the
+/// binary form its token tells, without opening it.
+fn is_recorded(
+    workspace: &Workspace,
+    digester: &Digester,
+    record: &Record,
+    version: &[u8],
+    is_env: bool,
+) -> bool {
+    let Ok((format, sealed)) = sops::parse_sealed(version.to_vec()) else {
         return false;
     };
-    let is_committed = checkout.is_committed(file).unwrap_or(false);
-    let mut versions = 0;
-    let other = checkout.find_version(file, Some(commit), |version| {
-        versions += 1;
-        (version != now).then_some(())
-    });
-    is_committed && versions > 0 && matches!(other, Ok(None))
+    let metadata = &sealed.metadata;
+    if !metadata.mac.is_empty() && metadata.mac == record.seal {
+        return true;
+    }
+    if format == Format::Binary && sealed.source.len() > LARGE {
+        return false;
+    }
+    let key = workspace.keyring.unwrap_quiet(metadata);
+    let opened = key.and_then(|key| sops::open(format, &sealed, &key).ok());
+    opened.is_some_and(|opened| {
+        let content = opened.plaintext.expose();
+        like_content(record, digester, content, is_env) != Likeness::Different
+    })
 }
 
 fn is_in_head(workspace: &Workspace, entry: &Entry) -> bool {
@@ -420,6 +496,14 @@ pub fn in_history(
 /// for the same values in another layout. What no identity opens holds nothing that can be told.
 fn holds(workspace: &Workspace, entry: &Entry, encrypted: &[u8], content: &[u8]) -> Option<bool> {
     let (format, sealed) = sops::parse_sealed(encrypted.to_vec()).ok()?;
+    if format == Format::Binary && !entry.is_env() {
+        // The length tells without opening it.
+        let text = sealed.leaves.first().map(|leaf| sealed.text(leaf))?;
+        let length = Token::parse(text).map_or(0, |token| token.plaintext_len());
+        if length != content.len() {
+            return None;
+        }
+    }
     // Nobody is asked and nothing is started for an old version.
     let key = workspace.keyring.unwrap_quiet(&sealed.metadata)?;
     if format == Format::Binary && !entry.is_env() {

@@ -11,6 +11,7 @@ use crate::ui::report::Report;
 use super::apply;
 use super::capture::{self, CaptureOptions, GuardArgs};
 use super::gather::gather;
+use super::settle;
 use super::storing;
 use super::workspace::Workspace;
 use super::{Context, Outcome, WriteArgs, in_parallel};
@@ -75,9 +76,14 @@ pub fn run(args: &EncryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let mut results = in_parallel(&entries, workspace.jobs, |entry| {
         capture::capture(&workspace, root, entry, options, &now)
     });
-    capture::look_twice(&workspace, &mut results);
+    settle::sources(&workspace, &mut results);
+    let command = if args.force {
+        "encrypt --force"
+    } else {
+        "encrypt"
+    };
     let (mut plan, captured) = gather(cx, &workspace, results, &mut problems, |one, refusal| {
-        storing::explain(&workspace, one, refusal)
+        storing::explain(&workspace, command, one, refusal)
     });
 
     let mut backups = Vec::new();

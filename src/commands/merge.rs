@@ -29,6 +29,7 @@ use super::gather::gather;
 use super::open::{Lookup, read_encrypted};
 use super::ownership::{self, Owners, Purpose};
 use super::placing::{self, Content, PlacingOptions, Prepared};
+use super::settle;
 use super::sides::{Sides, read_sides};
 use super::storing;
 use super::workspace::Workspace;
@@ -56,11 +57,14 @@ pub struct MergeArgs {
     #[arg(long)]
     repository: bool,
     /// Take this side's value of one key: `KEY=server` or `KEY=repository` (repeatable)
-    #[arg(long = "key", value_name = "KEY=SIDE", value_parser = key_choice)]
-    keys: Vec<(String, Side)>,
+    #[arg(long = "key", value_name = "KEY=SIDE")]
+    keys: Vec<String>,
     /// Whose order, blank lines and comments to keep [default: of the side that changed more keys]
     #[arg(long, value_name = "SIDE", value_enum)]
     layout: Option<Side>,
+    /// Bring the files that are written in line with their rule: recipients and selection options
+    #[arg(long)]
+    update_recipients: bool,
     #[command(flatten)]
     allowed: GuardArgs,
 }
@@ -74,12 +78,31 @@ pub enum Side {
     Repository,
 }
 
-fn key_choice(text: &str) -> Result<(String, Side), String> {
-    match text.rsplit_once('=') {
-        Some((key, "server")) if !key.is_empty() => Ok((key.to_owned(), Side::Server)),
-        Some((key, "repository")) if !key.is_empty() => Ok((key.to_owned(), Side::Repository)),
-        _ => Err("not KEY=server or KEY=repository".to_owned()),
+/// Reads what `--key` says. What stands there instead of a side may be a value, and is not repeated.
+fn key_choices(texts: &[String]) -> Result<Vec<(String, Side)>, Problem> {
+    let mut choices: Vec<(String, Side)> = Vec::new();
+    for text in texts {
+        let (key, side) = text.split_once('=').unwrap_or((text.as_str(), ""));
+        let side = match side {
+            "server" => Side::Server,
+            "repository" => Side::Repository,
+            _ => {
+                let message = format!("--key {key}: names no side");
+                return Err(Problem::new(ErrorKind::Option(message)).with_help(
+                    "say `KEY=server` or `KEY=repository`; a value is typed when it asks",
+                ));
+            }
+        };
+        if choices
+            .iter()
+            .any(|(known, other)| known == key && *other != side)
+        {
+            let message = format!("--key {key}: named for both sides");
+            return Err(Problem::new(ErrorKind::Option(message)).with_help("name it once"));
+        }
+        choices.push((key.to_owned(), side));
     }
+    Ok(choices)
 }
 
 /// An entry whose sides differ.
@@ -103,13 +126,24 @@ struct Merged<'w> {
     content: SecretBytes,
     to_repository: bool,
     to_server: bool,
+    /// The side whose changed comments are not taken.
+    lost_comments: Option<Side>,
+}
+
+/// Keys that are undecided.
+#[derive(Default)]
+struct Conflict {
+    /// Both sides changed them.
+    both: Vec<String>,
+    /// Nothing tells which side did.
+    unknown: Vec<String>,
 }
 
 /// How far the questions of an entry came.
 enum Answer {
     Decided(HashMap<String, Decision>),
     /// These keys are undecided, and nobody can be asked.
-    Conflict(Vec<String>),
+    Conflict(Conflict),
     Skipped,
 }
 
@@ -126,20 +160,34 @@ pub fn run(args: &MergeArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let mut plan = Plan::default();
     workspace.check_distinct(&entries, &mut problems);
     let open = find_open(&workspace, root, &entries, &mut plan, &mut problems);
-    check_keys(&workspace, args, &open)?;
+    let choices = key_choices(&args.keys)?;
+    check_keys(&workspace, &choices, &open)?;
 
     let mut merged = Vec::new();
     let mut has_skipped = false;
     for one in &open {
         let name = &one.entry.repository_path;
-        match decide(cx, args, one)? {
+        match decide(cx, args, &choices, one)? {
             Answer::Decided(decisions) => match put_together(args, one, &decisions) {
-                Ok(done) => merged.push(done),
+                Ok(done) => {
+                    if let Some(side) = done.lost_comments {
+                        let (word, option) = match side {
+                            Side::Server => ("the server", "server"),
+                            Side::Repository => ("the repository", "repository"),
+                        };
+                        cx.ui.warning(&format!(
+                            "{name}: the comments that were changed on {word} are not taken, as the other side changed more keys; `--layout {option}` takes them"
+                        ));
+                    }
+                    merged.push(done);
+                }
                 Err(problem) => problems.push(problem),
             },
-            Answer::Conflict(keys) => {
-                let keys = keys.join(", ");
-                let refusal = Refusal::Conflict { keys };
+            Answer::Conflict(conflict) => {
+                let refusal = Refusal::Conflict {
+                    both: conflict.both,
+                    unknown: conflict.unknown,
+                };
                 problems.push(explain(&workspace, name, refusal));
             }
             Answer::Skipped => {
@@ -153,7 +201,7 @@ pub fn run(args: &MergeArgs, cx: &mut Context) -> Result<Outcome, Error> {
         cx,
         &workspace,
         root,
-        &args.allowed.resolve(&workspace)?,
+        (&args.allowed.resolve(&workspace)?, args.update_recipients),
         &merged,
         &mut plan,
         &mut problems,
@@ -217,9 +265,10 @@ fn check_unchanged(
 fn explain(workspace: &Workspace, name: &str, refusal: Refusal) -> Problem {
     let hints = &workspace.hints;
     let help = match &refusal {
-        Refusal::Rollback { .. } => {
-            "`git pull` brings this checkout up to date, then merge".to_owned()
-        }
+        Refusal::Rollback { .. } => format!(
+            "{} brings this checkout up to date, then merge",
+            placing::bring_up_to_date(workspace)
+        ),
         Refusal::Pinned { .. } => format!(
             "{} ends that with the repository's version, {} with the server's",
             hints.ours("decrypt --force", name),
@@ -282,8 +331,9 @@ fn find_open<'w>(
             plan.steps.push(step);
         } else if drift.verdict != Verdict::NeitherSide || !entry.optional {
             let why = format!(
-                "{}: nothing to merge",
-                drift.verdict.word().replace('-', " ")
+                "{}: nothing to merge, {} says what to type",
+                drift.verdict.word().replace('-', " "),
+                workspace.hints.ours("status", name)
             );
             plan.steps.push(plan::skip(name, name.into(), &why));
         }
@@ -292,8 +342,12 @@ fn find_open<'w>(
 }
 
 /// Makes sure that every key of `--key` differs in one of the entries.
-fn check_keys(workspace: &Workspace, args: &MergeArgs, open: &[Open<'_>]) -> Result<(), Problem> {
-    for (key, _) in &args.keys {
+fn check_keys(
+    workspace: &Workspace,
+    choices: &[(String, Side)],
+    open: &[Open<'_>],
+) -> Result<(), Problem> {
+    for (key, _) in choices {
         let mut keys = open.iter().flat_map(|one| &one.drift.keys);
         if !keys.any(|one| is_called(&one.key, key)) {
             let message = format!("--key {key}: no entry differs in that key");
@@ -316,12 +370,17 @@ fn is_called(key: &str, word: &str) -> bool {
 }
 
 /// Decides every key of an entry: by who changed it, by the command line, by asking.
-fn decide(cx: &mut Context, args: &MergeArgs, open: &Open<'_>) -> Result<Answer, Error> {
+fn decide(
+    cx: &mut Context,
+    args: &MergeArgs,
+    choices: &[(String, Side)],
+    open: &Open<'_>,
+) -> Result<Answer, Error> {
     let mut decisions = HashMap::new();
-    let mut undecided = Vec::new();
+    let mut undecided = Conflict::default();
     let asker = cx.asker().filter(|_| !args.write.dry_run);
     for (one, row) in open.drift.keys.iter().zip(&open.keys) {
-        let named = args.keys.iter().find(|(key, _)| is_called(&one.key, key));
+        let named = choices.iter().find(|(key, _)| is_called(&one.key, key));
         let for_all = match (args.server, args.repository) {
             (true, _) => Some(Side::Server),
             (_, true) => Some(Side::Repository),
@@ -331,14 +390,19 @@ fn decide(cx: &mut Context, args: &MergeArgs, open: &Open<'_>) -> Result<Answer,
             (Some((_, side)), _) => Some(*side),
             (None, Moved::Server) => Some(Side::Server),
             (None, Moved::Repository) => Some(Side::Repository),
-            // Comments are layout; with which side they come is settled there.
-            (None, _) if one.key == COMMENTS => Some(Side::Repository),
+            // Comments are layout: which side's stay is settled there, where it can be told.
+            (None, Moved::Both) if one.key == COMMENTS => Some(Side::Repository),
+            (None, Moved::Unknown) if one.key == COMMENTS && args.layout.is_some() => args.layout,
             (None, Moved::Both | Moved::Unknown) => for_all,
         };
         let decision = match (decision, &asker) {
             (Some(side), _) => Decision::Side(side),
             (None, None) => {
-                undecided.push(one.key.clone());
+                let list = match one.moved {
+                    Moved::Both => &mut undecided.both,
+                    _ => &mut undecided.unknown,
+                };
+                list.push(one.key.clone());
                 continue;
             }
             (None, Some(asker)) => match ask(&**asker, open.entry, one, row)? {
@@ -350,9 +414,9 @@ fn decide(cx: &mut Context, args: &MergeArgs, open: &Open<'_>) -> Result<Answer,
     }
     let is_open = open.drift.keys.is_empty() && open.drift.verdict == Verdict::Unknown;
     if is_open && args.layout.is_none() && !args.server && !args.repository {
-        undecided.push("(layout)".to_owned());
+        undecided.unknown.push("(layout)".to_owned());
     }
-    if undecided.is_empty() {
+    if undecided.both.is_empty() && undecided.unknown.is_empty() {
         Ok(Answer::Decided(decisions))
     } else {
         Ok(Answer::Conflict(undecided))
@@ -434,8 +498,13 @@ fn put_together<'w>(
     let (Some(repository), Some((_, server))) = (&open.sides.repository, &open.sides.server) else {
         return Err(Problem::of(&entry.repository_path, ErrorKind::Internal));
     };
-    let layout = match decisions.get(OTHER_LINES).or_else(|| whole(decisions)) {
-        // Lines that are no assignments cannot be told apart: they come with the layout.
+    let keys = open.drift.keys.iter();
+    let comments = keys.filter(|one| one.key == COMMENTS && one.moved == Moved::Unknown);
+    let comments = comments.last().and_then(|_| decisions.get(COMMENTS));
+    let whole = decisions.get(OTHER_LINES).or_else(|| whole(decisions));
+    let layout = match whole.or(comments) {
+        // Lines that are no assignments cannot be told apart: they come with the layout, and so do
+        // comments.
         Some(Decision::Side(side)) => *side,
         _ => args.layout.unwrap_or_else(|| busier_side(open, args)),
     };
@@ -471,8 +540,19 @@ fn put_together<'w>(
         entry,
         to_repository: content != *repository,
         to_server: content != *server,
+        lost_comments: lost_comments(open, layout),
         content,
     })
+}
+
+/// Returns the side that alone changed comments, where the other one's stay.
+fn lost_comments(open: &Open<'_>, layout: Side) -> Option<Side> {
+    let comments = open.drift.keys.iter().find(|one| one.key == COMMENTS)?;
+    match (comments.moved, layout) {
+        (Moved::Server, Side::Repository) => Some(Side::Server),
+        (Moved::Repository, Side::Server) => Some(Side::Repository),
+        _ => None,
+    }
 }
 
 /// Returns the decision on a file without keys.
@@ -506,14 +586,14 @@ fn capture_merged<'w>(
     cx: &mut Context,
     workspace: &Workspace,
     root: &Base,
-    allowed: &Allowances,
+    (allowed, update_recipients): (&Allowances, bool),
     merged: &[Merged<'w>],
     plan: &mut Plan,
     problems: &mut Vec<Problem>,
 ) -> Vec<Captured<'w>> {
     let now = cx.env.now();
     let options = CaptureOptions {
-        update_recipients: false,
+        update_recipients,
         allow_unreadable: false,
         force: true,
         is_new: false,
@@ -521,12 +601,13 @@ fn capture_merged<'w>(
         allowed,
     };
     let wanted: Vec<_> = merged.iter().filter(|one| one.to_repository).collect();
-    let captured = in_parallel(&wanted, workspace.jobs, |one| {
+    let mut captured = in_parallel(&wanted, workspace.jobs, |one| {
         let content = Some(one.content.clone());
         capture::capture_content(workspace, root, one.entry, options, &now, content)
     });
+    settle::sources(workspace, &mut captured);
     let (steps, captured) = gather(cx, workspace, captured, problems, |one, refusal| {
-        storing::explain(workspace, one, refusal)
+        storing::explain(workspace, "merge", one, refusal)
     });
     plan.steps.extend(steps.steps);
     captured
@@ -557,7 +638,7 @@ fn place_merged<'w>(
         },
         create_root: false,
     };
-    let prepared = in_parallel(&wanted, workspace.jobs, |one| {
+    let mut prepared = in_parallel(&wanted, workspace.jobs, |one| {
         let name = &one.entry.repository_path;
         let owner: Ownership = owners.get(name).copied().unwrap_or_default();
         let new = captured
@@ -589,6 +670,7 @@ fn place_merged<'w>(
         }
         placing::prepare(workspace, one.entry, owner, options, content)
     });
+    settle::targets(workspace, &mut prepared);
     let (steps, prepared) = gather(cx, workspace, prepared, problems, |one, refusal| {
         placing::explain(workspace, "decrypt", one.entry, refusal)
     });

@@ -39,6 +39,7 @@ pub mod restore;
 pub mod reversal;
 pub mod schema;
 pub mod selection;
+pub mod settle;
 pub mod sides;
 pub mod status;
 pub mod storing;

@@ -7,6 +7,7 @@ use clap::Args;
 
 use crate::error::{Error, ErrorKind, Problem};
 use crate::os::fs;
+use crate::os::git::{Branch, Checkout};
 use crate::os::place::{Base, FileState, Found, Ownership, Place};
 use crate::os::staging::Attributes;
 use crate::project::diff;
@@ -27,6 +28,7 @@ use super::memory::{self, Agreed};
 use super::open::{Lookup, check_format, leads_out, open, place_in_repository, read_encrypted};
 use super::ownership::{self, Purpose};
 use super::reversal::{self, Before, Side, Undoable};
+use super::settle;
 use super::storing;
 use super::workspace::Workspace;
 use super::{Context, Outcome, WriteArgs, in_parallel};
@@ -152,6 +154,19 @@ impl<'w> Prepared<'w> {
     }
 }
 
+impl Prepared<'_> {
+    /// Returns where it goes and what was seen there, where something was.
+    pub fn target(&self) -> Option<(&Place, &FileState)> {
+        let (state, _) = self.seen.as_ref()?;
+        Some((self.place.as_ref()?, state))
+    }
+
+    /// Returns what is to be done, and the remarks for the user.
+    pub fn step_and_warnings(&mut self) -> (&mut Step, &mut Vec<String>) {
+        (&mut self.step, &mut self.warnings)
+    }
+}
+
 impl Prospect for Prepared<'_> {
     fn entry(&self) -> &Entry {
         self.entry
@@ -222,12 +237,13 @@ pub fn finish(
     cx: &mut Context,
     workspace: &Workspace,
     command: &'static str,
-    results: Vec<Result<Prepared<'_>, Problem>>,
+    mut results: Vec<Result<Prepared<'_>, Problem>>,
     options: PlacingOptions,
     mut problems: Vec<Problem>,
     recovery: Option<&mut dyn Recovering>,
 ) -> Outcome {
     let mut recovery = recovery;
+    settle::targets(workspace, &mut results);
     let (mut plan, prepared) = gather(cx, workspace, results, &mut problems, |one, refusal| {
         explain(workspace, command, one.entry, refusal)
     });
@@ -765,12 +781,22 @@ pub fn keep_backups(
     Ok(())
 }
 
+/// Returns the command that brings an older checkout up to date.
+pub fn bring_up_to_date(workspace: &Workspace) -> &'static str {
+    let checkout = workspace.checkout().unwrap_or(None);
+    match checkout.map(Checkout::branch) {
+        Some(Ok(Branch::Detached)) => "`git checkout BRANCH`",
+        _ => "`git pull`",
+    }
+}
+
 /// Says how to go on where the checkout is older than what was last applied.
 pub fn rollback_help(workspace: &Workspace, command: &str, name: &str) -> String {
     let allow = workspace
         .hints
         .ours(&format!("{command} --allow-rollback"), name);
-    format!("`git pull` brings this checkout up to date; {allow} places the older version")
+    let current = bring_up_to_date(workspace);
+    format!("{current} brings this checkout up to date; {allow} places the older version")
 }
 
 /// Returns the problem of a refusal, with the way on.
@@ -795,6 +821,11 @@ pub fn explain(workspace: &Workspace, command: &str, entry: &Entry, refusal: &Re
                 hints.ours_for_all("recover -k")
             )
         }
+        _ if command == "restore" && !matches!(refusal, Refusal::NotRegular { .. }) => format!(
+            "{} shows it; {} captures the server's file; `--force` replaces it and keeps an encrypted backup",
+            hints.ours("diff", name),
+            hints.ours("encrypt", name)
+        ),
         Refusal::NotRegular { .. } => {
             let path = workspace.server_file(entry);
             format!(

@@ -33,11 +33,13 @@ pub fn run(cx: &mut Context, workspace: &Workspace, args: StepArgs) -> Result<Ou
     let digester = Digester::new(state.make_key().map_err(apply::state_problem)?);
     let known = kept_contents(workspace, &digester);
     let runs = reversal::list(workspace).map_err(apply::state_problem)?;
-    let next: HashSet<PathBuf> = runs
+    let others = reversal::backups_of_others(workspace).map_err(apply::state_problem)?;
+    let mut next: HashSet<PathBuf> = others.into_iter().map(PathBuf::from).collect();
+    let last = runs
         .last()
         .into_iter()
-        .flat_map(|run| run.files.iter().map(|file| PathBuf::from(&file.backup)))
-        .collect();
+        .flat_map(|run| run.files.iter().map(|file| PathBuf::from(&file.backup)));
+    next.extend(last);
     let (mut pruned, mut kept, mut unopened) = (Vec::new(), 0, 0);
     for path in backups {
         let content = fs::read_regular(&path).unwrap_or_default();
@@ -76,7 +78,7 @@ fn remove(workspace: &Workspace, state: &StateDir, pruned: &[PathBuf]) -> Result
             .cloned()
             .partition(|file| pruned.contains(&PathBuf::from(&file.backup)));
         if !gone.is_empty() {
-            reversal::keep(state, run, rest).map_err(apply::state_problem)?;
+            reversal::keep(state, run, &rest).map_err(apply::state_problem)?;
         }
     }
     pruned.iter().for_each(|path| state.drop_backup(path));

@@ -105,7 +105,7 @@ pub fn run(args: &RestoreArgs, cx: &mut Context) -> Result<Outcome, Error> {
             format!("{name} is that of commit {commit}, which is the repository's too")
         } else {
             format!(
-                "{name} is pinned to commit {commit}: {} goes back to the repository's version, {} makes this one the repository's",
+                "{name} is pinned to commit {commit}, for you on this host: {} goes back to the repository's version, {} makes this one the repository's",
                 workspace.hints.ours("decrypt --force", name),
                 workspace.hints.ours("encrypt --force", name)
             )

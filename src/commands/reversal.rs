@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::os::fill_random;
 use crate::os::fs::FsError;
 use crate::os::place::FileState;
 use crate::os::state::StateDir;
@@ -57,6 +58,9 @@ pub struct Replaced {
 /// A run that can be undone.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Reversal {
+    /// Tells it of the others: 16 hexadecimal digits.
+    #[serde(default)]
+    pub id: String,
     /// When it ran, RFC 3339, UTC.
     pub time: String,
     /// The command.
@@ -131,6 +135,7 @@ pub fn note(
             record_target: file.record_target.display().to_string(),
         };
         let reversal = Reversal {
+            id: new_id(),
             time,
             command: command.to_owned(),
             manifest: manifest_name(workspace),
@@ -160,35 +165,46 @@ pub fn take_back(workspace: &Workspace, noted: Option<Reversal>) {
 /// # Errors
 /// When the list cannot be read, or is damaged.
 pub fn list(workspace: &Workspace) -> Result<Vec<Reversal>, FsError> {
+    let manifest = manifest_name(workspace);
+    let mut list = list_all(workspace)?;
+    list.retain(|one| one.manifest == manifest);
+    Ok(list)
+}
+
+/// Returns the backups that runs of other manifests would bring back.
+///
+/// # Errors
+/// When the list cannot be read, or is damaged.
+pub fn backups_of_others(workspace: &Workspace) -> Result<Vec<String>, FsError> {
+    let manifest = manifest_name(workspace);
+    let list = list_all(workspace)?.into_iter();
+    let others = list.filter(|one| one.manifest != manifest);
+    Ok(others
+        .flat_map(|one| one.files)
+        .map(|file| file.backup)
+        .collect())
+}
+
+fn list_all(workspace: &Workspace) -> Result<Vec<Reversal>, FsError> {
     let Some(state) = &workspace.state else {
         return Ok(Vec::new());
     };
-    let manifest = manifest_name(workspace);
     let Some(text) = state.read(UNDO_FILE)? else {
         return Ok(Vec::new());
     };
-    let list: Vec<Reversal> =
-        serde_json::from_slice(&text).map_err(|_| state.damaged(UNDO_FILE))?;
-    let ours = list.into_iter().filter(|one| one.manifest == manifest);
-    Ok(ours.collect())
+    serde_json::from_slice(&text).map_err(|_| state.damaged(UNDO_FILE))
 }
 
-/// Leaves only these files of a run to be undone.
+/// Leaves only these files of a run to be undone; without any the run is off the list.
 ///
 /// # Errors
 /// When the list cannot be written.
-pub fn keep(state: &StateDir, run: &Reversal, files: Vec<Replaced>) -> Result<(), FsError> {
-    forget(state, run)?;
-    if files.is_empty() {
-        return Ok(());
-    }
-    let rest = Reversal {
-        files,
-        ..run.clone()
-    };
+pub fn keep(state: &StateDir, run: &Reversal, files: &[Replaced]) -> Result<(), FsError> {
     change(state, |list| {
-        list.push(rest);
-        list.sort_by(|one, other| one.time.cmp(&other.time));
+        if let Some(one) = list.iter_mut().find(|one| one.is(run)) {
+            one.files = files.to_vec();
+        }
+        list.retain(|one| !one.files.is_empty());
     })
 }
 
@@ -197,17 +213,19 @@ pub fn keep(state: &StateDir, run: &Reversal, files: Vec<Replaced>) -> Result<()
 /// # Errors
 /// When the list cannot be written.
 pub fn forget(state: &StateDir, undone: &Reversal) -> Result<(), FsError> {
-    change(state, |list| {
-        list.retain(|one| {
-            one.time != undone.time
-                || one.manifest != undone.manifest
-                || one.files.first().map(|file| (&file.target, &file.written))
-                    != undone
-                        .files
-                        .first()
-                        .map(|file| (&file.target, &file.written))
-        });
-    })
+    change(state, |list| list.retain(|one| !one.is(undone)))
+}
+
+impl Reversal {
+    fn is(&self, other: &Self) -> bool {
+        self.id == other.id && self.time == other.time && self.manifest == other.manifest
+    }
+}
+
+fn new_id() -> String {
+    let mut bytes = [0; 8];
+    fill_random(&mut bytes);
+    format!("{:016x}", u64::from_be_bytes(bytes))
 }
 
 fn change(state: &StateDir, change: impl FnOnce(&mut Vec<Reversal>)) -> Result<(), FsError> {

@@ -66,6 +66,7 @@ pub fn run(args: &StatusArgs, cx: &mut Context) -> Result<Outcome, Error> {
             target: workspace.server_file(entry).display().to_string(),
             state: state.word,
             verdict: state.verdict.map(Verdict::word),
+            is_older: state.is_older,
             detail: state.detail,
             keys: state.keys,
             uncommitted: false,
@@ -105,6 +106,7 @@ struct State {
     verdict: Option<Verdict>,
     detail: String,
     keys: Vec<KeyRow>,
+    is_older: bool,
 }
 
 impl State {
@@ -114,6 +116,7 @@ impl State {
             verdict: None,
             detail: String::new(),
             keys: Vec::new(),
+            is_older: false,
         }
     }
 }
@@ -169,6 +172,7 @@ fn state_of(
         }),
         detail: detail.join(", "),
         keys,
+        is_older: drift.rollback.is_some(),
     })
 }
 
@@ -229,7 +233,12 @@ fn next_commands(workspace: &Workspace, entries: &[&Entry], status: &Status) -> 
         let rows = entries.iter().zip(&status.entries);
         let is_one = |row: &StatusRow| {
             let mut verdicts = verdicts.iter();
-            verdicts.any(|verdict| row.verdict == Some(verdict.word()))
+            let verdict = if row.is_older {
+                Some(RepositoryBehind.word())
+            } else {
+                row.verdict
+            };
+            verdicts.any(|known| verdict == Some(known.word()))
         };
         rows.filter(|(entry, row)| entry.kind == kind && is_one(row))
             .count()

@@ -216,7 +216,12 @@ pub fn keep_backups(
 }
 
 /// Returns the problem of a refusal, with the way on.
-pub fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> Problem {
+pub fn explain(
+    workspace: &Workspace,
+    command: &str,
+    one: &Captured<'_>,
+    refusal: &Refusal,
+) -> Problem {
     let entry = one.entry;
     let is_stored = one.target_seen.is_some();
     let name = &entry.repository_path;
@@ -259,28 +264,18 @@ pub fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> 
         Refusal::RecipientsDiffer { .. } | Refusal::SelectionDiffers { .. } => {
             format!(
                 "if that is meant: {}",
-                hints.ours("encrypt --update-recipients", name)
+                hints.ours(&format!("{command} --update-recipients"), name)
             )
         }
-        Refusal::Shrunk { .. } | Refusal::RequiredMissing { .. } => format!(
-            "{} restores it; if that is meant: {}",
+        Refusal::Shrunk { .. } | Refusal::RequiredMissing { .. } | Refusal::Placeholder { .. } => {
+            let meant = hints.ours(&format!("{command} {}", allowing(one)), name);
             if is_stored {
-                restore
+                format!(
+                    "{restore} brings back the whole file from the repository; if that is meant: {meant}"
+                )
             } else {
-                format!("mending {server}")
-            },
-            hints.ours(&format!("encrypt --allow-shrink {}", quoted(name)), name)
-        ),
-        Refusal::Placeholder { keys } => {
-            let allow: Vec<_> = keys
-                .split(", ")
-                .map(|key| format!("--allow-placeholder {}", quoted(key)))
-                .collect();
-            let command = format!("encrypt {}", allow.join(" "));
-            format!(
-                "{restore} restores it; if that is meant: {}",
-                hints.ours(&command, name)
-            )
+                format!("mend {server}; if that is meant: {meant}")
+            }
         }
         Refusal::BeingWritten { .. } => {
             "run the command again when whatever writes it has ended".to_owned()
@@ -313,6 +308,28 @@ pub fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> 
         }
     };
     Problem::of(name, refusal.clone()).with_help(help)
+}
+
+/// Returns the options that let everything pass that content guards have against an entry.
+fn allowing(one: &Captured<'_>) -> String {
+    let mut options = Vec::new();
+    for refusal in &one.step.refusals {
+        match refusal {
+            Refusal::Shrunk { .. } | Refusal::RequiredMissing { .. } => {
+                options.push(format!(
+                    "--allow-shrink {}",
+                    quoted(&one.entry.repository_path)
+                ));
+            }
+            Refusal::Placeholder { keys } => options.extend(
+                keys.split(", ")
+                    .map(|key| format!("--allow-placeholder {}", quoted(key))),
+            ),
+            _ => {}
+        }
+    }
+    options.dedup();
+    options.join(" ")
 }
 
 /// Returns whether nobody can open an entry's file any more.

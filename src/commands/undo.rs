@@ -40,7 +40,8 @@ use super::{Context, Outcome, OwnerArgs, StepArgs};
     after_help = "Examples:\n  secrets undo             take back what the last run wrote\n  secrets undo --list      say which runs can be undone"
 )]
 pub struct UndoArgs {
-    /// Only these entries of the run, by repository path [default: all]
+    /// Only these entries of the run, by repository path, path without `.enc`, or server path [default:
+    /// all]
     pub entries: Vec<String>,
     #[command(flatten)]
     step: StepArgs,
@@ -103,7 +104,7 @@ pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
     };
     let key = state.make_key().map_err(apply::state_problem)?;
     let digester = Digester::new(key);
-    let (chosen, rest) = choose(&last, &args.entries)?;
+    let (chosen, rest) = choose(&workspace, &last, &args.entries)?;
     let mut problems = Vec::new();
     let mut returns = Vec::new();
     for file in &chosen {
@@ -148,9 +149,16 @@ pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
 }
 
 /// Splits the files of a run into those to bring back now, and the rest.
-fn choose(run: &Reversal, words: &[String]) -> Result<(Vec<Replaced>, Vec<Replaced>), Problem> {
+fn choose(
+    workspace: &Workspace,
+    run: &Reversal,
+    words: &[String],
+) -> Result<(Vec<Replaced>, Vec<Replaced>), Problem> {
     let is_named = |file: &Replaced, word: &String| {
-        file.entry == *word || file.entry.strip_suffix(ENCRYPTED_SUFFIX) == Some(word)
+        let entry = workspace.entry_named(&file.entry);
+        file.entry == *word
+            || file.entry.strip_suffix(ENCRYPTED_SUFFIX) == Some(word)
+            || entry.is_some_and(|entry| entry.server_path == *word)
     };
     for word in words {
         if !run.files.iter().any(|file| is_named(file, word)) {
@@ -421,7 +429,7 @@ fn settle(
     let records = undone
         .iter()
         .map(|file| (file.record_target.as_str(), file.record.clone()));
-    let settled = memory::restore(state, records).and_then(|()| reversal::keep(state, run, rest));
+    let settled = memory::restore(state, records).and_then(|()| reversal::keep(state, run, &rest));
     if let Err(error) = settled {
         cx.ui.warning(&format!(
             "the list of what can be undone is not up to date: {error}"

@@ -7,9 +7,9 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{
@@ -268,6 +268,37 @@ impl Place {
             Ok((file, state)) if state == *seen => Ok(file),
             _ => Err(FsError::Changed { path: self.path() }),
         }
+    }
+
+    /// Returns whether a program has the file open for writing, by asking for a lease (`fcntl(2)`), which is
+    /// not given then. What cannot be told, as on a file of somebody else, counts as no.
+    #[cfg(target_os = "linux")]
+    #[expect(unsafe_code, reason = "no crate at hand has leases")]
+    pub fn has_writer(&self) -> bool {
+        static IGNORED: Once = Once::new();
+        let Ok((file, _)) = self.open_existing(OFlags::RDONLY) else {
+            return false;
+        };
+        let descriptor = file.as_raw_fd();
+        IGNORED.call_once(|| {
+            // SAFETY: the disposition of a signal that nothing here uses; it comes when somebody opens the
+            // file in the moment between the two calls below, and would end the process.
+            let _ = unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
+        });
+        // SAFETY: both calls take a descriptor that `file` keeps open, and a number.
+        let given = unsafe { libc::fcntl(descriptor, libc::F_SETLEASE, libc::F_RDLCK) };
+        if given == 0 {
+            // SAFETY: as above.
+            let _ = unsafe { libc::fcntl(descriptor, libc::F_SETLEASE, libc::F_UNLCK) };
+            return false;
+        }
+        io::Error::last_os_error().raw_os_error() == Some(libc::EAGAIN)
+    }
+
+    /// Leases are Linux's.
+    #[cfg(not(target_os = "linux"))]
+    pub fn has_writer(&self) -> bool {
+        false
     }
 
     /// Looks at what stands there without reading it. `Found::File` then has no content.

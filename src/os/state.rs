@@ -22,6 +22,8 @@ use super::{Env, fill_random, staging};
 /// The key of digests, and its length.
 const KEY_FILE: &str = "key";
 const KEY_BYTES: usize = 32;
+/// What fails with a file of the directory that is damaged.
+pub const UNDERSTAND: &str = "understand";
 /// Ends the name of a backup that is being written.
 const PARTIAL: &str = ".partial";
 
@@ -147,7 +149,7 @@ impl StateDir {
     pub fn damaged(&self, name: &str) -> FsError {
         FsError::Io {
             path: self.path.join(name),
-            action: "understand",
+            action: UNDERSTAND,
             source: io::Error::other(format!(
                 "it is damaged; encrypted backups are in {}",
                 self.path.join("backups").display()

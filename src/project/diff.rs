@@ -50,6 +50,23 @@ impl Differences {
         self.changes.is_empty() && !self.is_layout_only
     }
 
+    /// Returns them seen from the server towards the repository: what placing the repository's file does.
+    #[must_use]
+    pub fn reversed(&self) -> Self {
+        let turned = |change: &Change| match change {
+            Change::Added => Change::Removed,
+            Change::Changed => Change::Changed,
+            Change::Removed => Change::Added,
+        };
+        let changes = self.changes.iter();
+        Self {
+            changes: changes
+                .map(|(change, key)| (turned(change), key.clone()))
+                .collect(),
+            is_layout_only: self.is_layout_only,
+        }
+    }
+
     /// Returns the changes in one line: `~ DB_PASSWORD, + NEW`; at most eight are named.
     pub fn summary(&self) -> String {
         const NAMED: usize = 8;

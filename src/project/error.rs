@@ -150,11 +150,13 @@ pub enum Refusal {
         /// What is stored, without the unit.
         stored: String,
     },
-    /// The same keys were changed on both sides.
-    #[error("both sides changed {keys}")]
+    /// Keys that were changed on both sides, or of which nothing tells which side changed them.
+    #[error("{}", conflict_in_words(both, unknown))]
     Conflict {
-        /// The keys.
-        keys: String,
+        /// Keys that both sides changed.
+        both: Vec<String>,
+        /// Keys of which nothing tells which side changed them.
+        unknown: Vec<String>,
     },
     /// `restore` put an older version on the server, which is meant to stay.
     #[error(
@@ -325,7 +327,26 @@ pub enum Refusal {
     },
 }
 
+fn conflict_in_words(both: &[String], unknown: &[String]) -> String {
+    let both = (!both.is_empty()).then(|| format!("both sides changed {}", both.join(", ")));
+    let unknown = (!unknown.is_empty())
+        .then(|| format!("nothing tells which side changed {}", unknown.join(", ")));
+    let parts: Vec<String> = both.into_iter().chain(unknown).collect();
+    parts.join("; ")
+}
+
 impl Refusal {
+    /// Returns the keys that it is about, where it is about keys.
+    pub fn keys(&self) -> Vec<String> {
+        match self {
+            Self::Conflict { both, unknown } => both.iter().chain(unknown).cloned().collect(),
+            Self::Placeholder { keys } | Self::RequiredMissing { keys } => {
+                keys.split(", ").map(str::to_owned).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// Returns the refusal to place a file that is older than what was last applied here.
     pub fn of_rollback(rollback: &Rollback, differences: Option<&Differences>) -> Self {
         Self::Rollback {
@@ -357,7 +378,7 @@ impl Refusal {
                 let since = in_brackets(&drift.last_sync);
                 let what = if drift.is_taken_back {
                     format!(
-                        "the server has what was captured last{since}, and the repository is back at what was committed before"
+                        "the server has what was captured last{since}, and the repository does not have it"
                     )
                 } else {
                     format!("the server's file was changed since the last sync{since}")

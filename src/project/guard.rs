@@ -158,29 +158,43 @@ fn bare(value: &[u8]) -> &[u8] {
 /// Returns whether a value, without quotes, is empty or what people write where a value is to come.
 fn is_placeholder(value: &[u8]) -> bool {
     const WORDS: [&str; 8] = [
+        "changeit",
         "changeme",
         "dummy",
         "fixme",
         "placeholder",
-        "replaceme",
+        "redacted",
         "tbd",
         "todo",
-        "yourvaluehere",
     ];
-    if let [b'<', .., b'>'] = value {
+    if let [b'<', .., b'>'] | [b'{', b'{', .., b'}', b'}'] = value {
+        return true;
+    }
+    if let [b'$', name @ ..] = value
+        && name
+            .iter()
+            .all(|byte| byte.is_ascii_uppercase() || *byte == b'_')
+        && !name.is_empty()
+    {
         return true;
     }
     if value.starts_with(b"${") && value.ends_with(b"}") {
         return true;
     }
     let text = String::from_utf8_lossy(value).to_ascii_lowercase();
-    if text.is_empty() || (text.len() >= 3 && text.bytes().all(|byte| byte == b'x')) {
+    let is_all = |wanted: u8| text.len() >= 3 && text.bytes().all(|byte| byte == wanted);
+    if text.is_empty() || is_all(b'x') || is_all(b'*') {
         return true;
     }
     let is_mark = |c: char| !c.is_ascii_alphanumeric();
     let letters: String = text.chars().filter(|c| !is_mark(*c)).collect();
     let first = text.split(is_mark).find(|word| !word.is_empty());
-    WORDS.contains(&letters.as_str()) || first.is_some_and(|word| matches!(word, "todo" | "fixme"))
+    let is_invitation = letters.starts_with("replaceme")
+        || letters.starts_with("changeme")
+        || (letters.starts_with("your") && letters.ends_with("here"));
+    is_invitation
+        || WORDS.contains(&letters.as_str())
+        || first.is_some_and(|word| matches!(word, "todo" | "fixme"))
 }
 
 /// Turns what the store says of a source into a refusal.
@@ -432,6 +446,12 @@ mod tests {
             "'${B:-x}'",
             "a${B}c",
             "`TODO`",
+            "REDACTED",
+            "********",
+            "{{ b }}",
+            "$DB_PASSWORD",
+            "your-password-here",
+            "replace_me_now",
         ] {
             let keys = "B".to_owned();
             let found = change(

@@ -49,14 +49,22 @@ pub enum Base<'a> {
     Unknown,
     /// The digests of a record.
     Record(&'a Record, &'a Digester),
+    /// A content.
+    Content(HashMap<&'a str, Vec<&'a [u8]>>),
 }
 
-impl Base<'_> {
+impl<'a> Base<'a> {
+    /// Returns the base that is a content.
+    pub fn of(content: &'a [u8]) -> Self {
+        Self::Content(values_by_key(&items(content)).into_iter().collect())
+    }
+
     /// Returns whether a key had these values then, `None` for a key that was not there; no answer
     /// where nothing is known.
     fn had(&self, key: &str, values: Option<&Vec<&[u8]>>) -> Option<bool> {
         match self {
             Self::Unknown => None,
+            Self::Content(keys) => Some(keys.get(key) == values),
             Self::Record(record, digester) => {
                 let known = record.keys.get(&digester.key_name(key));
                 Some(match (known, values) {

@@ -3,6 +3,7 @@
 //! A plan holds no secret bytes. It can be printed and compared, and the dry run is the plan of the
 //! real run.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -85,6 +86,14 @@ impl Plan {
             .count()
     }
 
+    /// Returns how many entries have a step with one of `actions`.
+    pub fn count_entries(&self, actions: &[Action]) -> usize {
+        let steps = self.steps.iter();
+        let steps = steps.filter(|step| actions.contains(&step.action));
+        let names: BTreeSet<&str> = steps.map(|step| step.name.as_str()).collect();
+        names.len()
+    }
+
     /// Takes the step of an entry out: it failed while the others are carried out.
     pub fn forget(&mut self, name: Option<&str>) {
         self.steps.retain(|step| Some(step.name.as_str()) != name);
@@ -133,7 +142,7 @@ pub fn decrypt(name: &str, path: PathBuf, target: &Target, options: DecryptOptio
         }
         Target::Same(_) => {}
         Target::Differs(differences, drift) => {
-            step.detail = differences.summary();
+            step.detail = differences.reversed().summary();
             let is_behind = match drift.verdict {
                 Verdict::RepositoryAhead => true,
                 Verdict::RepositoryBehind => options.allow_rollback,

@@ -24,7 +24,7 @@ use std::io::Write;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::error::{Problem, Severity};
+use crate::error::{ErrorKind, Problem, Severity};
 use style::{Role, harmless, paint};
 
 /// The version of the JSON output's shape.
@@ -279,6 +279,9 @@ pub struct ProblemJson {
     pub severity: &'static str,
     /// What went wrong, in words.
     pub message: String,
+    /// The keys it is about, where it is about keys.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
@@ -295,6 +298,10 @@ impl ProblemJson {
                 Severity::Trouble => "error",
             },
             message: problem.kind.to_string(),
+            keys: match &*problem.kind {
+                ErrorKind::Refusal(refusal) => refusal.keys(),
+                _ => Vec::new(),
+            },
             help: problem.help.clone(),
         }
     }

@@ -223,7 +223,7 @@ fn summary(report: &Report<'_>) -> String {
     let entries = if total == 1 { "entry" } else { "entries" };
     let mut parts = Vec::new();
     let mut part = |actions: &[Action], word: &str| {
-        let count = plan.count(actions);
+        let count = plan.count_entries(actions);
         if count > 0 {
             parts.push(format!("{count} {word}"));
         }

@@ -23,6 +23,9 @@ pub struct StatusRow {
     /// Which side moved, where it could be told: the verdict behind `layout-only` and `attributes`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<&'static str>,
+    /// The repository's file is older than what was last applied here.
+    #[serde(skip)]
+    pub is_older: bool,
     /// What differs, in words.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detail: String,
@@ -303,7 +306,7 @@ impl Ui {
             count => format!(" ({count} that no identity at hand opens)"),
         };
         self.status(&format!(
-            "{} {verb}: kept on a side or in git's history; {} stay{unopened}",
+            "{} {verb}, whose content is on a side or in git's history; {} stay{unopened}",
             view.pruned.len(),
             view.kept
         ));

@@ -559,11 +559,11 @@ fn a_checkout_that_went_back_is_not_ahead() {
     project.git(&["checkout", "-q", "--", "a.env.enc"]);
     let output = project.run(&["decrypt"]);
     assert_eq!(output.code, 3, "{output:#?}");
-    let words = "the repository is back at what was committed before";
+    let words = "the repository does not have it";
     assert!(output.stderr.contains(words), "{output:#?}");
     let status = project.run(&["status"]).stdout;
     assert!(
-        status.contains("was captured last was taken back"),
+        status.contains("was captured last is not in the repository"),
         "{status}"
     );
     project.ok(&["encrypt"]);

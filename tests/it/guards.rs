@@ -190,3 +190,44 @@ fn against_the_direction_only_the_direction_is_told() {
     );
     assert!(!output.stderr.contains("are stored"), "{output:#?}");
 }
+
+#[test]
+fn a_large_environment_file_is_looked_at_by_key() {
+    let rows = [(
+        "a.env.enc",
+        "{ path = \"a.env\", format = \"binary\", required = [\"LAST\"] }",
+    )];
+    let project = TestProject::with_files(&rows, "");
+    let mut text = String::new();
+    for number in 0..40_000 {
+        text.push_str(&format!("KEY_{number}=some value or other {number}\n"));
+    }
+    project.write_server("a.env", format!("{text}LAST=1\n"));
+    project.ok(&["encrypt"]);
+    project.write_server("a.env", &text);
+    let output = project.run(&["encrypt", "-n"]);
+    assert_eq!(output.code, 3, "{output:#?}");
+    assert!(output.stderr.contains("requires: LAST"), "{output:#?}");
+    let placeholder = text.replacen("some value or other 7\n", "changeme\n", 1);
+    project.write_server("a.env", format!("{placeholder}LAST=1\n"));
+    let output = project.run(&["encrypt", "-n"]);
+    assert_eq!(output.code, 3, "{output:#?}");
+    assert!(
+        output.stderr.contains("placeholder: KEY_7\n"),
+        "{output:#?}"
+    );
+}
+
+#[test]
+fn one_command_lets_all_guards_of_an_entry_pass() {
+    let project = stored();
+    project.write_server("a.env", "A=\nB=2\n");
+    let output = project.run(&["encrypt", "--force"]);
+    assert_eq!(output.code, 3);
+    let command =
+        "`secrets encrypt --force --allow-shrink a.env.enc --allow-placeholder A a.env.enc`";
+    assert!(output.stderr.contains(command), "{output:#?}");
+    let words = shlex::split(command.trim_matches('`')).unwrap();
+    let words: Vec<&str> = words.iter().skip(1).map(String::as_str).collect();
+    project.ok(&words);
+}

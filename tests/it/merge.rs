@@ -232,7 +232,9 @@ fn without_a_record_history_tells_which_keys_are_behind() {
     let output = project.run(&["merge"]);
     assert_eq!(output.code, 3);
     assert!(
-        output.stderr.contains("both sides changed A, B, C"),
+        output
+            .stderr
+            .contains("nothing tells which side changed A, B, C"),
         "{output:#?}"
     );
     project.ok(&["merge", "--server"]);
@@ -564,11 +566,193 @@ fn only_backups_that_are_kept_elsewhere_are_pruned() {
     project.commit();
     assert_eq!(backups().len(), 2);
     let dry = project.ok(&["undo", "--prune", "-n"]);
-    assert!(dry.stderr.contains("1 would remove"), "{dry:#?}");
+    assert!(dry.stderr.contains("1 would remove,"), "{dry:#?}");
     assert_eq!(backups().len(), 2);
     let output = project.ok(&["undo", "--prune"]);
     assert!(output.stderr.contains("1 stay"), "{output:#?}");
     assert_eq!(backups(), [only_copy]);
     let again = project.ok(&["undo", "--prune", "--json"]).stdout;
     assert_eq!(json(&again)["pruned"].as_array().unwrap().len(), 0);
+}
+
+/// Two clones on one host, and a record that speaks of a commit that only one of them has.
+fn second_clone(project: &TestProject) -> std::path::PathBuf {
+    project.git(&["clone", "-q", ".", "../second"]);
+    let clone = project.path("second");
+    for (name, value) in [
+        ("user.name", "second"),
+        ("user.email", "second@example.org"),
+    ] {
+        project.git(&["-C", clone.to_str().unwrap(), "config", name, value]);
+    }
+    clone
+}
+
+fn agreed(text: &str) -> TestProject {
+    let project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
+    project.write_server("a.env", text);
+    project.ok(&["encrypt"]);
+    project.commit();
+    project.ok(&["decrypt"]);
+    project
+}
+
+#[test]
+fn a_clone_that_lacks_the_last_capture_does_not_undo_it() {
+    let test = "a_clone_that_lacks_the_last_capture_does_not_undo_it";
+    if !stock::available("sops", test) {
+        return;
+    }
+    let project = agreed("A=1\nB=1\nC=1\n");
+    let clone = second_clone(&project);
+    // Captured and committed in the first clone; the record knows the commit before.
+    project.write_server("a.env", "A=rotated\nB=1\nC=1\n");
+    project.ok(&["encrypt"]);
+    project.commit();
+    let args = [
+        "set",
+        "--input-type",
+        "dotenv",
+        "--output-type",
+        "dotenv",
+        "a.env.enc",
+        "[\"C\"]",
+        "\"theirs\"",
+    ];
+    assert!(
+        stock::sops(&clone, &key_file(SERVER_KEY), &args)
+            .status
+            .success()
+    );
+    let status = project.run_in(&clone, &["status", "--json"]);
+    let row = json(&status.stdout)["entries"][0].clone();
+    assert_eq!(row["state"], "both-moved", "{row}");
+    let sides: Vec<_> = row["keys"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|key| (key["key"].clone(), key["side"].clone()))
+        .collect();
+    assert_eq!(
+        sides,
+        [
+            ("A".into(), "server".into()),
+            ("C".into(), "repository".into())
+        ]
+    );
+    assert_eq!(project.run_in(&clone, &["decrypt"]).code, 3);
+    assert_eq!(project.read_server("a.env"), b"A=rotated\nB=1\nC=1\n");
+    let merged = project.run_in(&clone, &["merge"]);
+    assert_eq!(merged.code, 0, "{merged:#?}");
+    assert_eq!(project.read_server("a.env"), b"A=rotated\nB=1\nC=theirs\n");
+}
+
+#[test]
+fn a_rebased_capture_does_not_make_a_colleagues_change_the_servers() {
+    let project = agreed("A=1\nB=1\n");
+    let clone = second_clone(&project);
+    project.write_server("a.env", "A=2\nB=1\n");
+    project.ok(&["encrypt"]);
+    project.commit();
+    project.ok(&["encrypt"]);
+    // The commit is amended, and a colleague's change comes on top of it.
+    project.git(&["commit", "-q", "--amend", "-m", "another message"]);
+    project.git(&["-C", clone.to_str().unwrap(), "fetch", "-q", "origin"]);
+    project.git(&[
+        "-C",
+        clone.to_str().unwrap(),
+        "reset",
+        "-q",
+        "--hard",
+        "origin/main",
+    ]);
+    let other = project.path("other-server");
+    fs::create_dir_all(&other).unwrap();
+    fs::write(other.join("a.env"), "A=2\nB=colleague\n").unwrap();
+    let mut colleague = project.vars.clone();
+    colleague.insert(
+        "SECRETS_STATE_DIR".into(),
+        project.path("state-colleague").into(),
+    );
+    let args = ["encrypt", "--force", "--root", other.to_str().unwrap()];
+    assert_eq!(
+        super::support::run_as(&colleague, &clone, &args, None, b"").code,
+        0
+    );
+    project.git(&[
+        "-C",
+        clone.to_str().unwrap(),
+        "commit",
+        "-q",
+        "-am",
+        "colleague",
+    ]);
+    project.git(&["pull", "-q", "--ff-only", clone.to_str().unwrap(), "main"]);
+    let status = json(&project.ok(&["status", "--json"]).stdout);
+    assert_eq!(status["entries"][0]["state"], "repo-ahead", "{status}");
+    assert_eq!(project.run(&["encrypt"]).code, 3);
+    let output = project.ok(&["decrypt"]);
+    assert!(output.stderr.contains("warning"), "{output:#?}");
+    assert_eq!(project.read_server("a.env"), b"A=2\nB=colleague\n");
+}
+
+#[test]
+fn a_merge_waits_for_a_writer_and_says_nothing_of_values() {
+    use std::io::Write;
+    let project = conflicting();
+    let before = project.snapshot();
+    let path = project.server_file("a.env");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(250));
+            file.write_all(b"LATE=1\n").unwrap();
+        });
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let output = project.run(&["merge", "--server"]);
+        assert!(output.code >= 2, "{output:#?}");
+    });
+    let after = project.snapshot();
+    assert_eq!(
+        after[&project.repo_file("a.env.enc")],
+        before[&project.repo_file("a.env.enc")]
+    );
+    let text = String::from_utf8(project.read_server("a.env")).unwrap();
+    assert!(text.ends_with("LATE=1\n"), "{text}");
+    // Whoever types a value where a side belongs does not see it again.
+    let output = project.run(&["merge", "--key", &format!("B={}", CANARIES[4])]);
+    assert_eq!(output.code, 2);
+    let output = project.run(&["merge", "--key", "B=server", "--key", "B=repository"]);
+    assert_eq!(output.code, 2, "{output:#?}");
+}
+
+#[test]
+fn comments_of_the_other_side_are_not_dropped_in_silence() {
+    let mut project = agreed("# c\nA=1\nB=1\nC=1\n");
+    project.capture_elsewhere("a.env", "# c\nA=2\nB=2\nC=1\n");
+    project.write_server("a.env", "# rotated by Jane\nA=1\nB=1\nC=9\n");
+    let output = project.ok(&["merge", "-n"]);
+    assert!(
+        output.stderr.contains("`--layout server` takes them"),
+        "{output:#?}"
+    );
+    project.ok(&["merge", "--layout", "server"]);
+    assert_eq!(
+        project.read_server("a.env"),
+        b"# rotated by Jane\nA=2\nB=2\nC=9\n"
+    );
+    // Without a record nothing tells whose comments are newer.
+    let project = agreed("# c\nA=1\n");
+    project.write_server("a.env", "# other\nA=1\n");
+    fs::remove_file(project.path("state/records.json")).unwrap();
+    let output = project.run(&["merge"]);
+    assert_eq!(output.code, 3, "{output:#?}");
+    assert!(
+        output
+            .stderr
+            .contains("nothing tells which side changed (comments)"),
+        "{output:#?}"
+    );
+    project.ok(&["merge", "--server"]);
+    assert_eq!(project.opened("a.env.enc"), b"# other\nA=1\n");
 }
