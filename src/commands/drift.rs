@@ -79,9 +79,9 @@ const LARGE: usize = 1 << 20;
 
 /// What the repository had at the last sync, where what was synced then was never committed here.
 struct Before {
+    content: Option<SecretBytes>,
     /// The file is the same to the byte.
     is_current: bool,
-    content: Option<SecretBytes>,
 }
 
 fn judged(workspace: &Workspace, sides: &Sides<'_>) -> (Drift, Option<Before>) {

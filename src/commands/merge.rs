@@ -498,9 +498,9 @@ fn put_together<'w>(
     let (Some(repository), Some((_, server))) = (&open.sides.repository, &open.sides.server) else {
         return Err(Problem::of(&entry.repository_path, ErrorKind::Internal));
     };
-    let keys = open.drift.keys.iter();
-    let comments = keys.filter(|one| one.key == COMMENTS && one.moved == Moved::Unknown);
-    let comments = comments.last().and_then(|_| decisions.get(COMMENTS));
+    let mut keys = open.drift.keys.iter();
+    let are_asked = keys.any(|one| one.key == COMMENTS && one.moved == Moved::Unknown);
+    let comments = decisions.get(COMMENTS).filter(|_| are_asked);
     let whole = decisions.get(OTHER_LINES).or_else(|| whole(decisions));
     let layout = match whole.or(comments) {
         // Lines that are no assignments cannot be told apart: they come with the layout, and so do

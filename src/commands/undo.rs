@@ -132,7 +132,7 @@ pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
     } else if problems.is_empty() {
         keep_backups(cx, &workspace, &returns, &mut backups)?;
         write(cx, &workspace, &returns)?;
-        settle(cx, &workspace, &last, &chosen, rest);
+        settle(cx, &workspace, &last, &chosen, &rest);
         Applied::Done
     } else {
         Applied::Nothing
@@ -421,7 +421,7 @@ fn settle(
     workspace: &Workspace,
     run: &Reversal,
     undone: &[Replaced],
-    rest: Vec<Replaced>,
+    rest: &[Replaced],
 ) {
     let Some(state) = &workspace.state else {
         return;
@@ -429,7 +429,7 @@ fn settle(
     let records = undone
         .iter()
         .map(|file| (file.record_target.as_str(), file.record.clone()));
-    let settled = memory::restore(state, records).and_then(|()| reversal::keep(state, run, &rest));
+    let settled = memory::restore(state, records).and_then(|()| reversal::keep(state, run, rest));
     if let Err(error) = settled {
         cx.ui.warning(&format!(
             "the list of what can be undone is not up to date: {error}"
