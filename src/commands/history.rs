@@ -4,11 +4,10 @@ use clap::Args;
 
 use crate::error::{Error, ErrorKind, Problem};
 use crate::os::history::Version;
-use crate::project::drift::short;
 use crate::ui::history::{HistoryRow, HistoryView};
 
 use super::origin::{self, CONTENT, Event};
-use super::sides::in_words;
+use super::sides::since_version;
 use super::workspace::Workspace;
 use super::{Context, Outcome, OwnerArgs};
 
@@ -88,9 +87,6 @@ fn row(key: &str, event: Event, version: Option<&Version>) -> HistoryRow {
     HistoryRow {
         key: key.to_owned(),
         event: event.word(),
-        committed: version.is_some(),
-        commit: version.map(|version| short(&version.commit).to_owned()),
-        date: version.map(|version| in_words(version.seconds)),
-        author: version.map(|version| version.author.clone()),
+        version: since_version(version),
     }
 }

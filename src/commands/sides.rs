@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use crate::error::{ErrorKind, Problem};
+use crate::os::history::Version;
 use crate::os::place::{Base, FileState, Found, Ownership, Place};
 use crate::project::diff;
 use crate::project::drift::{Drift, short};
@@ -124,18 +125,8 @@ impl Sides {
             key: one.key.clone(),
             side: one.moved.word(),
             repository: since.get(&one.key).map(|since| match since {
-                Since::Uncommitted => RepositorySince {
-                    committed: false,
-                    commit: None,
-                    date: None,
-                    author: None,
-                },
-                Since::Commit(version) => RepositorySince {
-                    committed: true,
-                    commit: Some(short(&version.commit).to_owned()),
-                    date: Some(in_words(version.seconds)),
-                    author: Some(version.author.clone()),
-                },
+                Since::Uncommitted => since_version(None),
+                Since::Commit(version) => since_version(Some(version)),
             }),
             server: modified.clone().filter(|_| one.moved != Moved::Repository),
         };
@@ -160,6 +151,16 @@ impl Sides {
         let mut drift = ownership::drift(state, owner, entry.mode);
         drift.extend(ownership::drift_since(state, owner, entry.mode, record));
         drift
+    }
+}
+
+/// Returns a version as it is shown; `None` for what is not committed.
+pub fn since_version(version: Option<&Version>) -> RepositorySince {
+    RepositorySince {
+        committed: version.is_some(),
+        commit: version.map(|version| short(&version.commit).to_owned()),
+        date: version.map(|version| in_words(version.seconds)),
+        author: version.map(|version| version.author.clone()),
     }
 }
 

@@ -7,22 +7,13 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use git2::{Oid, Repository, Sort};
+use git2::{Oid, Repository};
 
 use super::git::{Checkout, GitError, Reader, locked};
-use super::history::Version;
+use super::history::{Step, Version, commits};
 
 /// Commits since some commit, or all, walked once.
-pub(super) type Graphs = Mutex<HashMap<Option<String>, Option<Arc<Vec<Node>>>>>;
-
-/// A commit of the graph.
-pub(super) struct Node {
-    commit: Oid,
-    tree: Oid,
-    parents: Vec<Oid>,
-    seconds: i64,
-    author: String,
-}
+pub(super) type Graphs = Mutex<HashMap<Option<String>, Option<Arc<Vec<Step>>>>>;
 
 /// A commit that changed a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,7 +120,7 @@ impl Checkout {
         &self,
         repository: &Repository,
         since: Option<&str>,
-    ) -> Result<Option<Arc<Vec<Node>>>, GitError> {
+    ) -> Result<Option<Arc<Vec<Step>>>, GitError> {
         let mut graphs = self
             .graphs
             .lock()
@@ -138,7 +129,14 @@ impl Checkout {
         if let Some(known) = graphs.get(&key) {
             return Ok(known.clone());
         }
-        let nodes = walk(repository, since)?.map(Arc::new);
+        let hidden = since.map(|since| {
+            let commit = Oid::from_str(since).and_then(|id| repository.find_commit(id));
+            commit.map(|commit| commit.id())
+        });
+        let nodes = match hidden.transpose() {
+            Ok(hidden) => commits(repository, hidden.as_slice())?.map(Arc::new),
+            Err(_) => None,
+        };
         graphs.insert(key, nodes.clone());
         Ok(nodes)
     }
@@ -196,7 +194,7 @@ fn blob_of(repository: &Repository, tree: Oid, path: &Path) -> Option<Oid> {
     (entry.kind() == Some(git2::ObjectType::Blob)).then(|| entry.id())
 }
 
-fn changes_in_library(repository: &Repository, path: &Path, nodes: &[Node]) -> Vec<FileChange> {
+fn changes_in_library(repository: &Repository, path: &Path, nodes: &[Step]) -> Vec<FileChange> {
     let mut trees: HashMap<Oid, Option<Oid>> = HashMap::new();
     let mut blob = |tree: Oid| {
         *trees
@@ -230,43 +228,10 @@ fn changes_in_library(repository: &Repository, path: &Path, nodes: &[Node]) -> V
         }
         let text = |id: Option<Oid>| id.map(|id| id.to_string());
         changes.push(FileChange {
-            version: Version {
-                commit: node.commit.to_string(),
-                seconds: node.seconds,
-                author: node.author.clone(),
-            },
+            version: node.version(),
             after: text(after),
             before: parents.into_iter().map(|(_, id)| text(id)).collect(),
         });
     }
     changes
-}
-
-fn walk(repository: &Repository, since: Option<&str>) -> Result<Option<Vec<Node>>, GitError> {
-    let mut walk = repository.revwalk()?;
-    if walk.push_head().is_err() {
-        return Ok(None);
-    }
-    walk.set_sorting(Sort::TOPOLOGICAL | Sort::TIME)?;
-    if let Some(since) = since {
-        let Ok(since) = Oid::from_str(since).and_then(|id| repository.find_commit(id)) else {
-            return Ok(None);
-        };
-        walk.hide(since.id())?;
-    }
-    let mut nodes = Vec::new();
-    for commit in walk {
-        let Ok(commit) = commit.and_then(|id| repository.find_commit(id)) else {
-            // A commit that is not here: the history is cut.
-            break;
-        };
-        nodes.push(Node {
-            commit: commit.id(),
-            tree: commit.tree_id(),
-            parents: commit.parent_ids().collect(),
-            seconds: commit.time().seconds(),
-            author: String::from_utf8_lossy(commit.author().name_bytes()).into_owned(),
-        });
-    }
-    Ok(Some(nodes))
 }

@@ -11,16 +11,17 @@ use super::git::{Checkout, GitError, Reader, blob_at, locked};
 /// Commits by where a walk begins.
 pub(super) type Walks = Mutex<HashMap<Option<String>, Option<Arc<Vec<Step>>>>>;
 
-/// A commit of a walk; of several in a row with the same tree the oldest.
+/// A commit of a walk.
 pub(super) struct Step {
-    commit: Oid,
-    tree: Oid,
+    pub(super) commit: Oid,
+    pub(super) tree: Oid,
+    pub(super) parents: Vec<Oid>,
     seconds: i64,
     author: String,
 }
 
 impl Step {
-    fn version(&self) -> Version {
+    pub(super) fn version(&self) -> Version {
         Version {
             commit: self.commit.to_string(),
             seconds: self.seconds,
@@ -310,36 +311,56 @@ fn find_in_library<T>(
     found.map(|(step, worth, _)| (step.version(), worth))
 }
 
+/// Walks the commits since one, that one included; of several in a row with the same tree the oldest
+/// counts.
 fn walk(repository: &Repository, since: Option<&str>) -> Result<Option<Vec<Step>>, GitError> {
+    let mut hidden = Vec::new();
+    if let Some(since) = since {
+        let Ok(since) = Oid::from_str(since).and_then(|id| repository.find_commit(id)) else {
+            return Ok(None);
+        };
+        hidden.extend(since.parent_ids());
+    }
+    let Some(commits) = commits(repository, &hidden)? else {
+        return Ok(None);
+    };
+    let mut steps: Vec<Step> = Vec::new();
+    for step in commits {
+        match steps.last_mut() {
+            Some(last) if last.tree == step.tree => *last = step,
+            _ => steps.push(step),
+        }
+    }
+    Ok(Some(steps))
+}
+
+/// Returns the commits that `HEAD` reaches and `hidden` do not, newest first; `None` before the first
+/// one.
+pub(super) fn commits(
+    repository: &Repository,
+    hidden: &[Oid],
+) -> Result<Option<Vec<Step>>, GitError> {
     let mut walk = repository.revwalk()?;
     if walk.push_head().is_err() {
         return Ok(None);
     }
     walk.set_sorting(Sort::TOPOLOGICAL | Sort::TIME)?;
-    if let Some(since) = since {
-        let Ok(since) = Oid::from_str(since).and_then(|id| repository.find_commit(id)) else {
-            return Ok(None);
-        };
-        for parent in since.parent_ids() {
-            walk.hide(parent)?;
-        }
+    for hidden in hidden {
+        walk.hide(*hidden)?;
     }
-    let mut steps: Vec<Step> = Vec::new();
+    let mut steps = Vec::new();
     for commit in walk {
         let Ok(commit) = commit.and_then(|id| repository.find_commit(id)) else {
             // A commit that is not here: the history is cut.
             break;
         };
-        let step = Step {
+        steps.push(Step {
             commit: commit.id(),
             tree: commit.tree_id(),
+            parents: commit.parent_ids().collect(),
             seconds: commit.time().seconds(),
             author: String::from_utf8_lossy(commit.author().name_bytes()).into_owned(),
-        };
-        match steps.last_mut() {
-            Some(last) if last.tree == step.tree => *last = step,
-            _ => steps.push(step),
-        }
+        });
     }
     Ok(Some(steps))
 }

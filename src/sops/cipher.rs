@@ -91,13 +91,7 @@ impl<'a> Token<'a> {
     /// Returns the length of the value in bytes, as far as base64 tells it without decoding: exact for
     /// what is well-formed.
     pub fn plaintext_len(&self) -> usize {
-        let padding = self
-            .data
-            .iter()
-            .rev()
-            .take_while(|&&byte| byte == b'=')
-            .count();
-        (self.data.len() / 4 * 3).saturating_sub(padding)
+        decoded_len(self.data)
     }
 
     /// Returns whether the value is a string so long that it is opened in pieces.
@@ -111,6 +105,12 @@ impl<'a> Token<'a> {
         let has = |needle: &[u8]| text.windows(needle.len()).any(|window| window == needle);
         has(b"ENC[") || has(b"AES256_GCM") || (has(IV_MARK) && has(TAG_MARK)) || has(b",type:")
     }
+}
+
+/// Returns how many bytes well-formed base64 stands for.
+fn decoded_len(base64: &[u8]) -> usize {
+    let padding = base64.iter().rev().take_while(|&&byte| byte == b'=');
+    (base64.len() / 4 * 3).saturating_sub(padding.count().min(2))
 }
 
 fn rfind(text: &[u8], needle: &[u8]) -> Option<usize> {
@@ -328,14 +328,7 @@ pub struct Pieces<'a> {
 impl Pieces<'_> {
     /// Returns the length of the whole plaintext in bytes.
     pub fn plaintext_len(&self) -> usize {
-        let padding = self
-            .data
-            .iter()
-            .rev()
-            .take_while(|&&byte| byte == b'=')
-            .count()
-            .min(2);
-        (self.data.len() / 4 * 3).saturating_sub(padding)
+        decoded_len(&self.data)
     }
 
     /// Fills `out`, which must be [`PIECE_BYTES`] long (the last one may be shorter), with the next

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::keys::readable;
+use super::keys::{RepositorySince, readable};
 use super::style::harmless;
 use super::{SCHEMA_VERSION, Ui};
 
@@ -15,17 +15,9 @@ pub struct HistoryRow {
     /// `added`, `changed`, `removed`, `re-encrypted` (whether its value changed cannot be told without
     /// an identity), `cut` (it was there in the oldest commit of a shallow clone).
     pub event: &'static str,
-    /// Whether it is committed.
-    pub committed: bool,
-    /// The commit, shortened.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub commit: Option<String>,
-    /// When it was committed, RFC 3339, UTC.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub date: Option<String>,
-    /// Who wrote it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub author: Option<String>,
+    /// The version it happened in.
+    #[serde(flatten)]
+    pub version: RepositorySince,
 }
 
 /// The history of an entry.
@@ -69,7 +61,7 @@ impl Ui {
                 _ => '?',
             };
             let key = harmless(&row.key);
-            let when = match (&row.commit, &row.date, &row.author) {
+            let when = match (&row.version.commit, &row.version.date, &row.version.author) {
                 (Some(commit), Some(date), Some(author)) => {
                     format!("{}  {commit}  {}", readable(date), harmless(author))
                 }
