@@ -18,6 +18,7 @@ use crate::ui::report::{Applied, Report};
 use super::apply;
 use super::both;
 use super::capture::{self, CaptureOptions, GuardArgs};
+use super::delivering;
 use super::gather::gather;
 use super::open::leads_out;
 use super::ownership::{self, Purpose};
@@ -351,7 +352,7 @@ fn carry_out(
     });
     settle::targets(workspace, &mut prepared);
     let (placed, prepared) = gather(cx, workspace, prepared, problems, |one, refusal| {
-        placing::explain(workspace, "decrypt", one.entry, refusal)
+        delivering::explain(workspace, "decrypt", one.entry, refusal)
     });
     plan.steps.extend(placed.steps);
 

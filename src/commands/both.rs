@@ -5,8 +5,9 @@ use crate::ui::report::{Applied, Backup};
 
 use super::apply::{self, Failure};
 use super::capture::Captured;
+use super::delivering;
 use super::gather::Prospect;
-use super::placing::{self, Prepared};
+use super::placing::Prepared;
 use super::reversal;
 use super::storing;
 use super::workspace::Workspace;
@@ -55,29 +56,29 @@ pub fn carry_out(
         .filter(|one| is_good(&one.entry().repository_path))
         .collect();
     let mut all = storing::work(&captured, args.owner)?;
-    let placing = placing::work(workspace, None, &prepared)?;
+    let placing = delivering::work(workspace, None, &prepared)?;
     all.jobs.extend(placing.jobs);
     all.mendings.extend(placing.mendings);
     all.watched.extend(placing.watched);
     let kept = storing::keep_backups(cx, workspace, &captured, backups)
-        .and_then(|()| placing::keep_backups(cx, workspace, &prepared, backups));
+        .and_then(|()| delivering::keep_backups(cx, workspace, &prepared, backups));
     if let Err(problem) = kept {
-        placing::drop_backups(workspace, backups);
+        delivering::drop_backups(workspace, backups);
         return Err(problem.into());
     }
     let head = storing::head_of(workspace);
     let mut undoable = storing::undoable(&captured, backups, head.as_deref());
-    undoable.extend(placing::undoable(workspace, None, &prepared, backups));
+    undoable.extend(delivering::undoable(workspace, None, &prepared, backups));
     let noted = reversal::note(cx, workspace, work.command, undoable);
     if let Err(Failure { problem, is_undone }) = apply::run(cx, workspace, &all) {
         if is_undone {
             reversal::take_back(workspace, noted);
-            placing::drop_backups(workspace, backups);
+            delivering::drop_backups(workspace, backups);
         }
         problems.push(problem);
         return Ok(Applied::Nothing);
     }
     storing::remember(cx, workspace, &captured);
-    placing::remember(cx, workspace, None, &prepared);
+    delivering::remember(cx, workspace, None, &prepared);
     Ok(Applied::Done)
 }

@@ -25,6 +25,7 @@ use crate::ui::report::Report;
 use super::apply;
 use super::both;
 use super::capture::{self, Allowances, CaptureOptions, Captured, GuardArgs};
+use super::delivering;
 use super::gather::gather;
 use super::open::{Lookup, read_encrypted};
 use super::ownership::{self, Owners, Purpose};
@@ -267,7 +268,7 @@ fn explain(workspace: &Workspace, name: &str, refusal: Refusal) -> Problem {
     let help = match &refusal {
         Refusal::Rollback { .. } => format!(
             "{} brings this checkout up to date, then merge",
-            placing::bring_up_to_date(workspace)
+            delivering::bring_up_to_date(workspace)
         ),
         Refusal::Pinned { .. } => format!(
             "{} ends that with the repository's version, {} with the server's",
@@ -672,7 +673,7 @@ fn place_merged<'w>(
     });
     settle::targets(workspace, &mut prepared);
     let (steps, prepared) = gather(cx, workspace, prepared, problems, |one, refusal| {
-        placing::explain(workspace, "decrypt", one.entry, refusal)
+        delivering::explain(workspace, "decrypt", one.entry, refusal)
     });
     plan.steps.extend(steps.steps);
     prepared

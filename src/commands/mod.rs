@@ -8,6 +8,7 @@ pub mod both;
 pub mod capture;
 pub mod check;
 pub mod decrypt;
+pub mod delivering;
 pub mod deploy;
 pub mod diff;
 pub mod doctor;

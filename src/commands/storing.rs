@@ -11,12 +11,12 @@ use crate::ui::report::Backup;
 use super::apply::{self, Failure, Job, Watched, Work};
 use super::backup;
 use super::capture::Captured;
+use super::delivering::{self, drop_backups};
 use super::govern::rule_help;
 use super::hints::quoted;
 use super::lost_key;
 use super::memory::{self, Agreed};
 use super::open::{Lookup, leads_out_of_repository, read_encrypted};
-use super::placing::{self, drop_backups};
 use super::reversal::{self, Before, Side, Undoable};
 use super::workspace::Workspace;
 use super::{Context, OwnerArgs};
@@ -361,7 +361,7 @@ fn explain_direction(workspace: &Workspace, name: &str, refusal: &Refusal) -> St
             "{} asks for each; `--server` or `--repository` answer for all, `--key KEY=server` for one",
             hints.ours("merge", name)
         ),
-        Refusal::Rollback { .. } => placing::rollback_help(workspace, "decrypt", name),
+        Refusal::Rollback { .. } => delivering::rollback_help(workspace, "decrypt", name),
         Refusal::UnknownDirection { .. } => format!(
             "{} asks which side to take; {} shows the difference; {} takes the server's and keeps a backup",
             hints.ours("adopt", name),

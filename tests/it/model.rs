@@ -499,6 +499,12 @@ impl World {
         }
         let (alive, before) = (self.alive(), self.sides());
         let output = self.run(clone, user, &args);
+        for name in ENTRIES {
+            let path = self.server(name);
+            if before.get(&path) != Some(&fs::read(&path).ok()) && path.exists() {
+                age(&path);
+            }
+        }
         let (now, after) = (self.alive(), self.sides());
         let lost: Vec<_> = alive.difference(&now).collect();
         assert!(lost.is_empty(), "{args:?} lost {lost:?}\n{}", self.story());
