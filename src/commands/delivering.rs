@@ -265,11 +265,11 @@ pub fn keep_backups(
 }
 
 /// Returns the command that brings an older checkout up to date.
-pub fn bring_up_to_date(workspace: &Workspace) -> &'static str {
+pub fn bring_up_to_date(workspace: &Workspace) -> String {
     let checkout = workspace.checkout().unwrap_or(None);
     match checkout.map(Checkout::branch) {
-        Some(Ok(Branch::Detached)) => "`git checkout BRANCH`",
-        _ => "`git pull`",
+        Some(Ok(Branch::Detached)) => workspace.hints.git("checkout BRANCH"),
+        _ => workspace.hints.git("pull"),
     }
 }
 

@@ -158,10 +158,14 @@ fn identity_file(
         } else {
             Verdict::Wrong
         };
-        let remedy =
-            "`secrets recover` puts the key there, or `secrets recover --new-key` where it is lost";
+        let hints = &workspace.hints;
+        let remedy = format!(
+            "{} puts the key there, or {} where it is lost",
+            hints.ours_for_all("recover"),
+            hints.ours_for_all("recover --new-key")
+        );
         let message = format!("{shown} does not exist");
-        return Check::of("identity", verdict, message, Some(remedy.to_owned()));
+        return Check::of("identity", verdict, message, Some(remedy));
     };
     if !metadata.is_file() {
         return wrong(
@@ -174,6 +178,13 @@ fn identity_file(
         return wrong(
             format!("mode is {mode:04o}: everybody on this host may use it"),
             install::close_to_others(path),
+        );
+    }
+    let folder = path.parent().and_then(|folder| folder.metadata().ok());
+    if folder.is_some_and(|folder| folder.mode() & 0o1002 == 0o002) {
+        return wrong(
+            "everybody may replace files in its folder".to_owned(),
+            "put it into a folder of its owner's".to_owned(),
         );
     }
     let me = rustix::process::geteuid().as_raw();
@@ -232,10 +243,10 @@ fn identity_file(
 /// Says where git would take an identity file along.
 fn in_repository(workspace: &Workspace, path: &Path) -> Option<&'static str> {
     let real = fs::canonical(path).unwrap_or_else(|| path.to_owned());
-    if !real.starts_with(workspace.repository.path()) {
+    let checkout = workspace.checkout().unwrap_or(None)?;
+    if !real.starts_with(checkout.top()) {
         return None;
     }
-    let checkout = workspace.checkout().unwrap_or(None)?;
     if checkout.is_tracked(&real).unwrap_or(false) {
         return Some("git tracks it");
     }
@@ -297,7 +308,10 @@ fn opens(workspace: &Workspace, entries: &[&Entry]) -> Vec<Check> {
             closed.join(", ")
         );
         let help = if is_lost {
-            "a key is lost: `secrets status` shows what is still under it".to_owned()
+            format!(
+                "a key is lost: {} shows what is still under it",
+                workspace.hints.ours_for_all("status")
+            )
         } else if workspace.keyring.is_empty() {
             format!("looked at: {}", looked_at.join("; "))
         } else {
@@ -498,14 +512,12 @@ fn accounts(entries: &[&Entry]) -> Check {
 /// Returns what to do about a finding of `check`.
 fn remedy_of(code: &str) -> Option<&'static str> {
     Some(match code {
-        "missing" => {
-            "`secrets encrypt ENTRY` makes it from the server's file, or `secrets remove ENTRY`"
-        }
+        "missing" => "`encrypt` makes it from the server's file, `remove` takes its row out",
         "orphan" => "add a row to the manifest, or `git rm` the file",
         "not-ignored" => "add the path to `.gitignore`",
         "tracked-plaintext" => "`git rm --cached` it, and change what was in it",
         "identity" => "`git rm --cached` it; a key that was committed counts as lost",
-        "recipients-differ" | "options-differ" => "`secrets encrypt --update-recipients`",
+        "recipients-differ" | "options-differ" => "`encrypt --update-recipients` brings it in line",
         "conflict-marker" => "resolve the merge",
         "no-rule" | "two-rules" | "unknown-rule-key" => "mend `.sops.yaml`",
         "damaged" | "no-mac" | "not-encrypted" => {

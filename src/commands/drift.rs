@@ -75,7 +75,7 @@ fn verdict_of(drift: &Drift) -> Verdict {
 }
 
 /// Encrypted files in the binary form that are longer than this are not opened only to compare.
-const LARGE: usize = 1 << 20;
+const LARGE: usize = 32 << 20;
 
 /// What the repository had at the last sync, where what was synced then was never committed here.
 struct Before {
@@ -328,13 +328,29 @@ pub fn opened_quietly(workspace: &Workspace, version: &[u8]) -> Option<SecretByt
 fn before_capture(workspace: &Workspace, entry: &Entry, record: &Record) -> Option<Before> {
     let commit = record.commit.as_deref()?;
     let checkout = workspace.checkout().ok()??;
-    if checkout.position_of(commit) != Position::Before
-        || has_synced(workspace, entry, record, checkout, Some(commit))
-    {
+    let file = workspace.repository_file(entry);
+    let base = match checkout.position_of(commit) {
+        Position::Before => commit.to_owned(),
+        Position::Elsewhere => {
+            // Where the last sync's own commit has it, git keeps what was synced.
+            let (_, version) = checkout.version_at(&file, commit).ok()?;
+            let digester = workspace.memory().digester.as_ref()?;
+            let is_env = is_env(entry);
+            let is_kept = version.is_some_and(|version| match entry.kind {
+                Kind::Plain => digester.content(&version) == record.content,
+                Kind::Secret => is_recorded(workspace, digester, record, &version, is_env),
+            });
+            if is_kept {
+                return None;
+            }
+            checkout.merge_base(commit)?
+        }
+        Position::After | Position::Absent => return None,
+    };
+    if has_synced(workspace, entry, record, checkout, Some(&base)) {
         return None;
     }
-    let file = workspace.repository_file(entry);
-    let (_, version) = checkout.version_at(&file, commit).ok()?;
+    let (_, version) = checkout.version_at(&file, &base).ok()?;
     let is_current = version.is_some() && version == fs::read_regular(&file).ok();
     let content = version.and_then(|version| match entry.kind {
         Kind::Plain => Some(SecretBytes::new(version)),
@@ -364,8 +380,7 @@ fn age_of_checkout(
     entry: &Entry,
     record: &Record,
 ) -> (Option<Rollback>, Option<String>) {
-    let (Some(commit), Ok(Some(checkout))) = (record.commit.as_deref(), workspace.checkout())
-    else {
+    let Some(commit) = record.commit.as_deref() else {
         return (None, None);
     };
     let short = short(commit).to_owned();
@@ -373,6 +388,9 @@ fn age_of_checkout(
         let name = &entry.repository_path;
         let warning = format!("{name}: commit {short} of the last sync is {what}");
         (None, Some(warning))
+    };
+    let Ok(Some(checkout)) = workspace.checkout() else {
+        return elsewhere("not known without git: whether this copy is older cannot be told");
     };
     let rollback = |is_ancestor| {
         let commit = short.clone();
@@ -385,8 +403,8 @@ fn age_of_checkout(
     match checkout.position_of(commit) {
         Position::Before => (None, None),
         Position::After => rollback(true),
-        // Its content is kept by git all the same.
-        Position::Elsewhere => elsewhere("on another branch"),
+        // What was synced is kept by git all the same, or it is the base that says what moved.
+        Position::Elsewhere => elsewhere("on another branch, or was rewritten"),
         // Where the history is cut, nothing can be told from that.
         Position::Absent if checkout.is_shallow() => {
             elsewhere("not in this shallow clone: whether this checkout is older cannot be told")
@@ -421,8 +439,8 @@ fn has_synced(
     matches!(found, Ok(Some(_)))
 }
 
-/// Returns whether a version of an encrypted file holds what the record saw, layout left out. In the
-/// binary form its token tells, without opening it.
+/// Returns whether a version of an encrypted file holds what the record saw, layout left out, or may do so:
+/// nobody here opens it, or it is too long to be opened for that.
 fn is_recorded(
     workspace: &Workspace,
     digester: &Digester,
@@ -438,11 +456,11 @@ fn is_recorded(
         return true;
     }
     if format == Format::Binary && sealed.source.len() > LARGE {
-        return false;
+        return true;
     }
     let key = workspace.keyring.unwrap_quiet(metadata);
     let opened = key.and_then(|key| sops::open(format, &sealed, &key).ok());
-    opened.is_some_and(|opened| {
+    opened.is_none_or(|opened| {
         let content = opened.plaintext.expose();
         like_content(record, digester, content, is_env) != Likeness::Different
     })

@@ -111,6 +111,7 @@ pub fn run(args: &DrillArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let bytes = secrets().map(|one| one.plaintext.expose().len() as u64);
     let view = DrillView {
         host: workspace.host.clone(),
+        is_whole: args.entries.is_empty(),
         entries: secret.len() - absent,
         opened: secrets().count(),
         bytes: bytes.sum(),
@@ -253,8 +254,8 @@ fn look_at(workspace: &Workspace, one: &Opened<'_>, now: u64, rows: &mut Vec<Dri
 }
 
 /// Finds private keys whose certificate belongs to another key. Which certificate is meant is told by the
-/// file, else by the name without its ending, else by the folder, where one file with certificates that
-/// are no authority's and one key stand there.
+/// file, else by the name without its ending, else by the folder: the one that it belongs to, or, where it
+/// is the only key there, those that are no authority's.
 fn match_keys(opened: &[Opened<'_>], rows: &mut Vec<DrillRow>) {
     for one in opened {
         let in_folder: Vec<&Opened<'_>> = opened
@@ -311,14 +312,19 @@ fn meant_by<'o>(one: &'o Opened<'o>, in_folder: &[&'o Opened<'o>]) -> (Vec<&'o O
     if !namesakes.is_empty() {
         return (namesakes, true);
     }
-    let keys: usize = in_folder.iter().map(|other| other.keys().len()).sum();
-    let alone: Vec<_> = in_folder
-        .iter()
-        .copied()
-        .filter(|other| has(other, false))
-        .collect();
-    if keys == 1 && alone.len() == 1 {
-        (alone, false)
+    let any = || in_folder.iter().copied();
+    let keys = one.keys();
+    let is_matched = |other: &&Opened<'_>| {
+        let certificates = other.certificates(true);
+        keys.iter()
+            .any(|key| key.is_some() && certificates.contains(key))
+    };
+    if any().any(|other| is_matched(&other)) {
+        return (any().filter(|other| has(other, true)).collect(), true);
+    }
+    let count: usize = any().map(|other| other.keys().len()).sum();
+    if count == 1 {
+        (any().filter(|other| has(other, false)).collect(), false)
     } else {
         (Vec::new(), false)
     }

@@ -96,6 +96,12 @@ impl Hints {
         format!("`{} {command}`", self.program)
     }
 
+    /// Proposes a git command in the repository: `` `git pull` ``.
+    pub fn git(&self, command: &str) -> String {
+        let git = self.git.as_deref().unwrap_or("git");
+        format!("`{git} {command}`")
+    }
+
     /// Proposes to bring back the committed version of a file of the repository.
     pub fn restore(&self, file: &str) -> String {
         match &self.git {

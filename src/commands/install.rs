@@ -49,6 +49,8 @@ pub struct Installation {
     action: &'static str,
     /// Where the identity is now that was there before.
     pub old: Option<PathBuf>,
+    /// The folders that were made for it, the innermost first.
+    made_folders: Vec<PathBuf>,
     /// The root was made for it.
     made_root: bool,
 }
@@ -103,6 +105,7 @@ pub fn plan(
         is_dry: request.write.dry_run,
         action: "not-installed",
         old: None,
+        made_folders: Vec::new(),
         made_root: false,
     })
 }
@@ -126,15 +129,19 @@ fn check_place(workspace: &Workspace, path: &Path) -> Result<(), Problem> {
     {
         return refuse(&format!("what is there cannot be read: {error}"));
     }
-    let folder = path.parent().and_then(fs::canonical);
-    let real = match (folder, path.file_name()) {
-        (Some(folder), Some(name)) => folder.join(name),
-        _ => path.to_owned(),
-    };
+    let real = resolved(path);
+    let nearest = real.ancestors().skip(1).find(|folder| fs::is_there(folder));
+    let nearest = nearest.unwrap_or(&real);
+    if !fs::is_folder(nearest) || !fs::may_write(nearest) {
+        return refuse(&format!(
+            "{} is no folder that you may write",
+            nearest.display()
+        ));
+    }
     let mut entries = workspace.manifest.entries.iter();
     let is_target = entries.any(|entry| {
-        let target = workspace.server_file(entry);
-        target == *path || fs::canonical(&target).is_some_and(|target| target == real)
+        let target = resolved(&workspace.server_file(entry));
+        target.starts_with(&real) || real.starts_with(&target)
     });
     if is_target {
         return refuse("a row of the manifest places a file there");
@@ -152,6 +159,21 @@ fn check_place(workspace: &Workspace, path: &Path) -> Result<(), Problem> {
         return refuse("it is in the repository, and git does not ignore it");
     }
     Ok(())
+}
+
+/// Resolves the links of a path as far as it exists.
+fn resolved(path: &Path) -> PathBuf {
+    let mut missing = Vec::new();
+    for folder in path.ancestors() {
+        if let Some(real) = fs::canonical(folder) {
+            return missing
+                .iter()
+                .rev()
+                .fold(real, |real, name| real.join(name));
+        }
+        missing.extend(folder.file_name());
+    }
+    path.to_owned()
 }
 
 impl Installation {
@@ -243,19 +265,30 @@ impl Installation {
                 .with_help("name a file in a folder you may write: `--identity-out FILE`")
         };
         if let Some(folder) = self.path.parent() {
+            let missing = folder
+                .ancestors()
+                .take_while(|folder| !fs::is_there(folder));
+            self.made_folders = missing.map(Path::to_owned).collect();
             fs::create_folder(folder, 0o755).map_err(failed)?;
         }
+        // Beside it first: at every moment the name stands for the old key or for the new one.
+        let mut new = self.path.as_os_str().to_owned();
+        new.push(".new");
+        let new = PathBuf::from(new);
+        if fs::is_there(&new) {
+            fs::remove(&new).map_err(failed)?;
+        }
+        fs::write_new(&new, content.expose(), self.owner, self.mode).map_err(failed)?;
         let old = fs::is_there(&self.path).then(|| self.name_for_old(now));
-        if let Some(old) = &old {
-            fs::rename(&self.path, old)
-                .map_err(fs::failed(&self.path, "keep under another name"))
-                .map_err(failed)?;
+        let kept = match &old {
+            Some(old) => fs::link(&self.path, old),
+            None => Ok(()),
+        };
+        let placed = kept.and_then(|()| fs::rename(&new, &self.path));
+        if let Err(source) = placed {
+            drop(fs::remove(&new));
+            return Err(failed(fs::failed(&self.path, "replace")(source)));
         }
-        let written = fs::write_new(&self.path, content.expose(), self.owner, self.mode);
-        if let (Err(_), Some(old)) = (&written, &old) {
-            drop(fs::rename(old, &self.path));
-        }
-        written.map_err(failed)?;
         self.action = if old.is_some() {
             "replaced"
         } else {
@@ -285,11 +318,15 @@ impl Installation {
 
     /// Takes the identity away again, where what it was installed for came to nothing.
     pub fn take_back(&mut self, workspace: &Workspace) {
-        if matches!(self.action, "installed" | "replaced") && fs::remove(&self.path).is_ok() {
-            if let Some(old) = self.old.take() {
-                drop(fs::rename(&old, &self.path));
+        if matches!(self.action, "installed" | "replaced") {
+            match self.old.take() {
+                Some(old) => drop(fs::rename(&old, &self.path)),
+                None => drop(fs::remove(&self.path)),
             }
             self.action = "not-installed";
+        }
+        for folder in self.made_folders.drain(..) {
+            fs::remove_empty_folder(&folder);
         }
         if self.made_root {
             fs::remove_empty_folder(&workspace.root_path);

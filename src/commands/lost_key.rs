@@ -425,6 +425,10 @@ fn change_notes(
     state: &StateDir,
     change: impl FnOnce(&mut Vec<Replacement>),
 ) -> Result<(), FsError> {
+    let is_damaged = |text: &Vec<u8>| serde_json::from_slice::<Vec<Replacement>>(text).is_err();
+    if state.read(LOST_FILE)?.as_ref().is_some_and(is_damaged) {
+        state.set_aside(LOST_FILE)?;
+    }
     state.update(LOST_FILE, |old| {
         let mut list: Vec<Replacement> = old
             .and_then(|text| serde_json::from_slice(&text).ok())

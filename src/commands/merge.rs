@@ -162,7 +162,9 @@ pub fn run(args: &MergeArgs, cx: &mut Context) -> Result<Outcome, Error> {
     workspace.check_distinct(&entries, &mut problems);
     let open = find_open(&workspace, root, &entries, &mut plan, &mut problems);
     let choices = key_choices(&args.keys)?;
-    check_keys(&workspace, &choices, &open)?;
+    if problems.is_empty() {
+        check_keys(&workspace, &choices, &open)?;
+    }
 
     let mut merged = Vec::new();
     let mut has_skipped = false;
@@ -177,7 +179,7 @@ pub fn run(args: &MergeArgs, cx: &mut Context) -> Result<Outcome, Error> {
                             Side::Repository => ("the repository", "repository"),
                         };
                         cx.ui.warning(&format!(
-                            "{name}: the comments that were changed on {word} are not taken, as the other side changed more keys; `--layout {option}` takes them"
+                            "{name}: the comments that were changed on {word} are not taken with the other side's layout; `--layout {option}` takes them"
                         ));
                     }
                     merged.push(done);
@@ -233,8 +235,10 @@ pub fn run(args: &MergeArgs, cx: &mut Context) -> Result<Outcome, Error> {
         backups: &backups,
         recovery: None,
     });
+    let names_left_out =
+        !args.entries.is_empty() && plan.steps.iter().any(|step| step.action == Action::Skip);
     let outcome = Outcome {
-        differs: has_skipped,
+        differs: has_skipped || names_left_out,
         ..Outcome::default()
     };
     Ok(outcome.with_problems(&problems))
@@ -466,14 +470,18 @@ fn ask(
         Some('r') => Ok(Some(Decision::Side(Side::Repository))),
         Some('t') => {
             let typed = asker
-                .hidden(&format!("Value of {} (not shown): ", one.key))
+                .pasted(&format!(
+                    "Value of {}, as it is to stand in the file (not shown): ",
+                    one.key
+                ))
                 .map_err(failed)?;
+            let typed = SecretBytes::copy_of(typed.expose().trim_ascii_end());
             let is_one_line = !typed
                 .expose()
                 .iter()
                 .any(|byte| matches!(byte, b'\n' | b'\r' | 0));
             if typed.expose().is_empty() || !is_one_line {
-                let message = "no value was typed; nothing was written".to_owned();
+                let message = "a value is one line, and not empty; nothing was written".to_owned();
                 return Err(Problem::of(name, ErrorKind::Option(message))
                     .with_help("run the command again")
                     .into());
@@ -509,6 +517,14 @@ fn put_together<'w>(
         Some(Decision::Side(side)) => *side,
         _ => args.layout.unwrap_or_else(|| busier_side(open, args)),
     };
+    if args.layout.is_some_and(|wanted| wanted != layout) {
+        let message = "lines that are no assignments, or the content, are taken from the other side than `--layout` says";
+        return Err(Problem::of(
+            &entry.repository_path,
+            ErrorKind::Option(message.to_owned()),
+        )
+        .with_help("leave `--layout` out, or decide these lines for the same side with `--key`"));
+    }
     let (base, other) = match layout {
         Side::Server => (server, repository),
         Side::Repository => (repository, server),
@@ -531,7 +547,7 @@ fn put_together<'w>(
             let message = "the two layouts cannot be put together so that every key has the value that was decided";
             let name = &entry.repository_path;
             return Err(Problem::of(name, ErrorKind::Option(message.to_owned()))
-                .with_help("mend the file on the server by hand, then `secrets encrypt --force`"));
+                .with_help("mend the file on the server by hand, then `encrypt --force` it"));
         }
         content
     } else {

@@ -100,7 +100,7 @@ pub fn run(args: &RecoverArgs, cx: &mut Context) -> Result<Outcome, Error> {
         let is_good = there.is_some_and(|there| opens_all(&workspace, &entries, there.expose()));
         installation.set(content, is_good);
     } else {
-        let text = read_identity(cx, closed)?;
+        let text = read_identity(cx, args.write.dry_run, closed)?;
         workspace.keyring = keyring_of(cx, &text)?;
         let (closed, opened) = closed_by(&workspace, &entries);
         let opens_nothing = opened == 0;
@@ -226,7 +226,11 @@ fn named_identity(
 }
 
 /// Reads an identity from a hidden prompt, or from standard input.
-fn read_identity(cx: &mut Context, closed: Vec<Problem>) -> Result<SecretBytes, Error> {
+fn read_identity(
+    cx: &mut Context,
+    is_dry: bool,
+    closed: Vec<Problem>,
+) -> Result<SecretBytes, Error> {
     /// More than any identity file holds.
     const LONGEST: u64 = 1 << 20;
     let failed = |source| {
@@ -234,7 +238,7 @@ fn read_identity(cx: &mut Context, closed: Vec<Problem>) -> Result<SecretBytes, 
         Problem::new(ErrorKind::Unreadable { path, source })
             .with_help("hand the key over on standard input: `secrets recover < key.txt`")
     };
-    if let Some(asker) = cx.asker() {
+    if let Some(asker) = cx.asker().filter(|_| !is_dry) {
         asker.say("No identity here opens every entry of this host.");
         for _ in 0..16 {
             let typed = asker

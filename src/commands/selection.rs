@@ -68,6 +68,17 @@ impl Workspace {
     }
 
     fn not_selected(&self, error: SelectionError) -> Problem {
+        // Somebody may have typed `KEY=value` where an entry belongs.
+        let error = match error {
+            SelectionError::Unknown { name, closest } => SelectionError::Unknown {
+                name: match name.split_once('=') {
+                    Some((key, _)) => format!("{key}=…"),
+                    None => name,
+                },
+                closest,
+            },
+            other => other,
+        };
         let list = self.hints.ours_for_all("list");
         let help = match &error {
             SelectionError::Unknown {

@@ -73,45 +73,49 @@ pub fn targets<E>(workspace: &Workspace, results: &mut [Result<Prepared<'_>, E>]
 }
 
 fn look_again<T: Watch, E>(workspace: &Workspace, results: &mut [Result<T, E>]) {
-    let mut files: Vec<(&mut T, bool)> = Vec::new();
-    for one in results.iter_mut().flatten() {
-        let Some((place, state)) = one.seen() else {
-            continue;
-        };
-        let has_writer = place.has_writer();
-        if has_writer || state.was_modified_within(RECENT) {
-            files.push((one, has_writer));
-        }
-    }
-    if files.is_empty() {
-        return;
-    }
-    let looks = if files.iter().any(|(_, has_writer)| *has_writer) {
-        LOOKS
-    } else {
-        1
-    };
-    let mut moved = vec![false; files.len()];
-    for _ in 0..looks {
-        thread::sleep(PAUSE);
-        for ((one, _), moved) in files.iter().zip(&mut moved) {
-            let seen = one.seen();
-            *moved |= seen.is_some_and(
-                |(place, state)| !matches!(place.look(), Found::File(now, _) if now == *state),
-            );
-        }
-    }
-    for ((one, has_writer), moved) in files.iter_mut().zip(moved) {
+    let mut watched: Vec<&mut T> = results.iter_mut().flatten().collect();
+    let files: Vec<_> = watched.iter().map(|one| one.seen()).collect();
+    let moving = are_moving(&files);
+    let open: Vec<bool> = files
+        .iter()
+        .map(|file| file.is_some_and(|(place, _)| place.has_writer()))
+        .collect();
+    for ((one, moved), is_open) in watched.iter_mut().zip(moving).zip(open) {
         let path = one.shown(workspace);
         let (step, warnings) = one.parts();
         if moved {
             step.action = Action::Refuse;
             step.refusals.push(Refusal::BeingWritten { path });
-        } else if *has_writer {
+        } else if is_open {
             warnings.push(format!(
                 "{}: a program has {path} open for writing, without writing now",
                 step.name
             ));
         }
     }
+}
+
+/// Says of each file whether it changes between two looks. Only files that were changed a moment ago, or
+/// that a program has open for writing, are waited for.
+pub fn are_moving(files: &[Option<(&Place, &FileState)>]) -> Vec<bool> {
+    let mut moved = vec![false; files.len()];
+    let mut looks = 0;
+    let mut waiting = Vec::new();
+    for (index, file) in files.iter().enumerate() {
+        let Some((place, state)) = file else { continue };
+        let needed = match (place.has_writer(), state.was_modified_within(RECENT)) {
+            (true, _) => LOOKS,
+            (false, true) => 1,
+            (false, false) => continue,
+        };
+        looks = looks.max(needed);
+        waiting.push((index, *place, *state));
+    }
+    for _ in 0..looks {
+        thread::sleep(PAUSE);
+        for (index, place, state) in &waiting {
+            moved[*index] |= !matches!(place.look(), Found::File(now, _) if now == **state);
+        }
+    }
+    moved
 }

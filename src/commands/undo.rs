@@ -27,6 +27,7 @@ use super::memory;
 use super::open::{leads_out, place_in_repository, stock_command};
 use super::prune;
 use super::reversal::{self, Replaced, Reversal, Side};
+use super::settle;
 use super::workspace::Workspace;
 use super::{Context, Outcome, OwnerArgs, StepArgs};
 
@@ -51,6 +52,10 @@ pub struct UndoArgs {
     /// Remove the backups whose content is on a side of an entry or in git's history; all others stay
     #[arg(long, conflicts_with_all = ["list", "entries"])]
     prune: bool,
+    /// Take the newest run off the list without undoing it: its files were changed since, and an older
+    /// run is to be undone
+    #[arg(long, conflicts_with_all = ["list", "entries", "prune", "dry_run"])]
+    forget: bool,
 }
 
 /// A file to take back.
@@ -60,6 +65,13 @@ struct Return<'r> {
     old: Old,
     /// `None` where the file is gone meanwhile: nothing can be lost by bringing it back.
     seen: Option<(FileState, SecretBytes)>,
+}
+
+impl Return<'_> {
+    fn seen_file(&self) -> Option<(&Place, &FileState)> {
+        let (state, _) = self.seen.as_ref()?;
+        Some((&self.place, state))
+    }
 }
 
 /// What a file was before.
@@ -102,6 +114,14 @@ pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
             ..Outcome::default()
         });
     };
+    if args.forget {
+        reversal::forget(state, &last).map_err(apply::state_problem)?;
+        cx.ui.status(&format!(
+            "`{}` of {} is off the list; its backups stay",
+            last.command, last.time
+        ));
+        return show_list(cx, &workspace);
+    }
     let key = state.make_key().map_err(apply::state_problem)?;
     let digester = Digester::new(key);
     let (chosen, rest) = choose(&workspace, &last, &args.entries)?;
@@ -112,6 +132,17 @@ pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
             Ok(Some(one)) => returns.push(one),
             Ok(None) => {}
             Err(problem) => problems.push(problem),
+        }
+    }
+    let files: Vec<_> = returns.iter().map(Return::seen_file).collect();
+    for (one, moved) in returns.iter().zip(settle::are_moving(&files)) {
+        if moved {
+            let path = one.replaced.target.clone();
+            let refusal = Refusal::BeingWritten { path };
+            problems.push(
+                Problem::of(&one.replaced.entry, refusal)
+                    .with_help("run the command again when whatever writes it has ended"),
+            );
         }
     }
     let mut plan = Plan::default();
@@ -132,7 +163,7 @@ pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
     } else if problems.is_empty() {
         keep_backups(cx, &workspace, &returns, &mut backups)?;
         write(cx, &workspace, &returns)?;
-        settle(cx, &workspace, &last, &chosen, &rest);
+        close(cx, &workspace, &last, &chosen, &rest);
         Applied::Done
     } else {
         Applied::Nothing
@@ -416,7 +447,7 @@ fn write(cx: &mut Context, workspace: &Workspace, returns: &[Return<'_>]) -> Res
 }
 
 /// Brings back the records too, and takes the run off the list.
-fn settle(
+fn close(
     cx: &mut Context,
     workspace: &Workspace,
     run: &Reversal,

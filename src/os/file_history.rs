@@ -55,7 +55,7 @@ impl Checkout {
                 Ok(changes_in_library(&repository, relative, &nodes))
             }
             Reader::Program { .. } => {
-                Ok(self.changes_through_program(&relative.to_string_lossy(), since))
+                self.changes_through_program(&relative.to_string_lossy(), since)
             }
         }
     }
@@ -141,20 +141,29 @@ impl Checkout {
         Ok(nodes)
     }
 
-    fn changes_through_program(&self, relative: &str, since: Option<&str>) -> Vec<FileChange> {
+    fn changes_through_program(
+        &self,
+        relative: &str,
+        since: Option<&str>,
+    ) -> Result<Vec<FileChange>, GitError> {
+        if self
+            .git(&["rev-parse", "--verify", "--quiet", "HEAD"])
+            .is_err()
+        {
+            // No commit yet.
+            return Ok(Vec::new());
+        }
         let known = since.filter(|since| self.git(&["cat-file", "-e", since]).is_ok());
         let range = known.map_or_else(|| "HEAD".to_owned(), |since| format!("{since}..HEAD"));
-        let listed = self
-            .git(&[
-                "--literal-pathspecs",
-                "log",
-                "--topo-order",
-                "--format=%H %ct %an%x00%P",
-                &range,
-                "--",
-                relative,
-            ])
-            .unwrap_or_default();
+        let listed = self.git(&[
+            "--literal-pathspecs",
+            "log",
+            "--topo-order",
+            "--format=%H %ct %an%x00%P",
+            &range,
+            "--",
+            relative,
+        ])?;
         let blob = |commit: &str| {
             let object = format!("{commit}:{relative}");
             let id = self
@@ -164,7 +173,7 @@ impl Checkout {
         };
         let text = String::from_utf8_lossy(&listed);
         let lines = text.lines().filter_map(|line| line.split_once('\0'));
-        lines
+        Ok(lines
             .map(|(version, parents)| {
                 let version = parse_version(version);
                 FileChange {
@@ -173,7 +182,7 @@ impl Checkout {
                     version,
                 }
             })
-            .collect()
+            .collect())
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{
-    Access, AtFlags, CWD, FileType, Mode, OFlags, Stat, accessat, fchmod, fstat, open,
+    Access, AtFlags, CWD, FileType, Mode, OFlags, Stat, accessat, fchmod, fstat, linkat, open,
 };
 
 use super::place::Ownership;
@@ -318,6 +318,14 @@ pub fn write_new(path: &Path, content: &[u8], owner: Ownership, mode: u32) -> Re
         drop(folder.sync_all());
     }
     Ok(())
+}
+
+/// Gives a file a second name.
+///
+/// # Errors
+/// What the system says.
+pub fn link(file: &Path, name: &Path) -> io::Result<()> {
+    linkat(CWD, file, CWD, name, AtFlags::empty()).map_err(io::Error::from)
 }
 
 /// Renames a file of our own, replacing what has the name.

@@ -149,6 +149,22 @@ impl Checkout {
         }
     }
 
+    /// Returns the commit at which the histories of `HEAD` and of another commit part, in full.
+    pub fn merge_base(&self, commit: &str) -> Option<String> {
+        match &self.reader {
+            Reader::Library(repository) => {
+                let repository = locked(repository);
+                let head = repository.head().ok()?.target()?;
+                let base = repository.merge_base(head, Oid::from_str(commit).ok()?);
+                Some(base.ok()?.to_string())
+            }
+            Reader::Program { .. } => {
+                let base = self.git(&["merge-base", "HEAD", commit]).ok()?;
+                Some(String::from_utf8_lossy(base.trim_ascii()).into_owned())
+            }
+        }
+    }
+
     /// Returns whether the history is cut: a shallow clone.
     pub fn is_shallow(&self) -> bool {
         match &self.reader {

@@ -44,6 +44,11 @@ impl Watch {
     }
 }
 
+/// Ends this process as a signal does by default.
+pub fn die_of(signal: i32) {
+    drop(low_level::emulate_default_handler(signal));
+}
+
 impl Drop for Watch {
     fn drop(&mut self) {
         for id in self.registered.drain(..) {

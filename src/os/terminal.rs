@@ -13,6 +13,8 @@ use zeroize::Zeroizing;
 
 use crate::secret::SecretBytes;
 
+use super::signal::{self, Watch};
+
 /// Somebody who answers questions.
 pub trait Ask: Send + Sync {
     /// Asks for a line; `None` at the end of input.
@@ -85,15 +87,26 @@ impl Ask for Terminal {
     }
 
     fn hidden(&self, question: &str) -> io::Result<SecretBytes> {
-        let _guard = self
-            .one_at_a_time
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let answer = rpassword::prompt_password(question)?;
-        Ok(SecretBytes::new(answer.into_bytes()))
+        let text = self.unseen(question, false)?;
+        let line = text.expose().split(|&byte| byte == b'\n').next();
+        let line = line.unwrap_or_default();
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        Ok(SecretBytes::copy_of(line))
     }
 
     fn pasted(&self, question: &str) -> io::Result<SecretBytes> {
+        self.unseen(question, true)
+    }
+
+    fn say(&self, text: &str) {
+        drop(writeln!(io::stderr(), "{text}"));
+    }
+}
+
+impl Terminal {
+    /// Reads a line without showing it, or with `reads_on` all lines that come at once. What comes
+    /// behind it is thrown away: it is not for whoever reads next.
+    fn unseen(&self, question: &str, reads_on: bool) -> io::Result<SecretBytes> {
         /// The lines of a paste come without a pause.
         const PAUSE: Timespec = Timespec {
             tv_sec: 0,
@@ -107,26 +120,38 @@ impl Ask for Terminal {
             .read(true)
             .write(true)
             .open("/dev/tty")?;
-        let _silence = Silence::over(&terminal)?;
+        let watch = Watch::start();
+        let silence = Silence::over(&terminal)?;
         (&terminal).write_all(question.as_bytes())?;
         let mut text = SecretBytes::new(Vec::with_capacity(64 << 10));
         let mut chunk = Zeroizing::new([0; 4096]);
         loop {
-            let read = (&terminal).read(&mut *chunk)?;
-            if read == 0 {
+            let mut waiting = [PollFd::new(&terminal, PollFlags::IN)];
+            let is_ready = matches!(poll(&mut waiting, Some(&PAUSE)), Ok(1..));
+            if let Some(signal) = watch.received() {
+                // The terminal first: it would stay silent.
+                drop(silence);
+                drop(watch);
+                signal::die_of(signal);
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            if !is_ready && text.expose().contains(&b'\n') {
                 break;
             }
+            if !is_ready {
+                continue;
+            }
+            let read = (&terminal).read(&mut *chunk)?;
             text.expose_mut().extend_from_slice(&chunk[..read]);
-            let mut waiting = [PollFd::new(&terminal, PollFlags::IN)];
-            if poll(&mut waiting, Some(&PAUSE))? == 0 {
+            if read == 0 && text.expose().is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if read == 0 || !reads_on {
                 break;
             }
         }
+        drop(silence);
         (&terminal).write_all(b"\n")?;
         Ok(text)
-    }
-
-    fn say(&self, text: &str) {
-        drop(writeln!(io::stderr(), "{text}"));
     }
 }

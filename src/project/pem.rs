@@ -55,11 +55,15 @@ pub struct Block {
 
 /// Finds the PEM blocks of a plaintext. A block without an end mark is one that does not parse.
 pub fn blocks(content: &[u8]) -> Vec<Block> {
+    const END: &[u8] = b"-----END ";
     const BEGIN: &[u8] = b"-----BEGIN ";
     const DASHES: &[u8] = b"-----";
     let mut blocks = Vec::new();
     let mut rest = content;
     while let Some(at) = memchr::memmem::find(rest, BEGIN) {
+        if memchr::memmem::find(&rest[..at], END).is_some() {
+            blocks.push(without_begin());
+        }
         let inner = &rest[at + BEGIN.len()..];
         let Some(end) = memchr::memmem::find(inner, DASHES) else {
             break;
@@ -90,7 +94,17 @@ pub fn blocks(content: &[u8]) -> Vec<Block> {
             kind,
         });
     }
+    if memchr::memmem::find(rest, END).is_some() {
+        blocks.push(without_begin());
+    }
     blocks
+}
+
+fn without_begin() -> Block {
+    Block {
+        label: "block".to_owned(),
+        kind: Err("it has no begin mark"),
+    }
 }
 
 fn parse(label: &str, body: &[u8]) -> Result<Kind, &'static str> {
@@ -167,6 +181,22 @@ fn certificate(der: &[u8]) -> Result<Kind, &'static str> {
 
 fn rsa(der: &[u8]) -> Result<Option<PublicHalf>, &'static str> {
     let key = pkcs1::RsaPrivateKey::from_der(der).map_err(|_| "the key does not parse")?;
+    // The modulus is the product of the primes; remainders tell without large numbers.
+    let remainder = |number: &[u8], by: u64| {
+        let digits = number.iter();
+        digits.fold(0, |rest, &digit| (rest * 256 + u64::from(digit)) % by)
+    };
+    let (one, other) = (key.prime1.as_bytes(), key.prime2.as_bytes());
+    let is_product = |by: &u64| {
+        let product = remainder(one, *by) * remainder(other, *by) % by;
+        product == remainder(key.modulus.as_bytes(), *by)
+    };
+    if ![4_294_967_291, 4_294_967_279, 2_147_483_647]
+        .iter()
+        .all(is_product)
+    {
+        return Err("its numbers do not fit together");
+    }
     Ok(Some(PublicHalf(key.modulus.as_bytes().to_vec())))
 }
 

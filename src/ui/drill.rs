@@ -47,6 +47,8 @@ impl DrillRow {
 pub struct DrillView {
     /// The host it was for.
     pub host: String,
+    /// Whether it was for every entry of the host.
+    pub is_whole: bool,
     /// How many encrypted entries there are.
     pub entries: usize,
     /// How many of them were opened.
@@ -96,7 +98,8 @@ impl Ui {
         let findings = view.findings.iter().filter(|row| !row.is_warning).count();
         let is_complete = view.opened == view.entries && problems.is_empty();
         let verdict = match (findings, is_complete) {
-            (0, true) => "this host could be recovered".to_owned(),
+            (0, true) if view.is_whole => "this host could be recovered".to_owned(),
+            (0, true) => "they could be recovered".to_owned(),
             (0, false) => "not every entry could be opened".to_owned(),
             (1, _) => "1 finding".to_owned(),
             (count, _) => format!("{count} findings"),

@@ -756,3 +756,97 @@ fn comments_of_the_other_side_are_not_dropped_in_silence() {
     project.ok(&["merge", "--server"]);
     assert_eq!(project.opened("a.env.enc"), b"# other\nA=1\n");
 }
+
+#[test]
+fn a_capture_that_was_stashed_away_is_not_undone_by_a_rebase() {
+    let project = agreed("A=1\nB=1\nC=1\n");
+    let clone = second_clone(&project);
+    project.git(&["commit", "-q", "--allow-empty", "-m", "local"]);
+    project.write_server("a.env", "A=hotfix\nB=1\nC=1\n");
+    project.ok(&["encrypt"]);
+    project.git(&["stash", "-q"]);
+    // A colleague's change is below the local commit after the rebase.
+    let args = [
+        "set",
+        "--input-type",
+        "dotenv",
+        "--output-type",
+        "dotenv",
+        "a.env.enc",
+        "[\"C\"]",
+        "\"theirs\"",
+    ];
+    if !stock::available(
+        "sops",
+        "a_capture_that_was_stashed_away_is_not_undone_by_a_rebase",
+    ) {
+        return;
+    }
+    assert!(
+        stock::sops(&clone, &key_file(SERVER_KEY), &args)
+            .status
+            .success()
+    );
+    let clone = clone.to_str().unwrap().to_owned();
+    project.git(&["-C", &clone, "commit", "-q", "-am", "theirs"]);
+    project.git(&["pull", "-q", "--rebase", &clone, "main"]);
+    let status = json(&project.ok(&["status", "--json"]).stdout);
+    assert_eq!(status["entries"][0]["state"], "both-moved", "{status}");
+    assert_eq!(project.run(&["decrypt"]).code, 3);
+    project.ok(&["merge"]);
+    assert_eq!(project.read_server("a.env"), b"A=hotfix\nB=1\nC=theirs\n");
+}
+
+#[test]
+fn a_run_that_cannot_be_undone_can_be_taken_off_the_list() {
+    let project = agreed("A=1\nB=1\n");
+    project.write_server("a.env", "A=2\nB=1\n");
+    project.ok(&["decrypt", "--force"]);
+    project.write_server("a.env", "A=3\nB=1\n");
+    project.ok(&["decrypt", "--force"]);
+    project.write_server("a.env", "A=4\nB=1\n");
+    assert_eq!(project.run(&["undo"]).code, 3);
+    project.ok(&["undo", "--forget"]);
+    let list = project.ok(&["undo", "--list"]).stdout;
+    assert_eq!(
+        list.lines().filter(|line| line.contains("decrypt")).count(),
+        1,
+        "{list}"
+    );
+    let output = project.run(&["diff", "A=canary-Vd81-database"]);
+    assert_eq!(output.code, 2);
+}
+
+#[test]
+fn interrupting_a_hidden_prompt_leaves_the_terminal_as_it_was() {
+    let test = "interrupting_a_hidden_prompt_leaves_the_terminal_as_it_was";
+    if !stock::available("script", test) {
+        return;
+    }
+    let project = conflicting();
+    let key = key_file(SERVER_KEY);
+    let program = env!("CARGO_BIN_EXE_secrets");
+    let line = format!(
+        "trap : INT; {program} merge; echo ended=$?; stty -a | tr ' ;' '\\n\\n' | grep -x -e echo -e -echo"
+    );
+    let variables = [("SOPS_AGE_KEY_FILE", key.to_str().unwrap())];
+    let answers = [("[s/r/t/k]", "t"), ("not shown", "\u{3}")];
+    let (_, shown) = pty::type_at(
+        &project,
+        &format!("sh -c '{}'", line.replace('\'', "'\\''")),
+        &variables,
+        &answers,
+    );
+    assert!(shown.contains("ended=130"), "{shown}");
+    assert!(shown.lines().any(|line| line.trim() == "echo"), "{shown}");
+    // Of several lines at once none is taken, and none is left for the shell.
+    let pasted = format!("{}\nSECOND\nTHIRD", CANARIES[5]);
+    let answers = [("[s/r/t/k]", "t"), ("not shown", pasted.as_str())];
+    let (is_done, shown) =
+        pty::type_at(&project, &format!("{program} merge"), &variables, &answers);
+    assert!(!is_done && shown.contains("a value is one line"), "{shown}");
+    assert!(
+        !shown.contains("SECOND") && !shown.contains("canary"),
+        "{shown}"
+    );
+}
