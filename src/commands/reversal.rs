@@ -19,8 +19,9 @@ use super::workspace::Workspace;
 
 /// The name of the list in the state directory.
 const UNDO_FILE: &str = "undo.json";
-/// So many runs are listed.
+/// So many runs are listed, with so many files together; the newest in any case.
 const LISTED_RUNS: usize = 200;
+const LISTED_FILES: usize = 5000;
 
 /// A file that a run replaced.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -239,7 +240,13 @@ fn change(state: &StateDir, change: impl FnOnce(&mut Vec<Reversal>)) -> Result<(
             .and_then(|text| serde_json::from_slice(&text).ok())
             .unwrap_or_default();
         change(&mut list);
-        let excess = list.len().saturating_sub(LISTED_RUNS);
+        let mut files = 0;
+        let fitting = list.iter().rev().take(LISTED_RUNS).take_while(|run| {
+            files += run.files.len();
+            files <= LISTED_FILES
+        });
+        let kept = fitting.count().max(1);
+        let excess = list.len().saturating_sub(kept);
         list.drain(..excess);
         serde_json::to_vec(&list).unwrap_or_default()
     })
