@@ -197,6 +197,7 @@ pub fn run(
         entries: view,
         dry_run: request.write.dry_run,
         encrypt: workspace.hints.ours_for_all("encrypt"),
+        status: workspace.hints.ours_for_all("status"),
     });
     Ok(Outcome::default())
 }

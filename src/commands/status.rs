@@ -262,7 +262,7 @@ fn next_commands(workspace: &Workspace, entries: &[&Entry], status: &Status) -> 
         (
             Kind::Secret,
             &[RepositoryBehind],
-            "newer on the server than this checkout: `git pull`, then",
+            "newer on the server than this checkout, once it is brought up to date",
             "status",
         ),
         (

@@ -257,5 +257,30 @@ mod tests {
             assert_eq!(found[0].kind, expected, "{text}");
         }
         assert_eq!(blocks(b"A=-----BEGIN x-----\nB=-----BEGIN"), []);
+        let headless = blocks(b"----BEGIN X-----\nAAAA\n-----END X-----\n");
+        assert_eq!(headless[0].kind, Err("it has no begin mark"));
+    }
+
+    #[test]
+    fn numbers_of_a_key_that_do_not_fit_are_found() {
+        let text = include_str!("../../tests/fixtures/pem/throwaway-rsa.key");
+        let body: String = text.lines().filter(|line| !line.starts_with('-')).collect();
+        let der = STANDARD.decode(body).unwrap();
+        let mark = |der: &[u8]| {
+            let text = STANDARD.encode(der);
+            let block = format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n");
+            blocks(block.as_bytes()).remove(0).kind
+        };
+        assert!(matches!(
+            mark(&der),
+            Ok(Kind::PrivateKey { public: Some(_) })
+        ));
+        // The first prime stands here, but for the bytes before it.
+        let altered_somewhere = (600..760).filter(|&at| {
+            let mut altered = der.clone();
+            altered[at] ^= 1;
+            mark(&altered) == Err("its numbers do not fit together")
+        });
+        assert!(altered_somewhere.count() > 100);
     }
 }

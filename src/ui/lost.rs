@@ -47,6 +47,9 @@ pub struct LostView {
     /// What to type for capturing.
     #[serde(skip)]
     pub encrypt: String,
+    /// What to type to see what is left.
+    #[serde(skip)]
+    pub status: String,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -123,9 +126,10 @@ impl Ui {
             .filter(|one| !one.on_server && !one.opens_here && one.others.is_empty())
             .count();
         self.status(&format!(
-            "{count} {} under the old key, {lost} of them lost; put the new key into the password manager now, then {}; `secrets status` shows what is left, and commit",
+            "{count} {} under the old key, {lost} of them lost; put the new key into the password manager now, then {}; {} shows what is left, and commit",
             if count == 1 { "entry is" } else { "entries are" },
-            view.encrypt
+            view.encrypt,
+            view.status
         ));
     }
 }

@@ -113,6 +113,7 @@ impl World {
         fs::write(world.server("a.env"), text).unwrap();
         let value = world.value();
         fs::write(world.server("b.sql"), format!("create '{value}';\nend;\n")).unwrap();
+        ENTRIES.iter().for_each(|name| age(&world.server(name)));
         Repository::init(world.clone_path(0)).unwrap();
         world.run(0, 0, &["encrypt"]);
         world.commit(0);
