@@ -122,6 +122,8 @@ pub struct Captured<'w> {
     pub format: Format,
     /// The form of the file that is there.
     pub stored_format: Format,
+    /// Who can open the file that is there.
+    pub stored_recipients: Vec<String>,
     /// Who can open it.
     pub recipients: Vec<String>,
     /// The `mac` token of the encrypted file as it will be, where it is the content's.
@@ -213,6 +215,10 @@ pub fn capture_content<'w>(
         sealed: Vec::new(),
         format,
         stored_format: stored_format.unwrap_or(format),
+        stored_recipients: existing
+            .iter()
+            .flat_map(|found| found.recipients())
+            .collect(),
         recipients: Vec::new(),
         mac: String::new(),
         seal: String::new(),

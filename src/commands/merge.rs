@@ -677,8 +677,7 @@ fn place_merged<'w>(
                 content.seal.clone_from(&new.seal);
             }
             (None, Lookup::Found(encrypted)) => {
-                let recipients = encrypted.sealed.metadata.age_recipients();
-                content.recipients = recipients.into_iter().map(str::to_owned).collect();
+                content.recipients = encrypted.recipients();
                 content.format = encrypted.format;
                 encrypted.content_mac().clone_into(&mut content.mac);
                 content.seal.clone_from(&encrypted.sealed.metadata.mac);

@@ -122,6 +122,12 @@ pub fn leads_out(name: &str, error: FsError) -> Problem {
 }
 
 impl Encrypted {
+    /// Returns who can open it.
+    pub fn recipients(&self) -> Vec<String> {
+        let recipients = self.sealed.metadata.age_recipients().into_iter();
+        recipients.map(str::to_owned).collect()
+    }
+
     /// Returns the MAC token where the same token means the same content: in the binary form, whose one
     /// value it covers. Elsewhere comments, and values left in clear, may change under it.
     pub fn content_mac(&self) -> &str {

@@ -397,8 +397,7 @@ fn decrypt(workspace: &Workspace, prepared: &mut Prepared<'_>) -> Result<bool, P
         }
     };
     let opened = open(workspace, entry, &encrypted)?;
-    let recipients = encrypted.sealed.metadata.age_recipients();
-    prepared.recipients = recipients.into_iter().map(str::to_owned).collect();
+    prepared.recipients = encrypted.recipients();
     prepared.format = encrypted.format;
     encrypted.content_mac().clone_into(&mut prepared.mac);
     prepared.seal.clone_from(&encrypted.sealed.metadata.mac);

@@ -75,30 +75,39 @@ pub fn targets<E>(workspace: &Workspace, results: &mut [Result<Prepared<'_>, E>]
 fn look_again<T: Watch, E>(workspace: &Workspace, results: &mut [Result<T, E>]) {
     let mut watched: Vec<&mut T> = results.iter_mut().flatten().collect();
     let files: Vec<_> = watched.iter().map(|one| one.seen()).collect();
-    let moving = are_moving(&files);
-    let open: Vec<bool> = files
-        .iter()
-        .map(|file| file.is_some_and(|(place, _)| place.has_writer()))
-        .collect();
-    for ((one, moved), is_open) in watched.iter_mut().zip(moving).zip(open) {
+    let found = watch(&files);
+    for (one, found) in watched.iter_mut().zip(found) {
         let path = one.shown(workspace);
         let (step, warnings) = one.parts();
-        if moved {
-            step.action = Action::Refuse;
-            step.refusals.push(Refusal::BeingWritten { path });
-        } else if is_open {
-            warnings.push(format!(
+        match found {
+            Activity::Moving => {
+                step.action = Action::Refuse;
+                step.refusals.push(Refusal::BeingWritten { path });
+            }
+            Activity::Open => warnings.push(format!(
                 "{}: a program has {path} open for writing, without writing now",
                 step.name
-            ));
+            )),
+            Activity::Quiet => {}
         }
     }
 }
 
-/// Says of each file whether it changes between two looks. Only files that were changed a moment ago, or
-/// that a program has open for writing, are waited for.
-pub fn are_moving(files: &[Option<(&Place, &FileState)>]) -> Vec<bool> {
-    let mut moved = vec![false; files.len()];
+/// What goes on with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// It changed between two looks.
+    Moving,
+    /// A program has it open for writing.
+    Open,
+    /// Nothing.
+    Quiet,
+}
+
+/// Says of each file what goes on with it. Only files that were changed a moment ago, or that a program has
+/// open for writing, are waited for.
+pub fn watch(files: &[Option<(&Place, &FileState)>]) -> Vec<Activity> {
+    let mut found = vec![Activity::Quiet; files.len()];
     let mut looks = 0;
     let mut waiting = Vec::new();
     for (index, file) in files.iter().enumerate() {
@@ -108,14 +117,19 @@ pub fn are_moving(files: &[Option<(&Place, &FileState)>]) -> Vec<bool> {
             (false, true) => 1,
             (false, false) => continue,
         };
+        if needed == LOOKS {
+            found[index] = Activity::Open;
+        }
         looks = looks.max(needed);
         waiting.push((index, *place, *state));
     }
     for _ in 0..looks {
         thread::sleep(PAUSE);
         for (index, place, state) in &waiting {
-            moved[*index] |= !matches!(place.look(), Found::File(now, _) if now == **state);
+            if !matches!(place.look(), Found::File(now, _) if now == **state) {
+                found[*index] = Activity::Moving;
+            }
         }
     }
-    moved
+    found
 }

@@ -208,7 +208,7 @@ pub fn keep_backups(
             name,
             &file,
             one.stored_format,
-            &one.recipients,
+            &one.stored_recipients,
         )?;
         backups.push(kept);
     }

@@ -27,7 +27,7 @@ use super::memory;
 use super::open::{leads_out, place_in_repository, stock_command};
 use super::prune;
 use super::reversal::{self, Replaced, Reversal, Side};
-use super::settle;
+use super::settle::{self, Activity};
 use super::workspace::Workspace;
 use super::{Context, Outcome, OwnerArgs, StepArgs};
 
@@ -135,8 +135,8 @@ pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
         }
     }
     let files: Vec<_> = returns.iter().map(Return::seen_file).collect();
-    for (one, moved) in returns.iter().zip(settle::are_moving(&files)) {
-        if moved {
+    for (one, found) in returns.iter().zip(settle::watch(&files)) {
+        if found == Activity::Moving {
             let path = one.replaced.target.clone();
             let refusal = Refusal::BeingWritten { path };
             problems.push(

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
@@ -72,14 +72,8 @@ pub struct Terminal {
 
 impl Ask for Terminal {
     fn line(&self, question: &str) -> io::Result<Option<String>> {
-        let _guard = self
-            .one_at_a_time
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let terminal = std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/tty")?;
+        let _guard = self.wait();
+        let terminal = open_terminal()?;
         (&terminal).write_all(question.as_bytes())?;
         let mut answer = String::new();
         let read = BufReader::new(&terminal).read_line(&mut answer)?;
@@ -103,7 +97,18 @@ impl Ask for Terminal {
     }
 }
 
+fn open_terminal() -> io::Result<File> {
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).open("/dev/tty")
+}
+
 impl Terminal {
+    /// Waits for the questions of other threads.
+    fn wait(&self) -> MutexGuard<'_, ()> {
+        let guard = self.one_at_a_time.lock();
+        guard.unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Reads a line without showing it, or with `reads_on` all lines that come at once. What comes
     /// behind it is thrown away: it is not for whoever reads next.
     fn unseen(&self, question: &str, reads_on: bool) -> io::Result<SecretBytes> {
@@ -112,14 +117,8 @@ impl Terminal {
             tv_sec: 0,
             tv_nsec: 200_000_000,
         };
-        let _guard = self
-            .one_at_a_time
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let terminal = std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/tty")?;
+        let _guard = self.wait();
+        let terminal = open_terminal()?;
         let watch = Watch::start();
         let silence = Silence::over(&terminal)?;
         (&terminal).write_all(question.as_bytes())?;

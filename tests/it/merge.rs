@@ -588,6 +588,14 @@ fn second_clone(project: &TestProject) -> std::path::PathBuf {
     clone
 }
 
+/// A colleague sets `C` with stock `sops`.
+fn change_with_stock(clone: &std::path::Path) {
+    let form = ["--input-type", "dotenv", "--output-type", "dotenv"];
+    let args = [&["set"], &form[..], &["a.env.enc", "[\"C\"]", "\"theirs\""]].concat();
+    let output = stock::sops(clone, &key_file(SERVER_KEY), &args);
+    assert!(output.status.success(), "{output:?}");
+}
+
 fn agreed(text: &str) -> TestProject {
     let project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
     project.write_server("a.env", text);
@@ -609,21 +617,7 @@ fn a_clone_that_lacks_the_last_capture_does_not_undo_it() {
     project.write_server("a.env", "A=rotated\nB=1\nC=1\n");
     project.ok(&["encrypt"]);
     project.commit();
-    let args = [
-        "set",
-        "--input-type",
-        "dotenv",
-        "--output-type",
-        "dotenv",
-        "a.env.enc",
-        "[\"C\"]",
-        "\"theirs\"",
-    ];
-    assert!(
-        stock::sops(&clone, &key_file(SERVER_KEY), &args)
-            .status
-            .success()
-    );
+    change_with_stock(&clone);
     let status = project.run_in(&clone, &["status", "--json"]);
     let row = json(&status.stdout)["entries"][0].clone();
     assert_eq!(row["state"], "both-moved", "{row}");
@@ -766,27 +760,13 @@ fn a_capture_that_was_stashed_away_is_not_undone_by_a_rebase() {
     project.ok(&["encrypt"]);
     project.git(&["stash", "-q"]);
     // A colleague's change is below the local commit after the rebase.
-    let args = [
-        "set",
-        "--input-type",
-        "dotenv",
-        "--output-type",
-        "dotenv",
-        "a.env.enc",
-        "[\"C\"]",
-        "\"theirs\"",
-    ];
     if !stock::available(
         "sops",
         "a_capture_that_was_stashed_away_is_not_undone_by_a_rebase",
     ) {
         return;
     }
-    assert!(
-        stock::sops(&clone, &key_file(SERVER_KEY), &args)
-            .status
-            .success()
-    );
+    change_with_stock(&clone);
     let clone = clone.to_str().unwrap().to_owned();
     project.git(&["-C", &clone, "commit", "-q", "-am", "theirs"]);
     project.git(&["pull", "-q", "--rebase", &clone, "main"]);
