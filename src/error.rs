@@ -196,12 +196,6 @@ pub enum ErrorKind {
         /// Why.
         source: std::io::Error,
     },
-    /// A format that cannot be stored natively yet.
-    #[error("the file is {format} by its name, which this version cannot store as such yet")]
-    UnsupportedName {
-        /// The format.
-        format: &'static str,
-    },
 }
 
 impl ErrorKind {
@@ -214,7 +208,6 @@ impl ErrorKind {
                 DocumentError::NotEncrypted { .. } => "not-encrypted",
                 DocumentError::NotSops | DocumentError::Empty => "not-sops",
                 DocumentError::ConflictMarker { .. } => "conflict-marker",
-                DocumentError::UnsupportedForm { .. } => "unsupported-form",
                 _ => "damaged",
             },
             Self::EncryptedMissing => "encrypted-missing",
@@ -275,7 +268,6 @@ impl ErrorKind {
             | Self::RuleWithoutKeys { .. }
             | Self::UnknownRuleKey { .. } => "rules",
             Self::State { .. } | Self::StateUnreadable { .. } => "state",
-            Self::UnsupportedName { .. } => "unsupported-format",
         }
     }
 

@@ -84,6 +84,11 @@ impl SecretText<'_> {
         }
     }
 
+    /// Returns the same text, independent of what it was borrowed from.
+    pub fn into_owned_text<'b>(self) -> SecretText<'b> {
+        SecretText::Owned(self.into_owned())
+    }
+
     /// Returns an owned copy, or the owned bytes themselves without copying.
     pub fn into_owned(self) -> SecretBytes {
         match self {
@@ -92,6 +97,14 @@ impl SecretText<'_> {
         }
     }
 }
+
+impl PartialEq for SecretText<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.expose() == other.expose()
+    }
+}
+
+impl Eq for SecretText<'_> {}
 
 impl fmt::Debug for SecretText<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

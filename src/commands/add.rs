@@ -55,6 +55,12 @@ pub enum StoredForm {
     Binary,
     /// `KEY=value` lines
     Dotenv,
+    /// Sections of `key = value` lines
+    Ini,
+    /// One JSON object
+    Json,
+    /// YAML documents
+    Yaml,
 }
 
 /// Runs the command.
@@ -318,12 +324,15 @@ pub fn fields(
 ) -> Vec<(&'static str, String)> {
     let mut fields = Vec::new();
     let usual = Entry::named(&row.repository_path, &row.server_path).format_for_new();
-    let wanted = match (format, usual) {
-        (Some(StoredForm::Dotenv), _) => Format::Dotenv,
-        (Some(StoredForm::Binary), _) | (None, Err(_)) => Format::Binary,
-        (None, Ok(usual)) => usual,
+    let wanted = match format {
+        Some(StoredForm::Binary) => Format::Binary,
+        Some(StoredForm::Dotenv) => Format::Dotenv,
+        Some(StoredForm::Ini) => Format::Ini,
+        Some(StoredForm::Json) => Format::Json,
+        Some(StoredForm::Yaml) => Format::Yaml,
+        None => usual,
     };
-    if usual != Ok(wanted) {
+    if usual != wanted {
         fields.push(("format", quoted(wanted.name())));
     }
     let Some(state) = state else { return fields };

@@ -189,7 +189,7 @@ fn check_unchanged(workspace: &Workspace, root: &Base, open: &Open<'_>) -> Resul
 fn differences(entry: &Entry, sides: &Sides) -> Differences {
     match (&sides.repository, &sides.server) {
         (Some(repository), Some((_, server))) => {
-            diff::between(repository.expose(), server.expose(), entry.is_env())
+            diff::between(repository.expose(), server.expose(), entry.reading())
         }
         _ => Differences::default(),
     }

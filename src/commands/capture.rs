@@ -32,7 +32,7 @@ use super::gather::Prospect;
 use super::govern::{Governing, govern};
 use super::lost_key;
 use super::open::{
-    Encrypted, Lookup, check_format, damaged, key_problem, leads_out, read_encrypted, unwrap_key,
+    Encrypted, Lookup, damaged, key_problem, leads_out, read_encrypted, unwrap_key,
 };
 use super::workspace::Workspace;
 
@@ -190,7 +190,7 @@ pub fn capture_content<'w>(
     merged: Option<SecretBytes>,
 ) -> Result<Captured<'w>, Problem> {
     let name = &entry.repository_path;
-    let new_format = check_format(entry)?;
+    let new_format = entry.format_for_new();
     let source_place = root
         .place(entry.server_path.as_ref())
         .map_err(|error| leads_out(name, error))?;
@@ -251,12 +251,12 @@ pub fn capture_content<'w>(
         .as_ref()
         .or(source.as_ref().map(|(_, content)| content));
     if let Some(content) = content {
-        let found = guard::check_source(content.expose(), format, entry.is_env());
+        let found = guard::check_source(content.expose(), format, entry.reading());
         judgement.refusals.extend(found);
         if existing.is_none() && judgement.refusals.is_empty() {
             let allowed = options.allowed.for_entry(entry);
             let (content, required) = (content.expose(), &entry.required);
-            let found = guard::check_change(None, content, entry.is_env(), required, allowed);
+            let found = guard::check_change(None, content, entry.reading(), required, allowed);
             judgement.refusals.extend(found);
         }
     }
@@ -377,7 +377,7 @@ fn judge(
     if judgement.stored == Stored::Unopened {
         let allowed = options.allowed.for_entry(entry);
         let content = sides.content.expose();
-        let found = guard::check_change(None, content, entry.is_env(), &entry.required, allowed);
+        let found = guard::check_change(None, content, entry.reading(), &entry.required, allowed);
         judgement.refusals.extend(found);
     }
     if *format != encrypted.format && judgement.stored == Stored::Same {
@@ -480,7 +480,7 @@ fn compare(
         if same {
             return Ok((Stored::Same, None));
         }
-        if sealed.source.len() > NAMED_BYTES && !entry.is_env() {
+        if sealed.source.len() > NAMED_BYTES && !entry.reading().has_keys() {
             let length = sealed.leaves.first().map(|leaf| sealed.text(leaf));
             let length = length.and_then(|text| Token::parse(text).ok());
             let length = length.map_or(0, |token| token.plaintext_len());
@@ -496,7 +496,7 @@ fn compare(
     }
     let opened = sops::open(encrypted.format, sealed, &key)
         .map_err(|error| damaged(workspace, name, error))?;
-    let differences = diff::between(opened.plaintext.expose(), source.expose(), entry.is_env());
+    let differences = diff::between(opened.plaintext.expose(), source.expose(), entry.reading());
     if differences.is_empty() {
         return Ok((Stored::Same, Some(opened)));
     }
@@ -506,7 +506,7 @@ fn compare(
         let found = guard::check_change(
             Some(opened.plaintext.expose()),
             source.expose(),
-            entry.is_env(),
+            entry.reading(),
             &entry.required,
             options.allowed.for_entry(entry),
         );
@@ -607,6 +607,7 @@ impl Request<'_> {
             &key,
             &metadata,
             &reuse,
+            self.entry.layout,
             self.now,
             &mut fill,
         )
@@ -628,7 +629,7 @@ impl Request<'_> {
         }
         let keys: Vec<_> = clear
             .filter(|leaf| {
-                let key = leaf.path.keys().last().unwrap_or_default();
+                let key = leaf.path.last().unwrap_or_default();
                 guard::looks_secret(key, leaf.value.plaintext().expose())
             })
             .map(|leaf| leaf.path.display())

@@ -15,7 +15,6 @@ use crate::project::family::PathPattern;
 use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry, Kind, Manifest};
 use crate::rules::{RULES_FILE, Rules, RulesError};
 use crate::sops;
-use crate::sops::error::DocumentError;
 
 use super::workspace::find_manifest;
 use super::{Context, Outcome, in_parallel, jobs_of};
@@ -458,10 +457,7 @@ impl Checker<'_> {
                 && !known.contains(file)
             {
                 let content = self.view.read(file).ok().flatten().unwrap_or_default();
-                let is_sealed = matches!(
-                    sops::parse_sealed(content),
-                    Ok(_) | Err(DocumentError::UnsupportedForm { .. })
-                );
+                let is_sealed = sops::parse_sealed(content).is_ok();
                 let text = if is_sealed {
                     "an encrypted file without a row in the manifest"
                 } else {

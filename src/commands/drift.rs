@@ -9,6 +9,7 @@ use crate::project::diff::{self, Change};
 use crate::project::drift::{
     Drift, Likeness, Observed, OldVersion, Rollback, Verdict, judge, short,
 };
+use crate::project::keys::Reading;
 use crate::project::key_drift::{self, Base, KeyDrift, Moved};
 use crate::project::manifest::{Entry, Kind};
 use crate::project::record::{Digester, Record};
@@ -86,7 +87,7 @@ struct Before {
 
 fn judged(workspace: &Workspace, sides: &Sides<'_>) -> (Drift, Option<Before>) {
     let entry = sides.entry;
-    let is_env = is_env(entry);
+    let reading = entry.reading();
     let memory = workspace.memory();
     let record = record_of(workspace, sides);
     let mut seen = Observed {
@@ -105,7 +106,7 @@ fn judged(workspace: &Workspace, sides: &Sides<'_>) -> (Drift, Option<Before>) {
     drift.pinned = record.and_then(|record| record.pinned.clone());
     let stored = sides.repository.and_then(|repository| {
         let (record, digester) = (record?, memory.digester.as_ref()?);
-        Some(like_record(record, digester, &repository, is_env))
+        Some(like_record(record, digester, &repository, reading))
     });
     let has_moved = matches!(stored, Some(Likeness::Different | Likeness::Layout));
     let (Some(server), Some(repository)) = (sides.server, sides.repository) else {
@@ -119,7 +120,7 @@ fn judged(workspace: &Workspace, sides: &Sides<'_>) -> (Drift, Option<Before>) {
         return (drift, None);
     };
     seen.sides = repository.content.map_or(Likeness::Different, |content| {
-        let differences = diff::between(content, server, is_env);
+        let differences = diff::between(content, server, reading);
         match (differences.is_empty(), differences.is_layout_only) {
             (true, _) => Likeness::Same,
             (_, true) => Likeness::Layout,
@@ -131,7 +132,7 @@ fn judged(workspace: &Workspace, sides: &Sides<'_>) -> (Drift, Option<Before>) {
         return (drift, None);
     }
     if let (Some(record), Some(digester), Some(stored)) = (record, &memory.digester, stored) {
-        let server = like_content(record, digester, server, is_env);
+        let server = like_content(record, digester, server, reading);
         seen.since_record = Some((server, stored));
         drift.is_server_recorded = server == Likeness::Same;
     }
@@ -153,7 +154,7 @@ fn judged(workspace: &Workspace, sides: &Sides<'_>) -> (Drift, Option<Before>) {
         let found = before_capture(workspace, entry, record);
         let is_back = found
             .as_ref()
-            .is_some_and(|before| before.has(repository, is_env));
+            .is_some_and(|before| before.has(repository, reading));
         if drift.verdict == Verdict::RepositoryAhead && is_back {
             drift.is_taken_back = true;
             drift.verdict = Verdict::ServerAhead;
@@ -185,10 +186,6 @@ pub fn is_sealed_as_recorded(workspace: &Workspace, target: &Path, encrypted: &E
     record.is_some_and(|record| !seal.is_empty() && record.seal == *seal)
 }
 
-fn is_env(entry: &Entry) -> bool {
-    entry.kind == Kind::Secret && entry.is_env()
-}
-
 /// Returns the record of an entry's file. The record of a file that is another entry's on another
 /// host says nothing of this one.
 fn record_of<'w>(workspace: &'w Workspace, sides: &Sides<'_>) -> Option<&'w Record> {
@@ -197,10 +194,10 @@ fn record_of<'w>(workspace: &'w Workspace, sides: &Sides<'_>) -> Option<&'w Reco
     (record.entry == *name || !workspace.is_entry(&record.entry)).then_some(record)
 }
 
-fn like_content(record: &Record, digester: &Digester, content: &[u8], is_env: bool) -> Likeness {
+fn like_content(record: &Record, digester: &Digester, content: &[u8], reading: Reading) -> Likeness {
     if digester.content(content) == record.content {
         Likeness::Same
-    } else if digester.meaning(content, is_env) == record.meaning {
+    } else if digester.meaning(content, reading) == record.meaning {
         Likeness::Layout
     } else {
         Likeness::Different
@@ -211,12 +208,12 @@ fn like_record(
     record: &Record,
     digester: &Digester,
     repository: &Stored<'_>,
-    is_env: bool,
+    reading: Reading,
 ) -> Likeness {
     let is_untouched = !repository.mac.is_empty() && repository.mac == record.mac;
     match repository.content {
         _ if is_untouched => Likeness::Same,
-        Some(content) => like_content(record, digester, content, is_env),
+        Some(content) => like_content(record, digester, content, reading),
         None => Likeness::Different,
     }
 }
@@ -237,8 +234,8 @@ fn keys_of(
         Verdict::RepositoryAhead | Verdict::RepositoryBehind => Some(Moved::Repository),
         _ => None,
     };
-    let (true, Some(repository)) = (is_env(entry), repository) else {
-        let name = repository.map(|content| diff::between(content, server, false));
+    let (true, Some(repository)) = (entry.reading().has_keys(), repository) else {
+        let name = repository.map(|content| diff::between(content, server, Reading::Bytes));
         let name = name.and_then(|found| found.changes.into_iter().next());
         let key = name.map_or_else(|| "(content)".to_owned(), |(_, name)| name);
         let moved = all.unwrap_or(match drift.verdict {
@@ -255,11 +252,11 @@ fn keys_of(
     let record = record_of(workspace, sides).filter(|record| !record.keys.is_empty());
     let before = before.and_then(|before| before.content.as_ref());
     let base = match (before, record, &memory.digester) {
-        (Some(before), ..) => Base::of(before.expose()),
+        (Some(before), ..) => Base::of(before.expose(), entry.reading()),
         (None, Some(record), Some(digester)) => Base::Record(record, digester),
         _ => Base::Unknown,
     };
-    let mut keys = key_drift::compare(repository, server, &base);
+    let mut keys = key_drift::compare(repository, server, &base, entry.reading());
     let is_sure = drift.is_taken_back || drift.behind.is_some() || drift.verdict == Verdict::Pinned;
     for key in &mut keys {
         match all {
@@ -301,7 +298,7 @@ fn old_keys(
     let searched = checkout.find_version(&file, since, |version| {
         let opened = opened_quietly(workspace, version)?;
         let names = keys.iter().map(String::as_str);
-        let found: Vec<String> = key_drift::agreeing(opened.expose(), server, names)
+        let found: Vec<String> = key_drift::agreeing(opened.expose(), server, names, entry.reading())
             .into_iter()
             .map(str::to_owned)
             .collect();
@@ -335,10 +332,10 @@ fn before_capture(workspace: &Workspace, entry: &Entry, record: &Record) -> Opti
             // Where the last sync's own commit has it, git keeps what was synced.
             let (_, version) = checkout.version_at(&file, commit).ok()?;
             let digester = workspace.memory().digester.as_ref()?;
-            let is_env = is_env(entry);
+            let reading = entry.reading();
             let is_kept = version.is_some_and(|version| match entry.kind {
                 Kind::Plain => digester.content(&version) == record.content,
-                Kind::Secret => is_recorded(workspace, digester, record, &version, is_env),
+                Kind::Secret => is_recorded(workspace, digester, record, &version, reading),
             });
             if is_kept {
                 return None;
@@ -364,11 +361,11 @@ fn before_capture(workspace: &Workspace, entry: &Entry, record: &Record) -> Opti
 
 impl Before {
     /// Returns whether the repository has the same still.
-    fn has(&self, repository: Stored<'_>, is_env: bool) -> bool {
+    fn has(&self, repository: Stored<'_>, reading: Reading) -> bool {
         let (Some(before), Some(now)) = (&self.content, repository.content) else {
             return self.is_current;
         };
-        let found = diff::between(before.expose(), now, is_env);
+        let found = diff::between(before.expose(), now, reading);
         found.is_empty() || found.is_layout_only
     }
 }
@@ -432,7 +429,7 @@ fn has_synced(
     let found = checkout.find_version(&file, since, |version| {
         let is_same = match entry.kind {
             Kind::Plain => digester.content(version) == record.content,
-            Kind::Secret => is_recorded(workspace, digester, record, version, is_env(entry)),
+            Kind::Secret => is_recorded(workspace, digester, record, version, entry.reading()),
         };
         is_same.then_some(())
     });
@@ -446,7 +443,7 @@ fn is_recorded(
     digester: &Digester,
     record: &Record,
     version: &[u8],
-    is_env: bool,
+    reading: Reading,
 ) -> bool {
     let Ok((format, sealed)) = sops::parse_sealed(version.to_vec()) else {
         return false;
@@ -462,7 +459,7 @@ fn is_recorded(
     let opened = key.and_then(|key| sops::open(format, &sealed, &key).ok());
     opened.is_none_or(|opened| {
         let content = opened.plaintext.expose();
-        like_content(record, digester, content, is_env) != Likeness::Different
+        like_content(record, digester, content, reading) != Likeness::Different
     })
 }
 
@@ -514,7 +511,7 @@ pub fn in_history(
 /// for the same values in another layout. What no identity opens holds nothing that can be told.
 fn holds(workspace: &Workspace, entry: &Entry, encrypted: &[u8], content: &[u8]) -> Option<bool> {
     let (format, sealed) = sops::parse_sealed(encrypted.to_vec()).ok()?;
-    if format == Format::Binary && !entry.is_env() {
+    if format == Format::Binary && !entry.reading().has_keys() {
         // The length tells without opening it.
         let text = sealed.leaves.first().map(|leaf| sealed.text(leaf))?;
         let length = Token::parse(text).map_or(0, |token| token.plaintext_len());
@@ -524,12 +521,12 @@ fn holds(workspace: &Workspace, entry: &Entry, encrypted: &[u8], content: &[u8])
     }
     // Nobody is asked and nothing is started for an old version.
     let key = workspace.keyring.unwrap_quiet(&sealed.metadata)?;
-    if format == Format::Binary && !entry.is_env() {
+    if format == Format::Binary && !entry.reading().has_keys() {
         let is_same = sops::matches(format, &sealed, &key, content, None).ok()?;
         return is_same.then_some(true);
     }
     let opened = sops::open(format, &sealed, &key).ok()?;
-    let differences = diff::between(opened.plaintext.expose(), content, entry.is_env());
+    let differences = diff::between(opened.plaintext.expose(), content, entry.reading());
     if differences.is_empty() {
         return Some(true);
     }

@@ -13,7 +13,7 @@ use crate::project::pem::{self, Block, PublicHalf};
 use crate::secret::SecretBytes;
 use crate::ui::drill::{DrillRow, DrillView};
 
-use super::open::{Lookup, check_format, open, read_encrypted};
+use super::open::{Lookup, open, read_encrypted};
 use super::ownership::{self, Purpose};
 use super::sides::in_words;
 use super::workspace::Workspace;
@@ -129,7 +129,6 @@ pub fn run(args: &DrillArgs, cx: &mut Context) -> Result<Outcome, Error> {
 
 /// Opens an entry as `recover` would; `None` for an optional one that is missing.
 fn open_entry<'w>(workspace: &Workspace, entry: &'w Entry) -> Result<Option<Opened<'w>>, Problem> {
-    check_format(entry)?;
     let encrypted = match read_encrypted(workspace, entry)? {
         Lookup::Found(encrypted) => encrypted,
         Lookup::Missing(_) if entry.optional => return Ok(None),
@@ -200,7 +199,7 @@ fn look_at(workspace: &Workspace, one: &Opened<'_>, now: u64, rows: &mut Vec<Dri
     let name = &entry.repository_path;
     let content = one.plaintext.expose();
     let allowed = Allowed::default();
-    let found = check_change(None, content, entry.is_env(), &entry.required, allowed);
+    let found = check_change(None, content, entry.reading(), &entry.required, allowed);
     rows.extend(
         found
             .iter()
@@ -272,7 +271,7 @@ fn match_keys(opened: &[Opened<'_>], rows: &mut Vec<DrillRow>) {
             .any(|other| !other.certificates(true).is_empty());
         let name = &one.entry.repository_path;
         for key in one.keys() {
-            if certificates.is_empty() && has_some && !one.entry.is_env() {
+            if certificates.is_empty() && has_some && !one.entry.reading().has_keys() {
                 let what =
                     "to which certificate of its folder its private key belongs cannot be told";
                 rows.push(DrillRow::warning(name, "not-told", what.to_owned()));

@@ -17,7 +17,6 @@ use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry, Kind, MANIFEST_FILE};
 use crate::project::placement::{check_repository_path, check_server_path};
 use crate::rules::RULES_FILE;
 use crate::sops;
-use crate::sops::error::DocumentError;
 use crate::sops::store::Format;
 use crate::ui::init::{InitReport, RuleNote, UnreadNote};
 
@@ -164,8 +163,7 @@ fn from_files(repository: &Base, files: &[String]) -> Draft {
         let Some(server_path) = file.strip_suffix(ENCRYPTED_SUFFIX) else {
             continue;
         };
-        let is_sops = stored_format(repository, file).is_some()
-            || unreadable_form(repository, file).is_some();
+        let is_sops = stored_format(repository, file).is_some();
         let is_fine = check_repository_path(file).is_ok() && check_server_path(server_path).is_ok();
         if is_sops && is_fine && !file.contains(['{', '}']) {
             let mut row = Row {
@@ -177,17 +175,7 @@ fn from_files(repository: &Base, files: &[String]) -> Draft {
             draft.secret.push(row);
         }
     }
-    draft.set_aside(repository);
     draft
-}
-
-/// Returns the form of an encrypted file that this version cannot read.
-fn unreadable_form(repository: &Base, file: &str) -> Option<&'static str> {
-    let bytes = fs::read_regular(&repository.path().join(file)).ok()?;
-    match sops::parse_sealed(bytes) {
-        Err(DocumentError::UnsupportedForm { form }) => Some(form),
-        _ => None,
-    }
 }
 
 /// Returns the stored form of an encrypted file, where it is one.
@@ -210,11 +198,7 @@ fn format_field(
         (None, Some("binary")) => Some(Format::Binary),
         _ => None,
     };
-    let wanted = match (usual, wanted) {
-        (Ok(usual), Some(wanted)) if usual != wanted => wanted,
-        (Err(_), wanted) => wanted.unwrap_or(Format::Binary),
-        _ => return None,
-    };
+    let wanted = wanted.filter(|wanted| *wanted != usual)?;
     Some(("format", quoted(wanted.name())))
 }
 
@@ -357,7 +341,6 @@ fn draft(cx: &Context, migration: &Migration, repository: &Base) -> Draft {
         let field = format_field(repository, row, input_type);
         row.fields.extend(field);
     }
-    draft.set_aside(repository);
     draft
 }
 
@@ -454,26 +437,6 @@ fn plain_mode(repository: &Base, root: Option<&Path>, row: &Row) -> Option<u32> 
 }
 
 impl Draft {
-    /// Sets rows aside whose file is stored in a form that this version cannot read: with them, every
-    /// run over all entries would fail.
-    fn set_aside(&mut self, repository: &Base) {
-        let rows = std::mem::take(&mut self.secret);
-        for mut row in rows {
-            match unreadable_form(repository, &row.repository_path) {
-                Some(form) => {
-                    let why = format!("stored as {form}, which this version cannot read yet");
-                    self.notes.push(format!(
-                        "{}: {why}; its row is a comment",
-                        row.repository_path
-                    ));
-                    row.fields.clear();
-                    self.aside.push((row, why));
-                }
-                None => self.secret.push(row),
-            }
-        }
-    }
-
     /// Returns the manifest.
     fn text(&self) -> String {
         let mut out = String::from(

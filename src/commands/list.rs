@@ -45,9 +45,7 @@ pub fn run(args: &ListArgs, cx: &mut Context) -> Result<Outcome, Error> {
             },
             format: match entry.kind {
                 Kind::Plain => "plain",
-                Kind::Secret => entry
-                    .format_for_new()
-                    .map_or("unsupported", |format| format.name()),
+                Kind::Secret => entry.format_for_new().name(),
             },
             owner: entry.owner.clone(),
             group: entry.group.clone(),

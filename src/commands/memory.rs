@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::os::fs::FsError;
 use crate::os::place::FileState;
 use crate::os::state::StateDir;
-use crate::project::manifest::{Entry, Kind};
+use crate::project::manifest::Entry;
 use crate::project::record::{Digester, Record, Records};
 
 use super::Context;
@@ -122,22 +122,22 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
             continue;
         };
         let known = memory.record_of(&one.target);
-        let is_env = one.entry.kind == Kind::Secret && one.entry.is_env();
+        let reading = one.entry.reading();
         // The same token means the same content: no need to look at it.
         let is_known = |known: &&Record| {
             (!one.mac.is_empty() && known.mac == one.mac)
                 || known.content == digester.content(one.content)
         };
         let (content, meaning, keys) = match known.filter(is_known) {
-            Some(known) if known.keys.is_empty() != is_env => (
+            Some(known) if known.keys.is_empty() != reading.has_keys() => (
                 known.content.clone(),
                 known.meaning.clone(),
                 known.keys.clone(),
             ),
             _ => (
                 digester.content(one.content),
-                digester.meaning(one.content, is_env),
-                digester.keys(one.content, is_env),
+                digester.meaning(one.content, reading),
+                digester.keys(one.content, reading),
             ),
         };
         let (uid, gid, mode) = match known {

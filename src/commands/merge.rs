@@ -313,7 +313,7 @@ fn find_open<'w>(
         };
         let differences = || match (&sides.repository, &sides.server) {
             (Some(repository), Some((_, server))) => {
-                diff::between(repository.expose(), server.expose(), entry.is_env())
+                diff::between(repository.expose(), server.expose(), entry.reading())
             }
             _ => Differences::default(),
         };

@@ -79,10 +79,6 @@ pub fn read_encrypted(workspace: &Workspace, entry: &Entry) -> Result<Lookup, Pr
 pub fn damaged(workspace: &Workspace, name: &str, error: DocumentError) -> Problem {
     let help = match &error {
         DocumentError::ConflictMarker { .. } => workspace.hints.end_merge(name),
-        DocumentError::UnsupportedForm { form } => {
-            let (kind, file) = (form.to_lowercase(), workspace.hints.file(name));
-            format!("`sops decrypt --input-type {kind} --output-type {kind} {file}` opens it")
-        }
         _ => workspace.hints.older_version(name),
     };
     Problem::of(name, error).with_help(help)
@@ -133,7 +129,7 @@ impl Encrypted {
     pub fn content_mac(&self) -> &str {
         match self.format {
             Format::Binary => &self.sealed.metadata.mac,
-            Format::Dotenv => "",
+            _ => "",
         }
     }
 }
@@ -212,21 +208,6 @@ pub fn open(
     let key = unwrap_key(workspace, entry, &encrypted.sealed.metadata)?;
     sops::open(encrypted.format, &encrypted.sealed, &key)
         .map_err(|error| damaged(workspace, &entry.repository_path, error))
-}
-
-/// Returns the form a new encrypted file of the entry is stored in; refuses an entry whose plaintext
-/// is of a format that cannot be stored as such yet.
-///
-/// # Errors
-/// Names the format and the way out.
-pub fn check_format(entry: &Entry) -> Result<Format, Problem> {
-    entry.format_for_new().map_err(|format| {
-        Problem::of(
-            &entry.repository_path,
-            ErrorKind::UnsupportedName { format },
-        )
-        .with_help("add `format = \"binary\"` to its row, which stores any file byte for byte")
-    })
 }
 
 /// Returns the stock command that opens an encrypted file for `recipients`, complete with the

@@ -128,6 +128,8 @@ fn keys_of(format: Format, sealed: &SealedDocument) -> Vec<(String, Vec<Vec<u8>>
             Format::Binary => CONTENT.to_owned(),
             Format::Dotenv if leaf.is_comment => COMMENTS.to_owned(),
             Format::Dotenv => bare_key(&leaf.path.display()).to_owned(),
+            _ if leaf.is_comment => COMMENTS.to_owned(),
+            _ => sealed.place(leaf),
         };
         let text = sealed.text(leaf).to_vec();
         let at = *positions.entry(name.clone()).or_insert_with(|| {
@@ -270,7 +272,7 @@ fn between(
         && encrypted.peek().is_some()
         && encrypted.all(|(old, new)| old != new);
     let is_other_form = before.format != after.format;
-    let hides_keys = after.format == Some(Format::Binary) && entry.is_env();
+    let hides_keys = after.format == Some(Format::Binary) && entry.reading().has_keys();
     if (is_anew || is_other_form || hides_keys)
         && let Some(events) = opened(workspace, entry, before, after)
     {
@@ -302,9 +304,9 @@ fn opened(
 ) -> Option<Vec<(String, Event)>> {
     let before = opened_quietly(workspace, &before.content)?;
     let after = opened_quietly(workspace, &after.content)?;
-    let found = diff::between(before.expose(), after.expose(), entry.is_env());
+    let found = diff::between(before.expose(), after.expose(), entry.reading());
     let name = |key: String| {
-        if entry.is_env() {
+        if entry.reading().has_keys() {
             key
         } else {
             CONTENT.to_owned()

@@ -22,7 +22,7 @@ use super::backup;
 use super::delivering;
 use super::drift;
 use super::gather::{Prospect, gather};
-use super::open::{Lookup, check_format, leads_out, open, place_in_repository, read_encrypted};
+use super::open::{Lookup, leads_out, open, place_in_repository, read_encrypted};
 use super::ownership::{self, Purpose};
 use super::settle;
 use super::workspace::Workspace;
@@ -381,7 +381,7 @@ fn fit<'w>(
 fn decrypt(workspace: &Workspace, prepared: &mut Prepared<'_>) -> Result<bool, Problem> {
     let entry = prepared.entry;
     let name = &entry.repository_path;
-    prepared.format = check_format(entry)?;
+    prepared.format = entry.format_for_new();
     let encrypted = match read_encrypted(workspace, entry)? {
         Lookup::Found(encrypted) => encrypted,
         Lookup::Missing(_) if is_deleted(workspace, entry) => {
@@ -491,7 +491,7 @@ fn compare(
             let differences = diff::between(
                 prepared.plaintext.expose(),
                 content.expose(),
-                entry.kind == Kind::Secret && entry.is_env(),
+                entry.reading(),
             );
             let drift = drift_of(workspace, prepared, place, Some(content.expose()));
             prepared.warnings.extend(drift.warning.clone());

@@ -9,7 +9,6 @@ use crate::project::error::Refusal;
 use crate::project::manifest::{Entry, Kind};
 use crate::project::plan::{self, Action, Plan};
 use crate::secret::SecretBytes;
-use crate::sops::store::Format;
 use crate::ui::report::{Applied, Backup, Report};
 
 use super::apply::{self, Removal};
@@ -255,7 +254,7 @@ fn keep_uncommitted(
     if backup::is_committed(workspace, &file) {
         return Ok(());
     }
-    let format = entry.format_for_new().unwrap_or(Format::Binary);
+    let format = entry.format_for_new();
     let name = &entry.repository_path;
     let kept = backup::keep_encrypted(cx, workspace, name, &file, format, &[])?;
     backups.push(kept);

@@ -9,14 +9,14 @@ use crate::os::place::{Base, FileState, Found, Ownership, Place};
 use crate::project::diff;
 use crate::project::drift::{Drift, short};
 use crate::project::key_drift::{KeyDrift, Moved};
-use crate::project::manifest::{Entry, Kind};
+use crate::project::manifest::Entry;
 use crate::secret::SecretBytes;
 use crate::ui::diff::Comparison;
 use crate::ui::keys::{KeyRow, RepositorySince, ServerSince};
 
 use super::OwnerArgs;
 use super::drift;
-use super::open::{Lookup, check_format, leads_out, open, place_in_repository, read_encrypted};
+use super::open::{Lookup, leads_out, open, place_in_repository, read_encrypted};
 use super::origin::{self, Since};
 use super::ownership::{self, Purpose};
 use super::workspace::Workspace;
@@ -56,7 +56,6 @@ pub fn declared_owners(
 /// # Errors
 /// When one of them cannot be read or opened.
 pub fn read_sides(workspace: &Workspace, root: &Base, entry: &Entry) -> Result<Sides, Problem> {
-    check_format(entry)?;
     let (repository, mac, warnings) = match read_encrypted(workspace, entry)? {
         Lookup::Missing(_) => (None, String::new(), Vec::new()),
         Lookup::Found(encrypted) => {
@@ -227,14 +226,14 @@ pub fn read_file(
 
 /// Says how the two sides of an entry compare; an optional entry may be on neither.
 pub fn compare(entry: &Entry, repository: Option<&[u8]>, server: Option<&[u8]>) -> Comparison {
-    let is_env = entry.kind == Kind::Secret && entry.is_env();
+    let reading = entry.reading();
     match (repository, server) {
         (None, None) if entry.optional => Comparison::Same,
         (None, None) => Comparison::NeitherSide,
         (Some(_), None) => Comparison::OnlyRepository,
         (None, Some(_)) => Comparison::OnlyServer,
         (Some(repository), Some(server)) => {
-            let differences = diff::between(repository, server, is_env);
+            let differences = diff::between(repository, server, reading);
             if differences.is_empty() {
                 Comparison::Same
             } else {

@@ -82,11 +82,6 @@ pub fn check_sealed(sealed: &Sealed<'_>) -> Result<Vec<Finding>, Unchecked> {
             let text = "a merge conflict marker in the encrypted file";
             return Ok(vec![finding(path, Some(line), "conflict-marker", text)]);
         }
-        Err(DocumentError::UnsupportedForm { form }) => {
-            return Err(format!(
-                "{path}: stored as {form}, which cannot be read yet"
-            ));
-        }
         Err(DocumentError::Empty) => {
             return Ok(vec![finding(
                 path,

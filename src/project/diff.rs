@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::lines::{items, values_by_key};
+use super::keys::{Keyed, Reading};
 
 /// What happened to a key, seen from the repository towards the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,21 +84,19 @@ impl Differences {
     }
 }
 
-/// Compares the repository's plaintext with the server's. `is_env` tells whether they are
-/// environment files, whose keys can be named.
-pub fn between(repository: &[u8], server: &[u8], is_env: bool) -> Differences {
+/// Compares the repository's plaintext with the server's, by key where both can be read by keys.
+pub fn between(repository: &[u8], server: &[u8], reading: Reading) -> Differences {
     if repository == server {
         return Differences::default();
     }
-    if !is_env {
+    let (Some(old), Some(new)) = (reading.keys(repository), reading.keys(server)) else {
         let changes = vec![(Change::Changed, content_in_words(repository, server))];
         return Differences {
             changes,
             is_layout_only: false,
         };
-    }
-    let (old, new) = (items(repository), items(server));
-    let changes = key_changes(&values_by_key(&old), &values_by_key(&new));
+    };
+    let changes = key_changes(&old, &new);
     let is_layout_only = changes.is_empty();
     Differences {
         changes,
@@ -106,24 +104,23 @@ pub fn between(repository: &[u8], server: &[u8], is_env: bool) -> Differences {
     }
 }
 
-/// Keys in order of first appearance, each with all its values.
-type Keyed<'a> = [(&'a str, Vec<&'a [u8]>)];
-
 /// Compares by key; a key that stands several times is compared in order.
 fn key_changes(old: &Keyed<'_>, new: &Keyed<'_>) -> Vec<(Change, String)> {
-    let old_values: HashMap<_, _> = old.iter().map(|(key, values)| (*key, values)).collect();
-    let new_values: HashMap<_, _> = new.iter().map(|(key, values)| (*key, values)).collect();
+    let old_values: HashMap<&str, _> = old.iter().map(|(key, values)| (&**key, values)).collect();
+    let new_values: HashMap<&str, _> = new.iter().map(|(key, values)| (&**key, values)).collect();
     let mut changes = Vec::new();
     for (key, values) in old {
-        match new_values.get(key) {
-            None => changes.push((Change::Removed, (*key).to_owned())),
-            Some(now) if *now != values => changes.push((Change::Changed, (*key).to_owned())),
+        match new_values.get(&**key) {
+            None => changes.push((Change::Removed, key.clone().into_owned())),
+            Some(now) if *now != values => {
+                changes.push((Change::Changed, key.clone().into_owned()));
+            }
             Some(_) => {}
         }
     }
     for (key, _) in new {
-        if !old_values.contains_key(key) {
-            changes.push((Change::Added, (*key).to_owned()));
+        if !old_values.contains_key(&**key) {
+            changes.push((Change::Added, key.clone().into_owned()));
         }
     }
     changes
@@ -163,7 +160,7 @@ mod tests {
     use super::*;
 
     fn summary(repository: &str, server: &str) -> String {
-        between(repository.as_bytes(), server.as_bytes(), true).summary()
+        between(repository.as_bytes(), server.as_bytes(), Reading::Env).summary()
     }
 
     #[test]
@@ -184,9 +181,9 @@ mod tests {
 
     #[test]
     fn files_without_keys_are_compared_as_a_whole() {
-        let text = between(b"a\nb\n", b"a\nc\n", false).summary();
+        let text = between(b"a\nb\n", b"a\nc\n", Reading::Bytes).summary();
         assert_eq!(text, "~ (content: 1 line added, 1 removed)");
-        let bytes = between(b"\0a", b"\0ab", false).summary();
+        let bytes = between(b"\0a", b"\0ab", Reading::Bytes).summary();
         assert_eq!(
             bytes,
             "~ (content: 2 bytes in the repository, 3 bytes on the server)"

@@ -7,11 +7,12 @@ use crate::sops::error::DocumentError;
 use crate::sops::store::{Format, conflict_marker};
 
 use super::error::Refusal;
+use super::keys::{COMMENTS, Keyed, Reading};
 use super::lines;
 
-/// Checks a source before it is encrypted and returns everything that speaks against it. `is_env`
-/// tells whether the plaintext is an environment file, whatever it is stored as.
-pub fn check_source(source: &[u8], stored: Format, is_env: bool) -> Vec<Refusal> {
+/// Checks a source before it is encrypted and returns everything that speaks against it. `reading`
+/// is that of the plaintext, whatever it is stored as.
+pub fn check_source(source: &[u8], stored: Format, reading: Reading) -> Vec<Refusal> {
     if source.is_empty() {
         return vec![Refusal::Empty];
     }
@@ -26,8 +27,14 @@ pub fn check_source(source: &[u8], stored: Format, is_env: bool) -> Vec<Refusal>
     if let Some(line) = is_text.then(|| conflict_marker(source)).flatten() {
         refusals.push(Refusal::ConflictMarker { line });
     }
-    if is_text && holds_only_comments(source, is_env) {
+    if is_text && holds_only_comments(source, reading) {
         refusals.push(Refusal::CommentsOnly);
+    }
+    if matches!(stored, Format::Ini | Format::Json | Format::Yaml)
+        && refusals.is_empty()
+        && let Err(error) = stored.store().parse(source)
+    {
+        refusals.push(unrepresentable(&error));
     }
     if stored == Format::Dotenv {
         let values = lines::multi_line_values(source);
@@ -60,18 +67,19 @@ pub struct Allowed<'a> {
 pub fn check_change(
     stored: Option<&[u8]>,
     source: &[u8],
-    is_env: bool,
+    reading: Reading,
     required: &[String],
     allowed: Allowed<'_>,
 ) -> Vec<Refusal> {
     let mut refusals = Vec::new();
-    if !is_env {
+    let keys_of_source = reading.keys(source);
+    let keys_of_stored = stored.map(|stored| reading.keys(stored));
+    let (Some(keys_of_source), Some(Some(_)) | None) = (&keys_of_source, &keys_of_stored) else {
         let stored = stored.map(<[u8]>::len).filter(|_| !allowed.shrink);
         refusals.extend(stored.and_then(|stored| shrunk(source.len(), stored, "bytes")));
         return refusals;
-    }
-    let items_of_source = lines::items(source);
-    let now = keys_of(&items_of_source);
+    };
+    let now = last_values(keys_of_source);
     if !allowed.shrink {
         let is_missing = |key: &&String| !now.contains_key(key.as_str());
         let missing: Vec<&str> = required
@@ -84,11 +92,10 @@ pub fn check_change(
             refusals.push(Refusal::RequiredMissing { keys });
         }
     }
-    let Some(stored) = stored else {
+    let Some(Some(keys_of_stored)) = &keys_of_stored else {
         return refusals;
     };
-    let items_of_stored = lines::items(stored);
-    let before = keys_of(&items_of_stored);
+    let before = last_values(keys_of_stored);
     if !allowed.shrink {
         refusals.extend(shrunk(now.len(), before.len(), "keys"));
     }
@@ -123,14 +130,12 @@ pub fn shrunk(now: usize, stored: usize, unit: &str) -> Option<Refusal> {
     })
 }
 
-/// Returns the last value of each key, which is what readers of environment files take.
-fn keys_of<'a>(items: &[lines::Item<'a>]) -> HashMap<&'a str, &'a [u8]> {
-    let items = items.iter();
-    let pairs = items.filter_map(|item| match item {
-        lines::Item::Assignment { key, value, .. } => Some((*key, *value)),
-        _ => None,
-    });
-    pairs.collect()
+/// Returns the last value of each key, which is what readers take.
+fn last_values<'k>(keys: &'k Keyed<'_>) -> HashMap<&'k str, &'k [u8]> {
+    let keys = keys.iter();
+    let keys = keys.filter(|(key, _)| !matches!(&**key, COMMENTS | lines::OTHER_LINES));
+    keys.filter_map(|(key, values)| Some((&**key, values.last()?.expose())))
+        .collect()
 }
 
 /// Returns whether a value that held something became one that holds nothing, or stands for another.
@@ -293,11 +298,10 @@ fn has_password_in_url(value: &[u8]) -> bool {
     })
 }
 
-fn holds_only_comments(source: &[u8], is_env: bool) -> bool {
-    let marks: &[&[u8]] = if is_env {
-        &[b"#"]
-    } else {
-        &[b"#", b"--", b";", b"//"]
+fn holds_only_comments(source: &[u8], reading: Reading) -> bool {
+    let marks: &[&[u8]] = match reading {
+        Reading::Env | Reading::Tree(Format::Yaml) => &[b"#"],
+        _ => &[b"#", b"--", b";", b"//"],
     };
     source
         .split(|&byte| byte == b'\n')
@@ -312,8 +316,7 @@ fn is_sops_file(source: &[u8]) -> bool {
     if memchr::memmem::find(source, TOKEN).is_none() {
         return false;
     }
-    let parsed = Format::parse_sealed(source.to_vec());
-    matches!(parsed, Ok(_) | Err(DocumentError::UnsupportedForm { .. }))
+    Format::parse_sealed(source.to_vec()).is_ok()
 }
 
 #[cfg(test)]
@@ -321,7 +324,7 @@ mod tests {
     use super::*;
 
     fn check(source: &str) -> Vec<Refusal> {
-        check_source(source.as_bytes(), Format::Dotenv, true)
+        check_source(source.as_bytes(), Format::Dotenv, Reading::Env)
     }
 
     #[test]
@@ -330,7 +333,7 @@ mod tests {
         assert_eq!(check(" \n\t\r\n"), [Refusal::Blank]);
         assert_eq!(check("# a\n\n#b\n"), [Refusal::CommentsOnly]);
         assert_eq!(
-            check_source(b"-- x\n", Format::Binary, false),
+            check_source(b"-- x\n", Format::Binary, Reading::Bytes),
             [Refusal::CommentsOnly]
         );
         assert_eq!(check("# a\nA=1\n"), []);

@@ -1,10 +1,13 @@
-//! Which side changed which key: both sides of an environment file and what they last agreed on,
+//! Which side changed which key: both sides of an file with keys and what they last agreed on,
 //! compared key by key.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
+use crate::secret::SecretText;
+
 use super::diff::Change;
-use super::lines::{items, values_by_key};
+use super::keys::{Keyed, Reading};
 use super::record::{Digester, Record};
 
 /// Which side changed a key since both last agreed.
@@ -50,21 +53,25 @@ pub enum Base<'a> {
     /// The digests of a record.
     Record(&'a Record, &'a Digester),
     /// A content.
-    Content(HashMap<&'a str, Vec<&'a [u8]>>),
+    Content(HashMap<Cow<'a, str>, Vec<SecretText<'a>>>),
 }
 
 impl<'a> Base<'a> {
     /// Returns the base that is a content.
-    pub fn of(content: &'a [u8]) -> Self {
-        Self::Content(values_by_key(&items(content)).into_iter().collect())
+    pub fn of(content: &'a [u8], reading: Reading) -> Self {
+        let keys = reading.keys(content);
+        keys.map_or(Self::Unknown, |keys| Self::Content(keys.into_iter().collect()))
     }
 
     /// Returns whether a key had these values then, `None` for a key that was not there; no answer
     /// where nothing is known.
-    fn had(&self, key: &str, values: Option<&Vec<&[u8]>>) -> Option<bool> {
+    fn had(&self, key: &str, values: Option<&Vec<SecretText<'_>>>) -> Option<bool> {
         match self {
             Self::Unknown => None,
-            Self::Content(keys) => Some(keys.get(key) == values),
+            Self::Content(keys) => Some(match (keys.get(key), values) {
+                (Some(before), Some(now)) => before == now,
+                (before, now) => before.is_none() && now.is_none(),
+            }),
             Self::Record(record, digester) => {
                 let known = record.keys.get(&digester.key_name(key));
                 Some(match (known, values) {
@@ -77,14 +84,20 @@ impl<'a> Base<'a> {
     }
 }
 
-/// Compares two environment files by key.
-pub fn compare(repository: &[u8], server: &[u8], base: &Base<'_>) -> Vec<KeyDrift> {
-    let (old, new) = (items(repository), items(server));
-    let (old, new) = (values_by_key(&old), values_by_key(&new));
-    let in_old: HashMap<_, _> = old.iter().map(|(key, values)| (*key, values)).collect();
-    let in_new: HashMap<_, _> = new.iter().map(|(key, values)| (*key, values)).collect();
-    let added = new.iter().filter(|(key, _)| !in_old.contains_key(key));
-    let keys = old.iter().chain(added).map(|(key, _)| *key);
+/// Compares two contents by key; nothing where one of them cannot be read by keys.
+pub fn compare(
+    repository: &[u8],
+    server: &[u8],
+    base: &Base<'_>,
+    reading: Reading,
+) -> Vec<KeyDrift> {
+    let (Some(old), Some(new)) = (reading.keys(repository), reading.keys(server)) else {
+        return Vec::new();
+    };
+    let in_old = by_name(&old);
+    let in_new = by_name(&new);
+    let added = new.iter().filter(|(key, _)| !in_old.contains_key(&**key));
+    let keys = old.iter().chain(added).map(|(key, _)| &**key);
     keys.filter_map(|key| {
         let (repository, server) = (in_old.get(key).copied(), in_new.get(key).copied());
         let change = match (repository, server) {
@@ -110,11 +123,21 @@ pub fn compare(repository: &[u8], server: &[u8], base: &Base<'_>) -> Vec<KeyDrif
 
 /// Returns the keys that have the same values, or are missing, in both texts alike, of those that are
 /// asked for.
-pub fn agreeing<'k>(one: &[u8], other: &[u8], keys: impl Iterator<Item = &'k str>) -> Vec<&'k str> {
-    let (one, other) = (items(one), items(other));
-    let one: HashMap<_, _> = values_by_key(&one).into_iter().collect();
-    let other: HashMap<_, _> = values_by_key(&other).into_iter().collect();
+pub fn agreeing<'k>(
+    one: &[u8],
+    other: &[u8],
+    keys: impl Iterator<Item = &'k str>,
+    reading: Reading,
+) -> Vec<&'k str> {
+    let (Some(one), Some(other)) = (reading.keys(one), reading.keys(other)) else {
+        return Vec::new();
+    };
+    let (one, other) = (by_name(&one), by_name(&other));
     keys.filter(|key| one.get(key) == other.get(key)).collect()
+}
+
+fn by_name<'k, 'a>(keys: &'k Keyed<'a>) -> HashMap<&'k str, &'k Vec<SecretText<'a>>> {
+    keys.iter().map(|(key, values)| (&**key, values)).collect()
 }
 
 #[cfg(test)]
@@ -129,7 +152,7 @@ mod tests {
 
     fn record(text: &[u8]) -> Record {
         Record {
-            keys: digester().keys(text, true),
+            keys: digester().keys(text, Reading::Env),
             ..Record::default()
         }
     }
@@ -165,14 +188,20 @@ mod tests {
                 repository.as_bytes(),
                 server.as_bytes(),
                 &Base::Record(&record, &digester),
+                Reading::Env,
             );
             let found: Vec<_> = found.iter().map(|one| (one.change, one.moved)).collect();
             let expected: Vec<_> = expected.into_iter().collect();
             assert_eq!(found, expected, "{repository:?} {server:?}");
-            let unknown = compare(repository.as_bytes(), server.as_bytes(), &Base::Unknown);
+            let unknown = compare(
+                repository.as_bytes(),
+                server.as_bytes(),
+                &Base::Unknown,
+                Reading::Env,
+            );
             assert!(unknown.iter().all(|one| one.moved == Moved::Unknown));
             // The same keys as in the diff.
-            let diff = diff::between(repository.as_bytes(), server.as_bytes(), true);
+            let diff = diff::between(repository.as_bytes(), server.as_bytes(), Reading::Env);
             let named: Vec<_> = unknown
                 .into_iter()
                 .map(|one| (one.change, one.key))
@@ -185,7 +214,7 @@ mod tests {
     fn comments_count_as_one_key() {
         let (record, digester) = (record(b"# a\nK=1\n"), digester());
         let base = Base::Record(&record, &digester);
-        let found = compare(b"# b\nK=1\n", b"# a\nK=2\n", &base);
+        let found = compare(b"# b\nK=1\n", b"# a\nK=2\n", &base, Reading::Env);
         let found: Vec<_> = found
             .iter()
             .map(|one| (one.key.as_str(), one.moved))

@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use globset::GlobBuilder;
 
+use crate::sops::Layout;
 use crate::sops::store::Format;
 
 use super::closest;
 use super::error::{ManifestError, ManifestProblem, SelectionError};
 use super::family::{Captures, PathPattern};
+use super::keys::Reading;
 use super::placement::{check_repository_path, check_server_path};
 use super::reader::read;
 
@@ -58,6 +60,8 @@ pub struct Entry {
     pub write: WriteMode,
     /// A missing source is fine.
     pub optional: bool,
+    /// How much of its spelling has to come back.
+    pub layout: Layout,
     /// The hosts it is for; none means every host.
     pub hosts: Vec<String>,
     /// The keys that it must have.
@@ -105,9 +109,6 @@ impl Family {
     }
 }
 
-/// A plaintext format that is recognised by name but cannot be stored natively yet.
-pub type UnsupportedName = &'static str;
-
 impl Entry {
     /// Returns an entry of which only the two paths are known.
     pub fn named(repository_path: &str, server_path: &str) -> Self {
@@ -116,6 +117,7 @@ impl Entry {
             server_path: server_path.to_owned(),
             kind: Kind::Secret,
             format: None,
+            layout: Layout::Exact,
             owner: None,
             group: None,
             mode: None,
@@ -154,26 +156,34 @@ impl Entry {
         name.starts_with(".env") || name.ends_with(".env")
     }
 
-    /// Returns the form a new encrypted file is stored in.
-    ///
-    /// # Errors
-    /// The name of the plaintext's format where this version cannot store it yet.
-    pub fn format_for_new(&self) -> Result<Format, UnsupportedName> {
-        if let Some(format) = self.format {
-            return Ok(format);
-        }
+    /// Returns the form a new encrypted file is stored in: the one the row names, else that of the
+    /// name on the server.
+    pub fn format_for_new(&self) -> Format {
+        self.format.unwrap_or_else(|| self.format_by_name())
+    }
+
+    /// Returns the form that the name on the server speaks for.
+    fn format_by_name(&self) -> Format {
+        let name = self.server_path.rsplit('/').next().unwrap_or_default();
         if self.is_env() {
-            return Ok(Format::Dotenv);
+            return Format::Dotenv;
         }
-        match self
-            .server_path
-            .rsplit_once('.')
-            .map(|(_, extension)| extension)
-        {
-            Some("yaml" | "yml") => Err("YAML"),
-            Some("json") => Err("JSON"),
-            Some("ini") => Err("INI"),
-            _ => Ok(Format::Binary),
+        match name.rsplit_once('.').map(|(_, extension)| extension) {
+            Some("yaml" | "yml") => Format::Yaml,
+            Some("json") => Format::Json,
+            Some("ini") => Format::Ini,
+            _ => Format::Binary,
+        }
+    }
+
+    /// Returns how the keys of the plaintext are read: by its own format, whatever it is stored as.
+    pub fn reading(&self) -> Reading {
+        if self.kind == Kind::Plain {
+            return Reading::Bytes;
+        }
+        match self.format_by_name() {
+            Format::Binary => Reading::of(self.format.unwrap_or(Format::Binary)),
+            format => Reading::of(format),
         }
     }
 }
@@ -579,8 +589,8 @@ break_glass = { key = "age1def", break_glass = true }
         assert!(sql.optional);
         assert_eq!((plain.kind, plain.mode), (Kind::Plain, None));
         assert!(manifest.recipients[1].break_glass);
-        assert_eq!(env.format_for_new(), Ok(Format::Dotenv));
-        assert_eq!(sql.format_for_new(), Ok(Format::Binary));
+        assert_eq!(env.format_for_new(), Format::Dotenv);
+        assert_eq!(sql.format_for_new(), Format::Binary);
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod family;
 pub mod fold;
 pub mod guard;
 pub mod key_drift;
+pub mod keys;
 pub mod lines;
 pub mod makefile;
 pub mod manifest;

@@ -8,6 +8,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::sops::Layout;
 use crate::sops::store::Format;
 
 use super::closest;
@@ -29,8 +30,8 @@ const TOP_KEYS: [&str; 7] = [
 ];
 const CHECK_KEYS: [&str; 1] = ["allow"];
 const DEFAULT_KEYS: [&str; 5] = ["root", "identity", "owner", "group", "mode"];
-const FILE_KEYS: [&str; 9] = [
-    "path", "format", "owner", "group", "mode", "write", "optional", "hosts", "required",
+const FILE_KEYS: [&str; 10] = [
+    "path", "format", "layout", "owner", "group", "mode", "write", "optional", "hosts", "required",
 ];
 const PLAIN_KEYS: [&str; 7] = [
     "path", "owner", "group", "mode", "write", "optional", "hosts",
@@ -289,6 +290,9 @@ impl Reader<'_> {
             server_path,
             kind,
             format: table.get("format").and_then(|value| self.format(value)),
+            layout: table
+                .get("layout")
+                .map_or(Layout::Exact, |value| self.layout(value)),
             owner: self
                 .account(table, "owner")
                 .or_else(|| defaults.owner.clone()),
@@ -313,13 +317,13 @@ impl Reader<'_> {
         };
         if let (false, false, Some(value)) = (
             entry.required.is_empty(),
-            entry.is_env(),
+            entry.reading().has_keys(),
             table.get("required"),
         ) {
             self.problem(
                 value.span(),
                 format!(
-                    "`{key}`: `required` names keys, and only environment files have keys here"
+                    "`{key}`: `required` names keys, and a file of this format has none"
                 ),
             );
         }
@@ -586,16 +590,30 @@ impl Reader<'_> {
         match value.get_ref().as_str() {
             Some("dotenv") => Some(Format::Dotenv),
             Some("binary") => Some(Format::Binary),
-            Some(name @ ("yaml" | "json" | "ini" | "age")) => {
-                self.problem(value.span(), format!("`format = \"{name}\"` is not supported yet; `format = \"binary\"` stores any file"));
-                None
-            }
+            Some("ini") => Some(Format::Ini),
+            Some("json") => Some(Format::Json),
+            Some("yaml") => Some(Format::Yaml),
             _ => {
                 self.problem(
                     value.span(),
-                    "`format` is neither \"dotenv\" nor \"binary\"",
+                    "`format` is none of \"binary\", \"dotenv\", \"ini\", \"json\" and \"yaml\"",
                 );
                 None
+            }
+        }
+    }
+
+    fn layout(&mut self, value: &Value<'_>) -> Layout {
+        match value.get_ref().as_str() {
+            Some("exact") => Layout::Exact,
+            Some("note") => Layout::Note,
+            Some("stock") => Layout::Stock,
+            _ => {
+                self.problem(
+                    value.span(),
+                    "`layout` is none of \"exact\", \"note\" and \"stock\"",
+                );
+                Layout::Exact
             }
         }
     }

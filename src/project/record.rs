@@ -10,9 +10,10 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-use crate::secret::SecretBytes;
+use crate::secret::{SecretBytes, SecretText};
 
-use super::lines::{COMMENTS, OTHER_LINES, items, values_by_key};
+use super::keys::Reading;
+use super::lines::{COMMENTS, OTHER_LINES};
 
 /// The version of the stored form.
 const VERSION: u32 = 1;
@@ -141,31 +142,29 @@ impl Digester {
         hexadecimal(mac)
     }
 
-    /// Returns the digest of what a content means: for environment files keys with their values,
+    /// Returns the digest of what a content means: where it has keys, these with their values,
     /// comments and other lines, whatever their order and the blank lines between them, which is what
     /// [`super::diff::between`] calls layout; for others the content.
-    pub fn meaning(&self, content: &[u8], is_env: bool) -> String {
-        if !is_env {
+    pub fn meaning(&self, content: &[u8], reading: Reading) -> String {
+        let Some(mut keys) = reading.keys(content) else {
             return self.content(content);
-        }
-        let items = items(content);
-        let mut keys = values_by_key(&items);
+        };
         let mut texts_of = |name: &str| {
             let at = keys.iter().position(|(key, _)| *key == name);
             at.map_or_else(Vec::new, |at| keys.remove(at).1)
         };
         let (comments, others) = (texts_of(COMMENTS), texts_of(OTHER_LINES));
-        keys.sort_unstable();
+        keys.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         let mut mac = self.start(1);
-        let mut list = |texts: &[&[u8]]| {
+        let mut list = |texts: &[SecretText<'_>]| {
             mac.update(&(texts.len() as u64).to_be_bytes());
             for text in texts {
-                mac.update(&(text.len() as u64).to_be_bytes());
-                mac.update(text);
+                mac.update(&(text.expose().len() as u64).to_be_bytes());
+                mac.update(text.expose());
             }
         };
         for (key, values) in &keys {
-            list(&[key.as_bytes()]);
+            list(&[SecretText::Borrowed(key.as_bytes())]);
             list(values);
         }
         list(&comments);
@@ -173,16 +172,12 @@ impl Digester {
         hexadecimal(mac)
     }
 
-    /// Returns the digests of an environment file's keys: by the digest of the name (16 hexadecimal
+    /// Returns the digests of a content's keys: by the digest of the name (16 hexadecimal
     /// digits) that of all its values as written (32). What stands for comments and for lines that
     /// are no assignments is among them. Empty for other files.
-    pub fn keys(&self, content: &[u8], is_env: bool) -> BTreeMap<String, String> {
-        if !is_env {
-            return BTreeMap::new();
-        }
-        let items = items(content);
-        let keys = values_by_key(&items).into_iter();
-        keys.map(|(key, values)| (self.key_name(key), self.key_values(key, &values)))
+    pub fn keys(&self, content: &[u8], reading: Reading) -> BTreeMap<String, String> {
+        let keys = reading.keys(content).unwrap_or_default().into_iter();
+        keys.map(|(key, values)| (self.key_name(&key), self.key_values(&key, &values)))
             .collect()
     }
 
@@ -194,9 +189,10 @@ impl Digester {
     }
 
     /// Returns the digest of a key's values, bound to its name: 32 hexadecimal digits.
-    pub fn key_values(&self, key: &str, values: &[&[u8]]) -> String {
+    pub fn key_values(&self, key: &str, values: &[SecretText<'_>]) -> String {
         let mut mac = self.start(3);
-        for text in std::iter::once(key.as_bytes()).chain(values.iter().copied()) {
+        let values = values.iter().map(SecretText::expose);
+        for text in std::iter::once(key.as_bytes()).chain(values) {
             mac.update(&(text.len() as u64).to_be_bytes());
             mac.update(text);
         }
@@ -244,11 +240,11 @@ mod tests {
         let digester = digester();
         for one in texts {
             for other in texts {
-                let differences = diff::between(one.as_bytes(), other.as_bytes(), true);
+                let differences = diff::between(one.as_bytes(), other.as_bytes(), Reading::Env);
                 let is_same = differences.is_empty() || differences.is_layout_only;
                 assert_eq!(
-                    digester.meaning(one.as_bytes(), true)
-                        == digester.meaning(other.as_bytes(), true),
+                    digester.meaning(one.as_bytes(), Reading::Env)
+                        == digester.meaning(other.as_bytes(), Reading::Env),
                     is_same,
                     "{one:?} {other:?}"
                 );

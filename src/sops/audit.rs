@@ -36,7 +36,7 @@ pub fn clear_leaves(sealed: &SealedDocument, selection: &Selection) -> Vec<Clear
         let before = &sealed.source[..leaf.span.start.min(sealed.source.len())];
         found.push(ClearLeaf {
             key: leaf.path.display(),
-            name: leaf.path.keys().last().unwrap_or_default().to_vec(),
+            name: leaf.path.last().unwrap_or_default().to_vec(),
             line: memchr::memchr_iter(b'\n', before).count() + 1,
             is_comment: leaf.is_comment,
             is_allowed: !selected,

@@ -317,6 +317,75 @@ fn finish_token(tag: &[u8; TAG_BYTES], kind: &str, iv: &[u8; IV_BYTES], out: &mu
     out.push(b']');
 }
 
+/// What an encrypted note begins with, behind the token's `]`.
+const NOTE_MARK: u8 = b'~';
+/// Put behind the associated data of a token for that of its note.
+const NOTE_AAD: &[u8] = b"spelling";
+
+/// What stands behind the `]` of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoteText<'a> {
+    /// `~` alone.
+    Mark,
+    /// `~` and an encrypted text, base64.
+    Sealed(&'a [u8]),
+    /// `~` and a short word in lower case, with digits behind it.
+    Word(&'a [u8]),
+}
+
+impl<'a> NoteText<'a> {
+    /// Returns the note behind the token that `text` begins with, and the length of that token.
+    pub fn after(text: &'a [u8]) -> (usize, Option<Self>) {
+        let end = memchr::memrchr(b']', text).map_or(text.len(), |at| at + 1);
+        let note = match &text[end..] {
+            [NOTE_MARK] => Some(Self::Mark),
+            [NOTE_MARK, rest @ ..] if rest.len() < 16 => Some(Self::Word(rest)),
+            [NOTE_MARK, rest @ ..] => Some(Self::Sealed(rest)),
+            _ => None,
+        };
+        (end, note)
+    }
+}
+
+impl Cipher {
+    /// Appends the note that `text` is the spelling of a value with associated data `aad`: `~` and
+    /// the base64 of IV (32 bytes), ciphertext and tag (16 bytes).
+    pub fn seal_note(&self, text: &[u8], aad: &[u8], iv: &[u8; IV_BYTES], out: &mut Vec<u8>) {
+        let mut sealed = SecretBytes::new(Vec::with_capacity(IV_BYTES + text.len() + TAG_BYTES));
+        sealed.expose_mut().extend_from_slice(iv);
+        sealed.expose_mut().extend_from_slice(text);
+        let aad = [aad, NOTE_AAD].concat();
+        let inner = (&mut sealed.expose_mut()[IV_BYTES..]).into();
+        let tag = self.gcm.encrypt_inout_detached(iv.into(), &aad, inner);
+        #[expect(
+            clippy::expect_used,
+            reason = "a spelling is as long as its value: far below the limits of GCM"
+        )]
+        let tag = tag.expect("a spelling can be encrypted");
+        sealed.expose_mut().extend_from_slice(&tag);
+        out.push(NOTE_MARK);
+        encode_append(sealed.expose(), out);
+    }
+
+    /// Returns the text of an encrypted note, `None` when it does not belong to the value.
+    pub fn open_note(&self, base64: &[u8], aad: &[u8]) -> Option<SecretBytes> {
+        let mut sealed = decode(base64).ok()?;
+        let split = sealed.len().checked_sub(TAG_BYTES)?;
+        let tag: [u8; TAG_BYTES] = sealed.split_off(split).try_into().ok()?;
+        if sealed.len() < IV_BYTES {
+            return None;
+        }
+        let mut text = SecretBytes::new(sealed.split_off(IV_BYTES));
+        let iv: [u8; IV_BYTES] = sealed.try_into().ok()?;
+        let aad = [aad, NOTE_AAD].concat();
+        let inner = text.expose_mut().as_mut_slice().into();
+        let opened = self
+            .gcm
+            .decrypt_inout_detached(&iv.into(), &aad, inner, &tag.into());
+        opened.ok().map(|()| text)
+    }
+}
+
 /// A large token being opened. What it yields is not authentic before [`Pieces::finish`].
 pub struct Pieces<'a> {
     gcm: Gcm<'a>,

@@ -27,13 +27,36 @@ pub enum DocumentError {
         /// Column of the error.
         column: usize,
     },
-    /// A line that stock dotenv SOPS refuses.
-    #[error("line {line}: {construct} cannot be kept in a dotenv SOPS file")]
+    /// A value that a format has no words for, met in a conversion.
+    #[error("{what} cannot be expressed in {format}")]
+    Inexpressible {
+        /// What it is, in words.
+        what: &'static str,
+        /// The format's name.
+        format: &'static str,
+    },
+    /// A line that stock SOPS refuses, or would read as something else.
+    #[error("line {line}: {construct} cannot be kept in a {format} SOPS file")]
     Line {
         /// The line.
         line: usize,
         /// What stands there, in words.
         construct: &'static str,
+        /// The format's name.
+        format: &'static str,
+    },
+    /// A spelling that travels in a note only.
+    #[error(
+        "line {line}: {construct} is spelled in a way that a value in a SOPS file does not tell{}",
+        if *.others == 0 { String::new() } else { format!(" (and {} more)", .others) }
+    )]
+    NeedsNote {
+        /// The line of the first.
+        line: usize,
+        /// What stands there, in words.
+        construct: &'static str,
+        /// How many more there are.
+        others: usize,
     },
     /// The MAC does not cover what is in the file.
     #[error(
@@ -53,10 +76,12 @@ pub enum DocumentError {
     #[error("not a SOPS file: there is no `sops` metadata in it")]
     NotSops,
     /// A key name that SOPS reserves for itself.
-    #[error("line {line}: the key name starts with `sops_`, which SOPS reserves")]
+    #[error("line {line}: the key name {name}, which SOPS reserves")]
     ReservedKey {
         /// The line.
         line: usize,
+        /// What the name is: `is \`sops\`` or `starts with \`sops_\``.
+        name: &'static str,
     },
     /// A comment rule would leave a file that cannot be opened again.
     #[error("`unencrypted_comment_regex` matches an encrypted comment by chance")]
@@ -69,11 +94,17 @@ pub enum DocumentError {
         /// What is wrong with it.
         source: TokenError,
     },
-    /// A stored form that this version does not read.
-    #[error("stored as {form}, which this version does not read yet")]
-    UnsupportedForm {
-        /// The form's name: `YAML`, `JSON`, `INI`.
-        form: &'static str,
+    /// The text is not of its format.
+    #[error("line {line}, column {column}: not valid {format}: {problem}")]
+    Syntax {
+        /// The line.
+        line: usize,
+        /// The column, from 1.
+        column: usize,
+        /// The format's name.
+        format: &'static str,
+        /// What is wrong, in words.
+        problem: &'static str,
     },
     /// A token's plaintext is not of its type.
     #[error("`{key}`: {source}")]

@@ -400,7 +400,8 @@ impl Metadata {
     }
 }
 
-const SELECTION_OPTIONS: [&str; 6] = [
+/// The options that select what is encrypted.
+pub const SELECTION_OPTIONS: [&str; 6] = [
     "encrypted_comment_regex",
     "encrypted_regex",
     "encrypted_suffix",

@@ -17,10 +17,11 @@ pub mod pattern;
 mod sealing;
 pub mod selector;
 pub mod store;
+pub mod tree;
 pub mod value;
 
 pub use opening::{Opened, matches, open, parse_sealed};
-pub use sealing::{Reuse, Sealed, seal, seal_stream};
+pub use sealing::{Layout, Reuse, Sealed, seal, seal_stream};
 
 /// A source of cryptographically secure random bytes: fills its argument.
 pub type Fill<'f> = &'f mut dyn FnMut(&mut [u8]);

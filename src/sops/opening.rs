@@ -5,24 +5,31 @@ use std::thread;
 
 use crate::secret::SecretBytes;
 
-use super::cipher::{self, Cipher, PIECE_BYTES, Token};
+use super::cipher::{self, Cipher, NoteText, PIECE_BYTES, Token, TokenError};
 use super::data_key::DataKey;
-use super::document::{SealedDocument, SealedLeaf};
+use super::document::{KeyPath, SealedDocument, SealedLeaf, Step};
 use super::error::DocumentError;
 use super::mac::{Mac, MacScope};
 use super::metadata::Metadata;
 use super::selector::Selector;
-use super::store::{Format, Store};
+use super::store::{Format, OpenNote, OpenedLeaves, Store};
+use super::tree::Tree;
 use super::value::{self, Value};
+
+/// Put behind the `mac` token: the layout is the source's. Written only where the file looks as if stock
+/// had written it but does not come back as stock would spell it.
+pub(super) const LAYOUT_MARK: char = '~';
+
+/// How many leaves before and behind a comment are asked for the container it belongs to.
+const NEIGHBOURS: usize = 24;
 
 /// An opened file.
 #[derive(Debug)]
 pub struct Opened {
     /// The plaintext, byte for byte what was encrypted.
     pub plaintext: SecretBytes,
-    /// The values of the tokens, one place a leaf, `None` for what stands in clear; empty for the
-    /// binary form, whose one value is the plaintext.
-    pub(super) values: Vec<Option<Value<'static>>>,
+    /// The values of the tokens; empty for the binary form, whose one value is the plaintext.
+    pub(super) leaves: OpenedLeaves,
     /// Line-free remarks for the user, such as a comment that was never encrypted.
     pub warnings: Vec<String>,
 }
@@ -49,31 +56,43 @@ pub fn open(
     let cipher = Cipher::new(key);
     let mut mac = Mac::new(sealed.metadata.selection.scope);
     let mut selector = Selector::new(&sealed.metadata.selection);
-    let mut values = Vec::with_capacity(sealed.leaves.len());
+    let mut leaves = OpenedLeaves {
+        values: Vec::with_capacity(sealed.leaves.len()),
+        ..OpenedLeaves::default()
+    };
     let mut clear_comments = 0;
-    for leaf in &sealed.leaves {
+    for (index, leaf) in sealed.leaves.iter().enumerate() {
         let text = sealed.text(leaf);
+        let clear = sealed.clear_value(leaf);
         let comment = leaf.is_comment.then_some(text);
         let selected = selector.select(&leaf.path, leaf.frame, comment, &sealed.frames);
-        let value = if !selected || text.is_empty() {
-            mac.add(&store.clear_value(leaf, text), selected);
+        let is_shadowed = leaf.step == Step::Shadowed;
+        let value = if !selected || clear.plaintext().expose().is_empty() {
+            if !is_shadowed {
+                mac.add(&clear, selected);
+            }
             None
-        } else if let Ok(token) = Token::parse(text) {
-            check_place(store, leaf, &token)?;
-            let (value, rest) = open_leaf(&cipher, leaf, &token, mac)?;
+        } else if let (Value::Str(_) | Value::Comment(_), Ok(token)) = (&clear, Token::parse(text))
+        {
+            check_place(leaf, &token)?;
+            let (opened, rest) = open_leaf(&cipher, sealed, leaf, &token, mac)?;
             mac = rest;
-            Some(value)
+            if let (_, Some(note)) = NoteText::after(text) {
+                let aad = opened.path.associated_data();
+                leaves.notes.extend(open_note(&cipher, note, aad).map(|note| (index, note)));
+            }
+            Some(opened.value)
         } else if leaf.is_comment && !Token::is_likely(text) {
             // The reference keeps such a comment too: added by hand, it was never encrypted.
             clear_comments += 1;
             None
         } else {
-            return Err(not_a_token(leaf, text));
+            return Err(not_a_token(sealed, leaf, text));
         };
-        values.push(value);
+        leaves.values.push(value);
     }
     verify_mac(&cipher, &sealed.metadata, &mac.finish())?;
-    let plaintext = store.emit_plain(sealed, &mut values);
+    let plaintext = plain_text(store, sealed, &mut leaves);
     let warnings = match clear_comments {
         0 => Vec::new(),
         1 => vec!["a comment in the encrypted file is not encrypted".to_owned()],
@@ -83,57 +102,139 @@ pub fn open(
     };
     Ok(Opened {
         plaintext,
-        values,
+        leaves,
         warnings,
     })
 }
 
-/// Refuses a comment in the place of a value and the reverse: under an empty key both have the same
-/// associated data, and comments are not part of the MAC.
-fn check_place(
+/// Returns the plain text of an opened file: as it was when its layout is its own, else, where stock
+/// `sops` has written it, what stock makes of it.
+fn plain_text(
     store: &dyn Store,
-    leaf: &SealedLeaf,
-    token: &Token<'_>,
-) -> Result<(), DocumentError> {
+    sealed: &SealedDocument,
+    leaves: &mut OpenedLeaves,
+) -> SecretBytes {
+    let is_own = !leaves.notes.is_empty() || has_layout_mark(&sealed.metadata);
+    if !is_own
+        && has_stock_layout(store, sealed)
+        && let Ok(plain) = store.emit_tree(&Tree::of_opened(sealed, leaves), None)
+    {
+        return plain;
+    }
+    store.emit_plain(sealed, leaves)
+}
+
+/// Returns whether the file says that its layout is the source's, though it could be stock's.
+fn has_layout_mark(metadata: &Metadata) -> bool {
+    metadata.mac.ends_with(LAYOUT_MARK)
+}
+
+/// Returns whether stock `sops` would write the file byte for byte as it is.
+pub(super) fn has_stock_layout(store: &dyn Store, sealed: &SealedDocument) -> bool {
+    store.is_respelled()
+        && store
+            .emit_tree(&Tree::of_sealed(sealed), Some(sealed.metadata.node()))
+            .is_ok_and(|text| text.expose() == sealed.source)
+}
+
+/// Opens what a note says; `None` for one that does not belong here, which counts as none.
+fn open_note(cipher: &Cipher, note: NoteText<'_>, aad: &[u8]) -> Option<OpenNote> {
+    Some(match note {
+        NoteText::Mark => OpenNote::Mark,
+        NoteText::Sealed(base64) => OpenNote::Source(cipher.open_note(base64, aad)?),
+        NoteText::Word(word) => OpenNote::Word(std::str::from_utf8(word).ok()?.into()),
+    })
+}
+
+/// Refuses a comment in the place of a value and the reverse: under an empty key both have the same
+/// associated data, and comments are not part of the MAC. In lists the reference writes encrypted
+/// comments as items.
+fn check_place(leaf: &SealedLeaf, token: &Token<'_>) -> Result<(), DocumentError> {
     let is_comment = token.kind == "comment";
-    let is_allowed = is_comment == leaf.is_comment || (is_comment && store.has_comment_items());
-    if is_allowed {
+    let is_item = matches!(leaf.step, Step::Item(_));
+    if is_comment == leaf.is_comment || (is_comment && is_item) {
         Ok(())
     } else {
         let source = value::ValueError::NotOfType;
         Err(DocumentError::Value {
-            key: name(leaf),
+            key: leaf.path.display(),
             source,
         })
     }
 }
 
+/// A value and the path that its associated data came from.
+struct OpenedLeaf<'a> {
+    value: Value<'static>,
+    path: &'a KeyPath,
+}
+
 /// Opens one token and checks its type. A large value is added to the MAC while it is decrypted.
-fn open_leaf(
+/// A comment may belong to any container around it: which one is a matter of layout rules.
+fn open_leaf<'a>(
     cipher: &Cipher,
-    leaf: &SealedLeaf,
+    sealed: &'a SealedDocument,
+    leaf: &'a SealedLeaf,
     token: &Token<'_>,
     mac: Mac,
-) -> Result<(Value<'static>, Mac), DocumentError> {
+) -> Result<(OpenedLeaf<'a>, Mac), DocumentError> {
     let token_error = |source| DocumentError::Token {
-        key: name(leaf),
+        key: name(sealed, leaf),
         source,
     };
-    let aad = leaf.path.associated_data();
+    let path = &leaf.path;
+    let aad = path.associated_data();
     let typed = |bytes| {
         Value::from_plaintext(token.kind, bytes).map_err(|source| DocumentError::Value {
-            key: name(leaf),
+            key: name(sealed, leaf),
             source,
         })
     };
     if token.is_large() {
-        let (bytes, mac) = open_large(cipher, token, &aad, mac).map_err(token_error)?;
-        return Ok((typed(bytes)?, mac));
+        let (bytes, mac) = open_large(cipher, token, aad, mac).map_err(token_error)?;
+        let value = typed(bytes)?;
+        return Ok((OpenedLeaf { value, path }, mac));
     }
-    let value = typed(cipher.open(token, &aad).map_err(token_error)?)?;
+    let opened = cipher.open(token, aad).map(|bytes| (bytes, path));
+    let opened = match opened {
+        Err(TokenError::NotAuthentic) if token.kind == "comment" => {
+            open_elsewhere(cipher, sealed, leaf, token).ok_or(TokenError::NotAuthentic)
+        }
+        opened => opened,
+    };
+    let (bytes, path) = opened.map_err(token_error)?;
+    let value = typed(bytes)?;
     let mut mac = mac;
-    mac.add(&value, true);
-    Ok((value, mac))
+    if leaf.step != Step::Shadowed {
+        mac.add(&value, true);
+    }
+    Ok((OpenedLeaf { value, path }, mac))
+}
+
+/// Opens a comment with the path of any container that it may be said to stand in: those around
+/// its neighbours.
+fn open_elsewhere<'a>(
+    cipher: &Cipher,
+    sealed: &'a SealedDocument,
+    leaf: &SealedLeaf,
+    token: &Token<'_>,
+) -> Option<(SecretBytes, &'a KeyPath)> {
+    let mut tried: Vec<&KeyPath> = vec![&leaf.path];
+    let at = sealed.leaves.partition_point(|one| one.span.start < leaf.span.start);
+    let around = at.saturating_sub(NEIGHBOURS)..(at + NEIGHBOURS).min(sealed.leaves.len());
+    for neighbour in &sealed.leaves[around] {
+        let path = &sealed.frames.get(neighbour.frame as usize)?.path;
+        for path in std::iter::successors(Some(path), |path| path.parent()) {
+            if tried.contains(&path) {
+                continue;
+            }
+            if let Ok(bytes) = cipher.open(token, path.associated_data()) {
+                return Some((bytes, path));
+            }
+            tried.push(path);
+        }
+    }
+    None
 }
 
 /// Decrypts a large value piece by piece while a second thread digests the pieces.
@@ -142,7 +243,7 @@ fn open_large(
     token: &Token<'_>,
     aad: &[u8],
     mut mac: Mac,
-) -> Result<(SecretBytes, Mac), cipher::TokenError> {
+) -> Result<(SecretBytes, Mac), TokenError> {
     let mut pieces = cipher.pieces(token, aad)?;
     let mut plaintext = SecretBytes::new(vec![0; pieces.plaintext_len()]);
     thread::scope(|scope| {
@@ -168,21 +269,21 @@ fn open_large(
     Ok((plaintext, mac))
 }
 
-fn not_a_token(leaf: &SealedLeaf, text: &[u8]) -> DocumentError {
+fn not_a_token(sealed: &SealedDocument, leaf: &SealedLeaf, text: &[u8]) -> DocumentError {
     match Token::parse(text) {
         Err(source) if Token::is_likely(text) => DocumentError::Token {
-            key: name(leaf),
+            key: name(sealed, leaf),
             source,
         },
-        _ => DocumentError::NotEncrypted { key: name(leaf) },
+        _ => DocumentError::NotEncrypted { key: name(sealed, leaf) },
     }
 }
 
-fn name(leaf: &SealedLeaf) -> String {
+fn name(sealed: &SealedDocument, leaf: &SealedLeaf) -> String {
     if leaf.is_comment {
         "comment".to_owned()
     } else {
-        leaf.path.display()
+        sealed.place(leaf)
     }
 }
 
@@ -194,7 +295,7 @@ fn stored_mac(cipher: &Cipher, metadata: &Metadata) -> Result<SecretBytes, Docum
     let open = || {
         let token = Token::parse(metadata.mac.as_bytes())?;
         if token.kind != "str" {
-            return Err(cipher::TokenError::NotToken);
+            return Err(TokenError::NotToken);
         }
         let aad = value::without_fraction(&metadata.last_modified);
         cipher.open(&token, aad.as_bytes())
@@ -241,11 +342,11 @@ pub fn matches(
     let cipher = Cipher::new(key);
     let aad = leaf.path.associated_data();
     let token_error = |source| DocumentError::Token {
-        key: name(leaf),
+        key: name(sealed, leaf),
         source,
     };
     let scope = sealed.metadata.selection.scope;
-    let pieces = cipher.pieces(&token, &aad).map_err(token_error)?;
+    let pieces = cipher.pieces(&token, aad).map_err(token_error)?;
     let is_equal = thread::scope(|threads| {
         // Where both are equal, the digest of the expected bytes is that of the file.
         let same_length = pieces.plaintext_len() == expected.len();
@@ -267,7 +368,7 @@ pub fn matches(
     })?;
     if !is_equal {
         let mut mac = Mac::new(scope);
-        let mut pieces = cipher.pieces(&token, &aad).map_err(token_error)?;
+        let mut pieces = cipher.pieces(&token, aad).map_err(token_error)?;
         let mut piece = SecretBytes::new(vec![0; PIECE_BYTES]);
         loop {
             let length = pieces.read(piece.expose_mut()).map_err(token_error)?;

@@ -5,18 +5,19 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::thread;
 
-use crate::secret::SecretBytes;
+use crate::secret::{SecretBytes, SecretText};
 
 use super::Fill;
-use super::cipher::{Cipher, IV_BYTES, PIECEWISE_BYTES};
+use super::cipher::{Cipher, IV_BYTES, NoteText, PIECEWISE_BYTES};
 use super::data_key::DataKey;
-use super::document::{self, Document, SealedDocument};
+use super::document::{self, Document, Extent, KeyPath, Note, SealedDocument, Seat, Step};
 use super::error::DocumentError;
 use super::mac::{Mac, MacScope};
 use super::metadata::Metadata;
-use super::opening::{Opened, spawn};
+use super::opening::{LAYOUT_MARK, Opened, has_stock_layout, spawn};
 use super::selector::{Selection, SelectionRule, Selector};
-use super::store::{Format, LeafText, Store};
+use super::store::{Format, LeafText, OpenNote, Store};
+use super::tree::Tree;
 use super::value::{self, Value};
 
 /// What of a previous encrypted file is used again.
@@ -37,6 +38,7 @@ enum LeafPlan<'a> {
     Kept {
         token: &'a [u8],
         value: Option<&'a Value<'static>>,
+        note: Option<(&'a SecretBytes, &'a [u8])>,
     },
     Sealed,
 }
@@ -62,6 +64,7 @@ pub fn seal(
     key: &DataKey,
     metadata: &Metadata,
     reuse: &Reuse<'_>,
+    layout: Layout,
     now: &str,
     fill: Fill<'_>,
 ) -> Result<Sealed, DocumentError> {
@@ -80,6 +83,7 @@ pub fn seal(
         .filter(|((_, leaf), (selected, _))| !selected && !leaf.value.is_comment())
         .map(|((index, _), _)| index)
         .collect();
+    check_plans(document, &plans, layout)?;
     let compute_mac = || mac_of(document, &plans, selection.scope);
     let mut mac_iv = [0; IV_BYTES];
     fill(&mut mac_iv);
@@ -110,14 +114,118 @@ pub fn seal(
         })
     };
     if leaves.self_matching {
-        Err(DocumentError::SelfMatching)
-    } else {
-        Ok(Sealed {
-            bytes,
-            digest,
-            clear,
-        })
+        return Err(DocumentError::SelfMatching);
     }
+    let bytes = match layout {
+        Layout::Stock if store.is_respelled() => in_stock_layout(store, bytes)?,
+        _ => with_layout_mark(store, document, bytes),
+    };
+    Ok(Sealed {
+        bytes,
+        digest,
+        clear,
+    })
+}
+
+/// Refuses what a layout does not carry, and an alias in clear to a value that is encrypted.
+fn check_plans(
+    document: &Document<'_>,
+    plans: &[(bool, LeafPlan<'_>)],
+    layout: Layout,
+) -> Result<(), DocumentError> {
+    let is_token = |index: usize| {
+        plans
+            .get(index)
+            .is_some_and(|(_, plan)| !matches!(plan, LeafPlan::Clear))
+    };
+    let line_of = |at: usize| memchr::memchr_iter(b'\n', &document.source[..at]).count() + 1;
+    let mut first = None;
+    let mut count = 0_usize;
+    for (index, leaf) in document.leaves.iter().enumerate() {
+        if let Extent::Alias { original } = leaf.spelling.extent
+            && !is_token(index)
+            && is_token(original)
+        {
+            return Err(DocumentError::Line {
+                line: line_of(leaf.span.start),
+                construct: "an alias in clear to a value that is encrypted",
+                format: "YAML",
+            });
+        }
+        let construct = match &leaf.spelling.note {
+            Note::Source { construct, .. } => *construct,
+            Note::Word(_) => "a line that stock `sops` refuses",
+            Note::Mark | Note::None => continue,
+        };
+        if is_token(index) {
+            count += 1;
+            first.get_or_insert((line_of(leaf.span.start), construct));
+        }
+    }
+    match first {
+        Some((line, construct)) if layout == Layout::Exact => Err(DocumentError::NeedsNote {
+            line,
+            construct,
+            others: count - 1,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Returns an encrypted file as stock `sops` would lay it out.
+fn in_stock_layout(store: &dyn Store, bytes: Vec<u8>) -> Result<Vec<u8>, DocumentError> {
+    let sealed = store.parse_sealed(bytes)?;
+    let tree = Tree::of_sealed(&sealed);
+    let text = store.emit_tree(&tree, Some(sealed.metadata.node()))?;
+    Ok(text.into_public())
+}
+
+/// Marks an encrypted file that stock `sops` could have written, where what stock makes of it is not
+/// the source.
+fn with_layout_mark(store: &dyn Store, document: &Document<'_>, mut bytes: Vec<u8>) -> Vec<u8> {
+    if !store.is_respelled() || !may_have_stock_layout(document) {
+        return bytes;
+    }
+    let Ok(sealed) = store.parse_sealed(bytes.clone()) else {
+        return bytes;
+    };
+    if !has_stock_layout(store, &sealed) {
+        return bytes;
+    }
+    let mac = sealed.metadata.mac.as_bytes();
+    let spelled = store
+        .emit_tree(&Tree::of(document), None)
+        .is_ok_and(|text| text.expose() == document.source);
+    let has_inline = document.leaves.iter().any(|leaf| leaf.step == Step::Aside);
+    if spelled && !has_inline {
+        return bytes;
+    }
+    if let Some(at) = memchr::memmem::rfind(&bytes, mac) {
+        let mut mark = [0; 4];
+        let mark = LAYOUT_MARK.encode_utf8(&mut mark).bytes();
+        bytes.splice(at + mac.len()..at + mac.len(), mark);
+    }
+    bytes
+}
+
+/// Returns whether nothing tells at a glance that stock `sops` would lay the text out differently.
+fn may_have_stock_layout(document: &Document<'_>) -> bool {
+    !document
+        .leaves
+        .iter()
+        .any(|leaf| !matches!(leaf.spelling.note, Note::None))
+}
+
+/// How much of a source's spelling has to come back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layout {
+    /// All of it, without notes: what needs one is refused.
+    #[default]
+    Exact,
+    /// All of it; what the values do not tell travels in encrypted notes.
+    Note,
+    /// What stock `sops` keeps.
+    Stock,
 }
 
 /// Writes the leaves of a document as planned.
@@ -135,6 +243,19 @@ impl LeafText for SealedLeaves<'_> {
         !matches!(self.plans[index].1, LeafPlan::Clear)
     }
 
+    fn write_note(&mut self, index: usize, text: &[u8], out: &mut Vec<u8>) {
+        if let LeafPlan::Kept { note: Some((old, base64)), .. } = &self.plans[index].1
+            && old.expose() == text
+        {
+            out.extend_from_slice(base64);
+            return;
+        }
+        let mut iv = [0; IV_BYTES];
+        (self.fill)(&mut iv);
+        let aad = self.document.leaves[index].path.associated_data();
+        self.cipher.seal_note(text, aad, &iv, out);
+    }
+
     fn write(&mut self, index: usize, out: &mut Vec<u8>) {
         let leaf = &self.document.leaves[index];
         let start = out.len();
@@ -147,7 +268,7 @@ impl LeafText for SealedLeaves<'_> {
                 let kind = leaf.value.type_tag().unwrap_or("str");
                 let plaintext = leaf.value.plaintext();
                 let aad = leaf.path.associated_data();
-                self.cipher.seal(plaintext.expose(), kind, &aad, &iv, out);
+                self.cipher.seal(plaintext.expose(), kind, aad, &iv, out);
             }
         }
         if let SelectionRule::UnencryptedCommentRegex(pattern) = self.rule {
@@ -176,8 +297,9 @@ pub fn seal_stream<E>(
         source: &[],
         leaves: Vec::new(),
         frames: Vec::new(),
+        seat: Seat::default(),
     };
-    let aad = document::KeyPath::root().child(b"data").associated_data();
+    let aad = KeyPath::root().child(b"data");
     let (mut iv, mut mac_iv) = ([0; IV_BYTES], [0; IV_BYTES]);
     fill(&mut iv);
     fill(&mut mac_iv);
@@ -185,7 +307,7 @@ pub fn seal_stream<E>(
     let mut data = StreamedData {
         result: Ok(()),
         write: |out: &mut Vec<u8>| {
-            cipher.seal_from(length, &aad, &iv, out, |piece| {
+            cipher.seal_from(length, aad.associated_data(), &iv, out, |piece| {
                 read(piece)?;
                 mac.borrow_mut().update(piece);
                 Ok(())
@@ -209,6 +331,8 @@ impl<E, W: FnMut(&mut Vec<u8>) -> Result<(), E>> LeafText for StreamedData<W, E>
     fn is_token(&self, _index: usize) -> bool {
         true
     }
+
+    fn write_note(&mut self, _index: usize, _text: &[u8], _out: &mut Vec<u8>) {}
 
     fn write(&mut self, _index: usize, out: &mut Vec<u8>) {
         self.result = (self.write)(out);
@@ -259,6 +383,9 @@ fn plan_leaves<'a>(
 fn mac_of(document: &Document<'_>, plans: &[(bool, LeafPlan<'_>)], scope: MacScope) -> String {
     let mut mac = Mac::new(scope);
     for (leaf, (selected, plan)) in document.leaves.iter().zip(plans) {
+        if leaf.step == Step::Shadowed {
+            continue;
+        }
         match plan {
             LeafPlan::Kept {
                 value: Some(value), ..
@@ -269,21 +396,38 @@ fn mac_of(document: &Document<'_>, plans: &[(bool, LeafPlan<'_>)], scope: MacSco
     mac.finish()
 }
 
-/// What makes two leaves alike: associated data, whether it is a comment, text.
-type LeafKey = (Vec<u8>, bool, TextKey);
+/// What makes two leaves alike: associated data, type, text.
+type LeafKey<'k> = (&'k [u8], &'static str, TextKey<'k>);
 
-/// The tokens of a previous file, by associated data, kind and text. Each is given out once, in
+/// A token of a previous file with what was in it.
+#[derive(Clone, Copy)]
+struct KeptToken<'a> {
+    token: &'a [u8],
+    value: &'a Value<'static>,
+    note: Option<(&'a SecretBytes, &'a [u8])>,
+}
+
+/// The tokens of a previous file, by associated data, type and text. Each is given out once, in
 /// file order, so that equal values of equal keys keep their order.
 struct KeptTokens<'a> {
     all: Option<&'a SealedDocument>,
-    by_text: HashMap<LeafKey, VecDeque<(&'a [u8], &'a Value<'static>)>>,
+    is_typed: bool,
+    queues: Vec<VecDeque<KeptToken<'a>>>,
+    by_text: HashMap<LeafKey<'a>, usize>,
 }
 
-/// The text of a value as a map key, wiped when dropped.
-#[derive(PartialEq, Eq)]
-struct TextKey(SecretBytes);
+/// The text of a value as a map key.
+struct TextKey<'k>(SecretText<'k>);
 
-impl std::hash::Hash for TextKey {
+impl PartialEq for TextKey<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.expose() == other.0.expose()
+    }
+}
+
+impl Eq for TextKey<'_> {}
+
+impl std::hash::Hash for TextKey<'_> {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         self.0.expose().hash(state);
     }
@@ -293,27 +437,53 @@ impl<'a> KeptTokens<'a> {
     fn new(store: &dyn Store, reuse: &Reuse<'a>) -> Self {
         let mut kept = Self {
             all: None,
+            is_typed: store.is_typed(),
+            queues: Vec::new(),
             by_text: HashMap::new(),
         };
         match *reuse {
             Reuse::Nothing | Reuse::Layout(_) => {}
             Reuse::All(sealed) => kept.all = Some(sealed),
             Reuse::Leaves(sealed, opened) => {
-                for (leaf, value) in sealed.leaves.iter().zip(&opened.values) {
+                let leaves = sealed.leaves.iter().zip(&opened.leaves.values);
+                for (index, (leaf, value)) in leaves.enumerate() {
                     // What stands in clear may look like a token: only opened ones are kept.
-                    if let Some(value) = value {
-                        let token = sealed.text(leaf);
-                        let text = TextKey(SecretBytes::copy_of(store.value_text(value).expose()));
-                        let key = (leaf.path.associated_data(), leaf.is_comment, text);
-                        kept.by_text
-                            .entry(key)
-                            .or_default()
-                            .push_back((token, value));
+                    let Some(value) = value else { continue };
+                    let (length, note) = NoteText::after(sealed.text(leaf));
+                    let (token, rest) = sealed.text(leaf).split_at(length);
+                    let note = match (note, opened.leaves.notes.get(&index)) {
+                        (Some(_), Some(OpenNote::Source(text))) => Some((text, rest)),
+                        _ => None,
+                    };
+                    let text = if kept.is_typed {
+                        value.plaintext()
+                    } else {
+                        value.flat_text()
+                    };
+                    let key = (
+                        leaf.path.associated_data(),
+                        kept.tag(value),
+                        TextKey(text),
+                    );
+                    let one = KeptToken { token, value, note };
+                    let queue = *kept.by_text.entry(key).or_insert(kept.queues.len());
+                    if queue == kept.queues.len() {
+                        kept.queues.push(VecDeque::new());
                     }
+                    kept.queues[queue].push_back(one);
                 }
             }
         }
         kept
+    }
+
+    /// Returns what tells types apart: in forms that know strings only, comments from all else.
+    fn tag(&self, value: &Value<'_>) -> &'static str {
+        match value.type_tag() {
+            Some("comment") => "comment",
+            Some(tag) if self.is_typed => tag,
+            _ => "str",
+        }
     }
 
     fn take(
@@ -324,17 +494,23 @@ impl<'a> KeptTokens<'a> {
     ) -> Option<LeafPlan<'a>> {
         if let Some(sealed) = self.all {
             let token = sealed.text(sealed.leaves.get(index)?);
-            return Some(LeafPlan::Kept { token, value: None });
+            return Some(LeafPlan::Kept {
+                token,
+                value: None,
+                note: None,
+            });
         }
         if self.by_text.is_empty() {
             return None;
         }
-        let text = TextKey(SecretBytes::copy_of(plaintext));
-        let key = (leaf.path.associated_data(), leaf.value.is_comment(), text);
-        let (token, value) = self.by_text.get_mut(&key)?.pop_front()?;
+        let text = TextKey(SecretText::Borrowed(plaintext));
+        let key = (leaf.path.associated_data(), self.tag(&leaf.value), text);
+        let queue = *self.by_text.get(&key)?;
+        let KeptToken { token, value, note } = self.queues[queue].pop_front()?;
         Some(LeafPlan::Kept {
             token,
             value: Some(value),
+            note,
         })
     }
 }

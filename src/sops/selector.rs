@@ -160,7 +160,7 @@ impl<'s> Selector<'s> {
     }
 
     fn judge_path(&self, path: &KeyPath) -> bool {
-        let any = |test: &dyn Fn(&[u8]) -> bool| path.keys().any(test);
+        let any = |test: &dyn Fn(&[u8]) -> bool| path.keys_upward().any(test);
         match self.rule {
             SelectionRule::UnencryptedSuffix(suffix) => {
                 !any(&|key| key.ends_with(suffix.as_bytes()))

@@ -6,6 +6,8 @@
 
 use crate::secret::{SecretBytes, SecretText};
 
+use super::document::Container;
+
 /// A leaf's value as SOPS types it.
 #[derive(Clone, Debug)]
 pub enum Value<'a> {
@@ -13,6 +15,8 @@ pub enum Value<'a> {
     Bool(bool),
     /// `type:comment`: the text after the comment mark, blanks kept. Never part of the MAC.
     Comment(SecretText<'a>),
+    /// An empty mapping or list: kept in clear, no MAC bytes.
+    Empty(Container),
     /// `type:float`; plaintext is the shortest decimal without an exponent.
     Float(f64),
     /// `type:int`: 64 bits, decimal.
@@ -38,14 +42,14 @@ pub enum ValueError {
 }
 
 impl Value<'_> {
-    /// Returns the type tag of the token, `None` for null.
+    /// Returns the type tag of the token, `None` for null and empty containers.
     pub fn type_tag(&self) -> Option<&'static str> {
         Some(match self {
             Self::Bool(_) => "bool",
             Self::Comment(_) => "comment",
             Self::Float(_) => "float",
             Self::Int(_) => "int",
-            Self::Null => return None,
+            Self::Empty(_) | Self::Null => return None,
             Self::Str(_) => "str",
             Self::Time(_) => "time",
         })
@@ -65,7 +69,7 @@ impl Value<'_> {
             Self::Comment(text) | Self::Str(text) => SecretText::Borrowed(text.expose()),
             Self::Float(number) => owned(positional_float(*number)),
             Self::Int(number) => owned(number.to_string()),
-            Self::Null => SecretText::Borrowed(b""),
+            Self::Empty(_) | Self::Null => SecretText::Borrowed(b""),
             Self::Time(text) => SecretText::Borrowed(text.as_bytes()),
         }
     }
@@ -99,10 +103,36 @@ impl Value<'_> {
         match self {
             Self::Bool(flag) => owned(flag.to_string()),
             Self::Comment(text) | Self::Str(text) => SecretText::Borrowed(text.expose()),
+            Self::Empty(_) => SecretText::Borrowed(b""),
             Self::Float(number) => owned(flat_float(*number)),
             Self::Int(number) => owned(number.to_string()),
             Self::Null => SecretText::Borrowed(b"<nil>"),
             Self::Time(text) => owned(without_fraction(text)),
+        }
+    }
+
+    /// Returns the same value, its text borrowed from this one.
+    pub fn borrowed(&self) -> Value<'_> {
+        match self {
+            Self::Bool(flag) => Value::Bool(*flag),
+            Self::Comment(text) => Value::Comment(SecretText::Borrowed(text.expose())),
+            Self::Empty(kind) => Value::Empty(*kind),
+            Self::Float(number) => Value::Float(*number),
+            Self::Int(number) => Value::Int(*number),
+            Self::Null => Value::Null,
+            Self::Str(text) => Value::Str(SecretText::Borrowed(text.expose())),
+            Self::Time(text) => Value::Time(text.clone()),
+        }
+    }
+
+    /// Returns whether type and plaintext are the same.
+    pub fn is_same(&self, other: &Value<'_>) -> bool {
+        match (self, other) {
+            (Self::Empty(one), Value::Empty(other)) => one == other,
+            _ => {
+                self.type_tag() == other.type_tag()
+                    && self.plaintext().expose() == other.plaintext().expose()
+            }
         }
     }
 
@@ -111,6 +141,7 @@ impl Value<'_> {
         match self {
             Self::Bool(flag) => Value::Bool(flag),
             Self::Comment(text) => Value::Comment(SecretText::Owned(text.into_owned())),
+            Self::Empty(kind) => Value::Empty(kind),
             Self::Float(number) => Value::Float(number),
             Self::Int(number) => Value::Int(number),
             Self::Null => Value::Null,
@@ -124,8 +155,8 @@ fn owned<'a>(text: String) -> SecretText<'a> {
     SecretText::Owned(SecretBytes::new(text.into_bytes()))
 }
 
-/// Formats as Go's `strconv.FormatFloat(f, 'f', -1, 64)`.
-fn positional_float(number: f64) -> String {
+/// Formats as Go's `strconv.FormatFloat(f, 'f', -1, 64)`: shortest digits, never an exponent.
+pub fn positional_float(number: f64) -> String {
     if number.is_nan() {
         "NaN".to_owned()
     } else if number.is_infinite() {

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -14,11 +15,14 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use crate::secret::{SecretBytes, SecretText};
 
 use super::super::cipher::Token;
-use super::super::document::{Document, Frame, KeyPath, Leaf, SealedDocument, SealedLeaf};
+use super::super::document::{
+    Document, Frame, KeyPath, Leaf, Seat, SealedDocument, SealedLeaf, Spelling, Step, Style,
+};
 use super::super::error::DocumentError;
-use super::super::metadata::{Metadata, Node};
+use super::super::metadata::{Metadata, Node, SELECTION_OPTIONS};
+use super::super::tree::{self, Item, Tree};
 use super::super::value::Value;
-use super::{LeafText, Store, conflict_marker};
+use super::{LeafText, OpenedLeaves, Store, conflict_marker};
 
 /// How the reference begins an envelope.
 const OPENING: &[u8] = b"{\n\t\"data\": \"";
@@ -41,13 +45,16 @@ impl Store for BinaryStore {
         let leaf = Leaf {
             path: KeyPath::root().child(DATA_KEY_NAME),
             frame: Frame::ROOT,
+            step: Step::Key,
             value: Value::Str(SecretText::Borrowed(source)),
             span: 0..source.len(),
+            spelling: Spelling::BARE,
         };
         Ok(Document {
             source,
             leaves: vec![leaf],
-            frames: vec![Frame { parent: None }],
+            frames: vec![Frame::root(0)],
+            seat: Seat::default(),
         })
     }
 
@@ -60,23 +67,28 @@ impl Store for BinaryStore {
             Data::Unescaped(text) => (0..0, Some(text.into_bytes())),
         };
         let token = unescaped.as_deref().unwrap_or(&source[span.clone()]);
-        // A JSON tree with one number in it looks like an envelope, but for the type.
         if Token::parse(token).is_ok_and(|token| !matches!(token.kind, "str" | "bytes")) {
-            return Err(DocumentError::UnsupportedForm { form: "JSON" });
+            return Err(not_an_envelope());
         }
         let leaf = SealedLeaf {
             path: KeyPath::root().child(DATA_KEY_NAME),
             frame: Frame::ROOT,
+            step: Step::Key,
             is_comment: false,
+            text: span.clone(),
             span,
             unescaped,
+            clear: None,
+            style: Style::Double,
         };
-        let frames = vec![Frame { parent: None }];
+        let frames = vec![Frame::root(0)];
         Ok(SealedDocument {
             source,
             leaves: vec![leaf],
             frames,
             metadata_spans: Vec::new(),
+            aliases: Vec::new(),
+            places: BTreeMap::new(),
             metadata,
         })
     }
@@ -105,7 +117,7 @@ impl Store for BinaryStore {
         out.splice(..before.len(), OPENING.iter().copied());
         out.extend_from_slice(b"\",\n\t\"sops\": ");
         // Emitted one level deeper than the serializer thinks: indent all lines but the first.
-        for (index, line) in indented_json(metadata.node()).lines().enumerate() {
+        for (index, line) in indented_json(metadata.node(), "\t").lines().enumerate() {
             if index > 0 {
                 out.extend_from_slice(b"\n\t");
             }
@@ -115,12 +127,8 @@ impl Store for BinaryStore {
         out
     }
 
-    fn emit_plain(
-        &self,
-        sealed: &SealedDocument,
-        values: &mut Vec<Option<Value<'static>>>,
-    ) -> SecretBytes {
-        match values.pop().flatten() {
+    fn emit_plain(&self, sealed: &SealedDocument, opened: &mut OpenedLeaves) -> SecretBytes {
+        match opened.values.pop().flatten() {
             Some(Value::Str(text)) => text.into_owned(),
             Some(value) => value.flat_text().into_owned(),
             None => sealed
@@ -131,16 +139,43 @@ impl Store for BinaryStore {
         }
     }
 
-    fn clear_value<'a>(&self, _leaf: &SealedLeaf, text: &'a [u8]) -> Value<'a> {
-        Value::Str(SecretText::Borrowed(text))
-    }
-
     fn has_selection(&self) -> bool {
         false
     }
 
-    fn value_text<'v>(&self, value: &'v Value<'_>) -> SecretText<'v> {
-        value.flat_text()
+    fn is_typed(&self) -> bool {
+        false
+    }
+
+    fn is_respelled(&self) -> bool {
+        false
+    }
+
+    fn emit_tree(
+        &self,
+        tree: &Tree<'_>,
+        metadata: Option<&Node>,
+    ) -> Result<SecretBytes, DocumentError> {
+        let refused = DocumentError::Inexpressible {
+            what: "anything but one string under the key `data`",
+            format: "binary",
+        };
+        let [document] = &tree.documents[..] else {
+            return Err(refused);
+        };
+        match (&document[..], metadata) {
+            (
+                [
+                    Item::Entry {
+                        key,
+                        node: tree::Node::Scalar(Value::Str(text)),
+                    },
+                ],
+                None,
+            ) if **key == *DATA_KEY_NAME => Ok(SecretBytes::copy_of(text.expose())),
+            (_, Some(_)) => super::Format::Json.store().emit_tree(tree, metadata),
+            _ => Err(refused),
+        }
     }
 }
 
@@ -224,9 +259,42 @@ fn read_envelope(source: &[u8]) -> Result<(Data, Node), DocumentError> {
 fn checked_metadata(envelope: Envelope<'_>) -> Result<Node, DocumentError> {
     let metadata = envelope.metadata.ok_or(DocumentError::NotSops)?;
     if envelope.others {
-        return Err(DocumentError::UnsupportedForm { form: "JSON" });
+        return Err(not_an_envelope());
     }
     Ok(metadata)
+}
+
+fn not_an_envelope() -> DocumentError {
+    DocumentError::Syntax {
+        line: 1,
+        column: 1,
+        format: "binary SOPS envelope",
+        problem: "it holds more than `data` and `sops`",
+    }
+}
+
+/// Returns whether an encrypted JSON file is the envelope of one value, rather than a tree that
+/// happens to have the one key `data`; `None` when it is not JSON. Since SOPS 3.13 envelopes list
+/// no selection option, trees always do.
+pub(super) fn is_envelope(source: &[u8]) -> Option<bool> {
+    let around = plain_data(source)
+        .map(|range| [&source[..range.start], &source[range.end..]].concat());
+    let envelope = parse_envelope(around.as_deref().unwrap_or(source), source).ok()?;
+    let is_tree = envelope.metadata.as_ref().is_some_and(|metadata| {
+        let version = match metadata.get("version") {
+            Some(Node::Text(version)) => version.as_str(),
+            _ => "",
+        };
+        let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+        let is_recent = (numbers.next(), numbers.next()) >= (Some(3), Some(13));
+        is_recent
+            && SELECTION_OPTIONS
+                .iter()
+                .any(|option| metadata.get(option).is_some())
+    });
+    let is_string = matches!(&envelope.data, Some(text) if around.is_some()
+        || Token::parse(text.as_bytes()).is_ok_and(|token| token.kind == "str"));
+    Some(is_string && !envelope.others && !is_tree)
 }
 
 /// Finds the text under a leading `"data"` key where it holds neither escapes nor line breaks.
@@ -339,10 +407,10 @@ impl<'de> serde::Deserialize<'de> for DataValue<'de> {
     }
 }
 
-/// Returns `node` as JSON, one member a line, indented by one tab a level.
-fn indented_json(node: &Node) -> String {
+/// Returns `node` as JSON, one member a line, indented by `indent` a level.
+pub(super) fn indented_json(node: &Node, indent: &str) -> String {
     let mut out = Vec::new();
-    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"\t");
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
     let mut serializer = serde_json::Serializer::with_formatter(&mut out, formatter);
     #[expect(
         clippy::expect_used,

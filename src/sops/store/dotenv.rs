@@ -5,16 +5,23 @@
 //! has its metadata lines first, so that the encrypted file ends as the source does.
 //! (SOPS `stores/dotenv/store.go`.)
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::secret::{SecretBytes, SecretText};
 
-use super::super::document::{Document, Frame, KeyPath, Leaf, SealedDocument, SealedLeaf, splice};
+use super::super::document::{
+    Document, Frame, KeyPath, Leaf, Seat, SealedDocument, SealedLeaf, Spelling, Step, Style,
+};
 use super::super::error::DocumentError;
-use super::super::metadata::Metadata;
+use super::super::metadata::{Metadata, Node};
+use super::super::tree::{self, Item, Tree};
 use super::super::value::Value;
 use super::flatten::{flatten, unflatten};
-use super::{LeafText, Store};
+use super::{LeafText, OpenNote, OpenedLeaves, Store, splice_leaves, splice_values};
+
+/// The word of a note that says that a comment is a line as it stood, without the mark.
+const RAW: &str = "r";
 
 /// What the metadata keys start with.
 const METADATA_PREFIX: &[u8] = b"sops_";
@@ -42,18 +49,25 @@ impl Store for DotenvStore {
                 Line::Comment { text } => leaves.push(Leaf {
                     path: KeyPath::root(),
                     frame: Frame::ROOT,
+                    step: Step::Remark,
                     value: Value::Comment(SecretText::Borrowed(&source[text.clone()])),
                     span: text,
+                    spelling: Spelling::BARE,
                 }),
                 Line::Pair { key, value } => {
                     if source[key.clone()].starts_with(METADATA_PREFIX) {
-                        return Err(DocumentError::ReservedKey { line: number });
+                        return Err(DocumentError::ReservedKey {
+                            line: number,
+                            name: "starts with `sops_`",
+                        });
                     }
                     leaves.push(Leaf {
                         path: KeyPath::root().child(&source[key]),
                         frame: Frame::ROOT,
+                        step: Step::Key,
                         value: Value::Str(unescape(&source[value.clone()])),
                         span: value,
+                        spelling: Spelling::BARE,
                     });
                 }
             }
@@ -61,7 +75,8 @@ impl Store for DotenvStore {
         Ok(Document {
             source,
             leaves,
-            frames: vec![Frame { parent: None }],
+            frames: vec![Frame::root(0)],
+            seat: Seat::default(),
         })
     }
 
@@ -76,9 +91,13 @@ impl Store for DotenvStore {
                 Line::Comment { text } => leaves.push(SealedLeaf {
                     path: KeyPath::root(),
                     frame: Frame::ROOT,
+                    step: Step::Remark,
                     is_comment: true,
+                    text: text.clone(),
                     span: text,
                     unescaped: None,
+                    clear: None,
+                    style: Style::Bare,
                 }),
                 Line::Pair { key, value } => {
                     match source[key.clone()].strip_prefix(METADATA_PREFIX) {
@@ -88,6 +107,7 @@ impl Store for DotenvStore {
                                 String::from_utf8(bytes.to_vec()).map_err(|_| DocumentError::Line {
                                     line: number,
                                     construct,
+                                    format: "dotenv",
                                 })
                             };
                             pairs.push((text(name)?, text(unescape(&source[value]).expose())?));
@@ -99,9 +119,16 @@ impl Store for DotenvStore {
                         None => leaves.push(SealedLeaf {
                             path: KeyPath::root().child(&source[key]),
                             frame: Frame::ROOT,
+                            step: Step::Key,
                             is_comment: false,
+                            clear: match unescape(&source[value.clone()]) {
+                                text @ SecretText::Owned(_) => Some(Value::Str(text).into_owned()),
+                                SecretText::Borrowed(_) => None,
+                            },
+                            text: value.clone(),
                             span: value,
                             unescaped: None,
+                            style: Style::Bare,
                         }),
                     }
                 }
@@ -111,12 +138,14 @@ impl Store for DotenvStore {
             return Err(DocumentError::NotSops);
         }
         let metadata = Metadata::from_node(unflatten(pairs)?)?;
-        let frames = vec![Frame { parent: None }];
+        let frames = vec![Frame::root(0)];
         Ok(SealedDocument {
             source,
             leaves,
             frames,
             metadata_spans,
+            aliases: Vec::new(),
+            places: BTreeMap::new(),
             metadata,
         })
     }
@@ -128,24 +157,9 @@ impl Store for DotenvStore {
         leaves: &mut dyn LeafText,
         metadata: &mut dyn FnMut() -> Metadata,
     ) -> Vec<u8> {
-        let spans: Vec<_> = document
-            .leaves
-            .iter()
-            .map(|leaf| leaf.span.clone())
-            .collect();
-        let mut body = Vec::with_capacity(document.source.len() * 2 + spans.len() * 160);
-        splice(document.source, &spans, &mut body, |index, out| {
-            leaves.write(index, out);
-        });
-
+        let body = splice_leaves(document, leaves, |_, _| {});
         let mut block = Vec::new();
-        for (key, value) in flatten(metadata().node()) {
-            block.extend_from_slice(METADATA_PREFIX);
-            block.extend_from_slice(key.as_bytes());
-            block.push(b'=');
-            escape(value.as_bytes(), &mut block);
-            block.push(b'\n');
-        }
+        write_metadata(metadata().node(), &mut block);
         let ends_with_newline = document.source.last().is_none_or(|&byte| byte == b'\n');
         let was_first = previous
             .is_some_and(|file| matches!(&file.metadata_spans[..], [span] if span.start == 0));
@@ -158,59 +172,72 @@ impl Store for DotenvStore {
         first
     }
 
-    fn emit_plain(
+    fn emit_plain(&self, sealed: &SealedDocument, opened: &mut OpenedLeaves) -> SecretBytes {
+        splice_values(sealed, opened, &mut |index, value, out| match value {
+            Value::Comment(text) => {
+                // A line that the reference refuses travels as a comment; the mark is ours.
+                if matches!(opened.notes.get(&index), Some(OpenNote::Word(word)) if **word == *RAW)
+                {
+                    out.pop();
+                }
+                out.extend_from_slice(text.expose());
+            }
+            value => escape(value.flat_text().expose(), out),
+        })
+    }
+
+    fn is_typed(&self) -> bool {
+        false
+    }
+
+    fn is_respelled(&self) -> bool {
+        false
+    }
+
+    fn emit_tree(
         &self,
-        sealed: &SealedDocument,
-        values: &mut Vec<Option<Value<'static>>>,
-    ) -> SecretBytes {
-        // Leaves and metadata never overlap; both are cut out, only tokens get a replacement.
-        let tokens = sealed.leaves.iter().zip(values.iter());
-        let mut spans: Vec<(Range<usize>, Option<&Value<'_>>)> = tokens
-            .filter_map(|(leaf, value)| {
-                value.as_ref().map(|value| (leaf.span.clone(), Some(value)))
-            })
-            .chain(
-                sealed
-                    .metadata_spans
-                    .iter()
-                    .map(|span| (span.clone(), None)),
-            )
-            .collect();
-        spans.sort_by_key(|(span, _)| (span.start, span.end));
-        let ranges: Vec<_> = spans.iter().map(|(span, _)| span.clone()).collect();
-        // Reserved once, since growing would leave unwiped copies; a line feed becomes two bytes.
-        let values = spans.iter().filter_map(|(_, value)| *value);
-        let longest = values
-            .map(|value| value.flat_text().expose().len() * 2)
-            .sum::<usize>();
-        let mut plain = SecretBytes::new(Vec::with_capacity(sealed.source.len() + longest));
-        splice(
-            &sealed.source,
-            &ranges,
-            plain.expose_mut(),
-            |index, out| match spans[index].1 {
-                Some(Value::Comment(text)) => out.extend_from_slice(text.expose()),
-                Some(value) => escape(value.flat_text().expose(), out),
-                None => {}
-            },
-        );
-        plain
-    }
-
-    fn clear_value<'a>(&self, leaf: &SealedLeaf, text: &'a [u8]) -> Value<'a> {
-        if leaf.is_comment {
-            Value::Comment(SecretText::Borrowed(text))
-        } else {
-            Value::Str(unescape(text))
+        tree: &Tree<'_>,
+        metadata: Option<&Node>,
+    ) -> Result<SecretBytes, DocumentError> {
+        let mut out = Vec::new();
+        for item in tree.documents.first().into_iter().flatten() {
+            match item {
+                Item::Comment { text, .. } => {
+                    out.push(b'#');
+                    out.extend_from_slice(text.expose());
+                }
+                Item::Entry {
+                    key,
+                    node: tree::Node::Scalar(value),
+                } if !matches!(value, Value::Empty(_)) => {
+                    out.extend_from_slice(key);
+                    out.push(b'=');
+                    escape(value.flat_text().expose(), &mut out);
+                }
+                Item::Entry { .. } => {
+                    return Err(DocumentError::Inexpressible {
+                        what: "a mapping or a list",
+                        format: "dotenv",
+                    });
+                }
+            }
+            out.push(b'\n');
         }
+        if let Some(node) = metadata {
+            write_metadata(node, &mut out);
+        }
+        Ok(SecretBytes::new(out))
     }
+}
 
-    fn has_selection(&self) -> bool {
-        true
-    }
-
-    fn value_text<'v>(&self, value: &'v Value<'_>) -> SecretText<'v> {
-        value.flat_text()
+/// Appends the metadata lines.
+fn write_metadata(node: &Node, out: &mut Vec<u8>) {
+    for (key, value) in flatten(node) {
+        out.extend_from_slice(METADATA_PREFIX);
+        out.extend_from_slice(key.as_bytes());
+        out.push(b'=');
+        escape(value.as_bytes(), out);
+        out.push(b'\n');
     }
 }
 
@@ -260,6 +287,7 @@ fn parse_line(source: &[u8], range: Range<usize>, number: usize) -> Result<Line,
     Err(DocumentError::Line {
         line: number,
         construct,
+        format: "dotenv",
     })
 }
 

@@ -1,0 +1,442 @@
+//! YAML as the reference program writes it: block style, four columns, go-yaml's choice of quotes.
+//!
+//! This is the layout that every file has after a stock `sops` has rewritten it.
+
+use crate::secret::SecretBytes;
+
+use super::super::super::document::Container;
+use super::super::super::error::DocumentError;
+use super::super::super::metadata;
+use super::super::super::tree::{Item, Node, Tree};
+use super::super::super::value::Value;
+use super::scalar;
+
+/// The columns of a level.
+const INDENT: usize = 4;
+
+/// Returns the documents of a tree; `metadata` goes at the end of each.
+pub(super) fn write(
+    tree: &Tree<'_>,
+    metadata: Option<&metadata::Node>,
+) -> Result<SecretBytes, DocumentError> {
+    let mut out = SecretBytes::default();
+    for (index, items) in tree.documents.iter().enumerate() {
+        if index > 0 {
+            out.expose_mut().extend_from_slice(b"---\n");
+        }
+        let has_entries = items.iter().any(|item| matches!(item, Item::Entry { .. }));
+        let mut writer = Writer {
+            out: out.expose_mut(),
+            foot: false,
+        };
+        if !has_entries && metadata.is_none() {
+            writer.comments(items, 0);
+            writer.out.extend_from_slice(b"{}\n");
+            continue;
+        }
+        writer.map(items, 0, metadata.is_some());
+        if let Some(node) = metadata {
+            writer.separate(0);
+            writer.out.extend_from_slice(self::metadata(node, false).as_bytes());
+        }
+    }
+    Ok(out)
+}
+
+/// Returns the lines of the metadata block.
+pub(super) fn metadata(node: &metadata::Node, is_quoted: bool) -> String {
+    let mut out = Vec::new();
+    let key = if is_quoted { "\"sops\"" } else { "sops" };
+    out.extend_from_slice(key.as_bytes());
+    out.push(b':');
+    let mut writer = Writer {
+        out: &mut out,
+        foot: false,
+    };
+    writer.value(&tree_of(node), 0, false);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+fn tree_of(node: &metadata::Node) -> Node<'_> {
+    use crate::secret::SecretText;
+    use std::borrow::Cow;
+    let text = |text: &'_ str| Value::Str(SecretText::Owned(SecretBytes::copy_of(text.as_bytes())));
+    Node::Scalar(match node {
+        metadata::Node::Bool(flag) => Value::Bool(*flag),
+        metadata::Node::Null => Value::Null,
+        metadata::Node::Number(number) => match number.as_i64() {
+            Some(number) => Value::Int(number),
+            None => Value::Float(number.as_f64().unwrap_or_default()),
+        },
+        metadata::Node::Text(value) => text(value),
+        metadata::Node::List(items) if items.is_empty() => Value::Empty(Container::List),
+        metadata::Node::Map(items) if items.is_empty() => Value::Empty(Container::Map),
+        metadata::Node::List(items) => {
+            let entry = |node| Item::Entry {
+                key: Cow::Borrowed(&b""[..]),
+                node: tree_of(node),
+            };
+            return Node::List(items.iter().map(entry).collect());
+        }
+        metadata::Node::Map(items) => {
+            let entry = |(key, node): &'_ (String, metadata::Node)| Item::Entry {
+                key: Cow::Owned(key.as_bytes().to_vec()),
+                node: owned(tree_of(node)),
+            };
+            return Node::Map(items.iter().map(entry).collect());
+        }
+    })
+}
+
+fn owned(node: Node<'_>) -> Node<'static> {
+    use std::borrow::Cow;
+    let items = |items: Vec<Item<'_>>| -> Vec<Item<'static>> {
+        items
+            .into_iter()
+            .map(|item| match item {
+                Item::Comment { text, is_inline } => Item::Comment {
+                    text: crate::secret::SecretText::Owned(text.into_owned()),
+                    is_inline,
+                },
+                Item::Entry { key, node } => Item::Entry {
+                    key: Cow::Owned(key.into_owned()),
+                    node: owned(node),
+                },
+            })
+            .collect()
+    };
+    match node {
+        Node::List(list) => Node::List(items(list)),
+        Node::Map(map) => Node::Map(items(map)),
+        Node::Scalar(value) => Node::Scalar(value.into_owned()),
+    }
+}
+
+struct Writer<'o> {
+    out: &'o mut Vec<u8>,
+    /// Whether a comment that ends a container was written last: a blank line keeps it from being taken
+    /// for the next item's.
+    foot: bool,
+}
+
+impl Writer<'_> {
+    /// Writes the blank line that a foot comment needs before the next item.
+    fn separate(&mut self, _column: usize) {
+        if self.foot {
+            self.out.push(b'\n');
+            self.foot = false;
+        }
+    }
+
+    fn blanks(&mut self, columns: usize) {
+        self.out.resize(self.out.len() + columns, b' ');
+    }
+
+    fn comment(&mut self, text: &[u8], column: usize) {
+        self.blanks(column);
+        self.out.push(b'#');
+        self.out.extend_from_slice(text);
+        self.out.push(b'\n');
+    }
+
+    fn comments(&mut self, items: &[Item<'_>], column: usize) {
+        for item in items {
+            if let Item::Comment { text, .. } = item {
+                self.comment(text.expose(), column);
+            }
+        }
+    }
+
+    /// Writes the items of a mapping at a column. `more` says that something follows in the same
+    /// mapping.
+    fn map(&mut self, items: &[Item<'_>], column: usize, more: bool) {
+        self.items(items, column, more, |writer, item, column| {
+            if let Item::Entry { key, node } = item {
+                writer.blanks(column);
+                writer.key(key);
+                writer.out.push(b':');
+                writer.value(node, column, false);
+            }
+        });
+    }
+
+    fn list(&mut self, items: &[Item<'_>], column: usize) {
+        self.items(items, column, false, |writer, item, column| {
+            if let Item::Entry { node, .. } = item {
+                writer.blanks(column);
+                writer.out.push(b'-');
+                writer.value(node, column, true);
+            }
+        });
+    }
+
+    fn items(
+        &mut self,
+        items: &[Item<'_>],
+        column: usize,
+        more: bool,
+        write: impl Fn(&mut Self, &Item<'_>, usize),
+    ) {
+        let mut at = 0;
+        while at < items.len() {
+            // Comments in front of an item; one that was on its line goes behind it.
+            let start = at;
+            while at < items.len() && matches!(items[at], Item::Comment { .. }) {
+                at += 1;
+            }
+            let above = &items[start..at];
+            self.separate(column);
+            let Some(item) = items.get(at) else {
+                // Nothing follows: the foot of the container.
+                self.comments(above, column);
+                self.foot = !more && !above.is_empty();
+                break;
+            };
+            let mut inline: Option<&[u8]> = None;
+            for comment in above {
+                if let Item::Comment { text, is_inline } = comment {
+                    if *is_inline {
+                        inline = Some(text.expose());
+                    } else {
+                        self.comment(text.expose(), column);
+                    }
+                }
+            }
+            let before = self.out.len();
+            write(self, item, column);
+            if let Some(text) = inline {
+                self.append_inline(before, text);
+            }
+            at += 1;
+        }
+    }
+
+    /// Puts a comment at the end of the first line written since `start`.
+    fn append_inline(&mut self, start: usize, text: &[u8]) {
+        let end = memchr::memchr(b'\n', &self.out[start..]).map_or(self.out.len(), |at| start + at);
+        let mut comment = b" #".to_vec();
+        comment.extend_from_slice(text);
+        self.out.splice(end..end, comment);
+    }
+
+    fn key(&mut self, key: &[u8]) {
+        if key == b"<<" {
+            self.out.extend_from_slice(b"!!merge <<");
+            return;
+        }
+        self.scalar_text(key, 0, true);
+    }
+
+    /// Writes a value behind the `:` of its key or the `-` of its item, up to the line's end.
+    fn value(&mut self, node: &Node<'_>, column: usize, in_list: bool) {
+        match node {
+            Node::Map(items) | Node::List(items)
+                if !items.iter().any(|item| matches!(item, Item::Entry { .. })) =>
+            {
+                let text: &[u8] = if matches!(node, Node::Map(_)) { b" {}" } else { b" []" };
+                self.out.extend_from_slice(text);
+                self.out.push(b'\n');
+                let inner = next_column(column);
+                self.comments(items, inner);
+            }
+            Node::Map(items) if in_list => {
+                let at = self.out.len();
+                self.map(items, column + 2, false);
+                self.hang(at, column + 2);
+            }
+            Node::List(items) if in_list => {
+                let at = self.out.len();
+                self.list(items, column + 2);
+                self.hang(at, column + 2);
+            }
+            Node::Map(items) => {
+                self.out.push(b'\n');
+                self.map(items, next_column(column), false);
+            }
+            Node::List(items) => {
+                self.out.push(b'\n');
+                self.list(items, next_column(column));
+            }
+            Node::Scalar(value) => {
+                self.out.push(b' ');
+                match value {
+                    Value::Str(text) => {
+                        let inner = if in_list { column + 2 } else { next_column(column) };
+                        self.scalar_text(text.expose(), inner, false);
+                    }
+                    Value::Float(number) => {
+                        let text = scalar::stock_float(*number);
+                        self.out.extend_from_slice(text.as_bytes());
+                    }
+                    value => {
+                        let text = scalar::plain_spelling(value);
+                        self.out.extend_from_slice(text.as_bytes());
+                    }
+                }
+                if self.out.last() != Some(&b'\n') || !self.ends_in_block() {
+                    self.out.push(b'\n');
+                }
+            }
+        }
+    }
+
+    fn ends_in_block(&self) -> bool {
+        self.out.last() == Some(&b'\n')
+    }
+
+    /// Puts the first line of a container on the line of the dash in front of it. Comments before its
+    /// first item stand on that line too, as go-yaml writes them.
+    fn hang(&mut self, at: usize, column: usize) {
+        if self.out[at..].len() >= column && self.out[at..at + column].iter().all(|b| *b == b' ') {
+            self.out.splice(at..at + column, *b" ");
+        }
+    }
+
+    /// Writes a string: plain where it reads back, else quoted, or as a literal block whose lines stand
+    /// at `column`.
+    fn scalar_text(&mut self, text: &[u8], column: usize, is_key: bool) {
+        let Ok(text) = std::str::from_utf8(text) else {
+            use base64::Engine;
+            let encoded = base64::engine::general_purpose::STANDARD.encode(text);
+            self.out.extend_from_slice(b"!!binary ");
+            self.out.extend_from_slice(encoded.as_bytes());
+            return;
+        };
+        if text == "<<" && !is_key {
+            self.out.extend_from_slice(b"!!merge <<");
+            return;
+        }
+        if text.contains('\n') && !is_key && is_literal(text) {
+            self.literal(text, column);
+            return;
+        }
+        write_one_line(text, self.out);
+    }
+
+    fn literal(&mut self, text: &str, column: usize) {
+        self.out.push(b'|');
+        if text.starts_with([' ', '\n']) {
+            self.out.extend_from_slice((column.min(9)).to_string().as_bytes());
+        }
+        if !text.ends_with('\n') {
+            self.out.push(b'-');
+        } else if text.ends_with("\n\n") || text == "\n" {
+            self.out.push(b'+');
+        }
+        self.out.push(b'\n');
+        let body = text.strip_suffix('\n').unwrap_or(text);
+        for line in body.split('\n') {
+            if !line.is_empty() {
+                self.blanks(column);
+                self.out.extend_from_slice(line.as_bytes());
+            }
+            self.out.push(b'\n');
+        }
+    }
+}
+
+/// Writes a string in one line where a literal block is out of reach.
+pub(super) fn write_text(text: &[u8], out: &mut Vec<u8>) {
+    match std::str::from_utf8(text) {
+        Ok(text) => write_one_line(text, out),
+        Err(_) => {
+            use base64::Engine;
+            let encoded = base64::engine::general_purpose::STANDARD.encode(text);
+            out.extend_from_slice(b"!!binary ");
+            out.extend_from_slice(encoded.as_bytes());
+        }
+    }
+}
+
+fn write_one_line(text: &str, out: &mut Vec<u8>) {
+    let is_exotic = text.contains('\t')
+        || text.contains(|character: char| {
+            scalar::is_special(character) || u32::from(character) > 0xffff
+        });
+    let reads_back = matches!(scalar::resolve(text), Some(Value::Str(_)));
+    if is_exotic || !reads_back || is_old_bool(text) || is_base_sixty(text) || text.is_empty() {
+        write_escaped(text, out);
+    } else if scalar::is_plain_syntax(text, false) {
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        scalar::write_single(text, out);
+    }
+}
+
+/// Returns whether YAML 1.1 would read the text as a truth value.
+fn is_old_bool(text: &str) -> bool {
+    matches!(
+        text,
+        "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" | "n" | "N" | "no" | "No" | "NO"
+            | "off" | "Off" | "OFF"
+    )
+}
+
+/// Returns whether YAML 1.1 would read the text as a number in base 60:
+/// `[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?`.
+fn is_base_sixty(text: &str) -> bool {
+    let text = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if !text.starts_with(|c: char| c.is_ascii_digit()) || !text.contains(':') {
+        return false;
+    }
+    let (text, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let mut groups = text.split(':');
+    let first = groups.next().unwrap_or_default();
+    let is_digit = |byte: u8| byte.is_ascii_digit() || byte == b'_';
+    fraction.bytes().all(is_digit)
+        && first.bytes().all(is_digit)
+        && groups.all(|group| match group.as_bytes() {
+            [one] => one.is_ascii_digit(),
+            [ten, one] => matches!(ten, b'0'..=b'5') && one.is_ascii_digit(),
+            _ => false,
+        })
+}
+
+/// Appends a string in double quotes as go-yaml escapes it: everything beyond the basic plane too.
+fn write_escaped(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    for character in text.chars() {
+        let code = u32::from(character);
+        match character {
+            '"' => out.extend_from_slice(b"\\\""),
+            '\\' => out.extend_from_slice(b"\\\\"),
+            '\0' => out.extend_from_slice(b"\\0"),
+            '\u{7}' => out.extend_from_slice(b"\\a"),
+            '\u{8}' => out.extend_from_slice(b"\\b"),
+            '\t' => out.extend_from_slice(b"\\t"),
+            '\n' => out.extend_from_slice(b"\\n"),
+            '\u{b}' => out.extend_from_slice(b"\\v"),
+            '\u{c}' => out.extend_from_slice(b"\\f"),
+            '\r' => out.extend_from_slice(b"\\r"),
+            '\u{1b}' => out.extend_from_slice(b"\\e"),
+            '\u{85}' => out.extend_from_slice(b"\\N"),
+            '\u{2028}' => out.extend_from_slice(b"\\L"),
+            '\u{2029}' => out.extend_from_slice(b"\\P"),
+            character if !scalar::is_special(character) && code <= 0xffff => {
+                let mut buffer = [0; 4];
+                out.extend_from_slice(character.encode_utf8(&mut buffer).as_bytes());
+            }
+            _ if code <= 0xff => out.extend_from_slice(format!("\\x{code:02X}").as_bytes()),
+            _ if code <= 0xffff => out.extend_from_slice(format!("\\u{code:04X}").as_bytes()),
+            _ => out.extend_from_slice(format!("\\U{code:08X}").as_bytes()),
+        }
+    }
+    out.push(b'"');
+}
+
+/// Returns whether go-yaml writes a text of several lines as a literal block. One that begins with a
+/// tab it would write as null; double quotes are what it should have chosen.
+fn is_literal(text: &str) -> bool {
+    !text.starts_with('\t')
+        && !text.contains(" \n")
+        && !text.ends_with(' ')
+        && !text.contains(|character: char| {
+            character != '\n'
+                && (scalar::is_special(character) || u32::from(character) > 0xffff)
+        })
+}
+
+/// Returns the column of a container below a key at `column`.
+fn next_column(column: usize) -> usize {
+    INDENT * ((column + INDENT) / INDENT)
+}
