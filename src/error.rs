@@ -261,6 +261,7 @@ impl ErrorKind {
                 Refusal::TooLarge { .. } => "too-large",
                 Refusal::TrackedTarget { .. } => "tracked-target",
                 Refusal::Unreadable { .. } => "source-unreadable",
+                Refusal::NeedsNote { .. } => "needs-note",
                 Refusal::Unrepresentable { .. } => "unrepresentable",
             },
             Self::Rules { .. }

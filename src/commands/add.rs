@@ -215,7 +215,7 @@ fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> Prob
         Refusal::Empty | Refusal::Blank | Refusal::CommentsOnly => {
             "write its content first, then add it"
         }
-        Refusal::MultiLineValue { .. } | Refusal::Unrepresentable { .. } => {
+        Refusal::MultiLineValue { .. } | Refusal::NeedsNote { .. } | Refusal::Unrepresentable { .. } => {
             "`--format binary` stores the file byte for byte"
         }
         Refusal::NotOpenable => {

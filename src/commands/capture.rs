@@ -15,6 +15,7 @@ use crate::project::diff;
 use crate::project::drift::Verdict;
 use crate::project::error::Refusal;
 use crate::project::guard;
+use crate::project::keys::Reading;
 use crate::project::manifest::Entry;
 use crate::project::plan::{self, Action, Step, Stored};
 use crate::secret::SecretBytes;
@@ -25,7 +26,7 @@ use crate::sops::error::DocumentError;
 use crate::sops::metadata::{MasterKey, Metadata};
 use crate::sops::selector::SelectionRule;
 use crate::sops::store::Format;
-use crate::sops::{self, Opened, Reuse};
+use crate::sops::{self, Layout, Opened, Reuse};
 
 use super::drift;
 use super::gather::Prospect;
@@ -497,7 +498,8 @@ fn compare(
     let opened = sops::open(encrypted.format, sealed, &key)
         .map_err(|error| damaged(workspace, name, error))?;
     let differences = diff::between(opened.plaintext.expose(), source.expose(), entry.reading());
-    if differences.is_empty() {
+    let is_respelled = entry.layout == Layout::Stock && differences.is_layout_only;
+    if differences.is_empty() || is_respelled {
         return Ok((Stored::Same, Some(opened)));
     }
     let drift = drift_of(Some(opened.plaintext.expose()));
@@ -601,23 +603,33 @@ impl Request<'_> {
             }
             _ => Reuse::Nothing,
         };
-        let sealed = sops::seal(
+        let layout = self.entry.layout;
+        let sealed = match sops::seal(
             self.format,
             &document,
             &key,
             &metadata,
             &reuse,
-            self.entry.layout,
+            layout,
             self.now,
             &mut fill,
-        )
-        .map_err(|error| {
-            Problem::of(name, error).with_help("make the pattern in `.sops.yaml` narrower")
-        })?;
+        ) {
+            Ok(sealed) => sealed,
+            Err(error @ DocumentError::SelfMatching) => {
+                return Err(Problem::of(name, error)
+                    .with_help("make the pattern in `.sops.yaml` narrower"));
+            }
+            Err(error) => return Ok(Err(guard::unrepresentable(&error))),
+        };
         let clear = sealed.clear.iter().map(|&index| &document.leaves[index]);
         warnings.extend(self.clear_secrets(clear));
         drop(document);
-        self.verify(sealed.bytes, &sealed.digest, &key, source)
+        self.verify(sealed.bytes, &sealed.digest, &key, source, warnings)
+    }
+
+    /// Returns whether the file comes back as stock `sops` spells it.
+    fn is_respelled(&self) -> bool {
+        self.entry.layout == Layout::Stock && self.format.store().is_respelled()
     }
 
     /// Says which keys look like secrets and stay in clear by a rule. A suffix on the key itself is
@@ -719,6 +731,7 @@ impl Request<'_> {
         digest: &str,
         key: &DataKey,
         source: &SecretBytes,
+        warnings: &mut Vec<String>,
     ) -> Result<Result<(Vec<u8>, String), Refusal>, Problem> {
         let name = &self.entry.repository_path;
         let (format, document) = sops::parse_sealed(sealed).map_err(|error| {
@@ -731,14 +744,51 @@ impl Request<'_> {
             Err(KeyError::NoIdentity { .. }) => return Ok(Err(Refusal::NotOpenable)),
             Err(error) => return Err(key_problem(self.workspace, self.entry, error)),
         };
-        let same = format == self.format
-            && sops::matches(format, &document, &unwrapped, source.expose(), Some(digest))
+        let same = if format == self.format && self.is_respelled() {
+            let opened = sops::open(format, &document, &unwrapped)
                 .map_err(|error| Problem::of(name, error))?;
+            let plaintext = opened.plaintext.expose();
+            let differences = diff::between(source.expose(), plaintext, Reading::of(format));
+            if differences.is_layout_only {
+                warnings.push(respelling(name, source.expose(), plaintext));
+            }
+            differences.changes.is_empty()
+        } else {
+            format == self.format
+                && sops::matches(format, &document, &unwrapped, source.expose(), Some(digest))
+                    .map_err(|error| Problem::of(name, error))?
+        };
         if !same {
             return Err(Problem::of(name, DocumentError::NotReproduced)
                 .with_help("add `format = \"binary\"` to its row, and please report this"));
         }
         Ok(Ok((document.source, document.metadata.mac)))
+    }
+}
+
+/// Says which lines of a source come back otherwise, in the layout of stock `sops`.
+fn respelling(name: &str, source: &[u8], plaintext: &[u8]) -> String {
+    const NAMED: usize = 8;
+    let (old, new) = (
+        String::from_utf8_lossy(source),
+        String::from_utf8_lossy(plaintext),
+    );
+    let diff = similar::TextDiff::from_lines(&*old, &*new);
+    let lines: Vec<String> = diff
+        .iter_all_changes()
+        .filter(|change| change.tag() == similar::ChangeTag::Delete)
+        .filter_map(|change| change.old_index())
+        .map(|index| (index + 1).to_string())
+        .collect();
+    let named = lines[..lines.len().min(NAMED)].join(", ");
+    let more = match lines.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    match lines.len() {
+        0 => format!("{name}: comes back as stock `sops` spells it: lines are added"),
+        1 => format!("{name}: comes back as stock `sops` spells it: line {named} differs"),
+        _ => format!("{name}: comes back as stock `sops` spells it: lines {named}{more} differ"),
     }
 }
 

@@ -234,7 +234,12 @@ fn keys_of(
         Verdict::RepositoryAhead | Verdict::RepositoryBehind => Some(Moved::Repository),
         _ => None,
     };
-    let (true, Some(repository)) = (entry.reading().has_keys(), repository) else {
+    let can_be_read = |content: &[u8]| match entry.reading() {
+        Reading::Tree(_) => entry.reading().keys(content).is_some(),
+        reading => reading.has_keys(),
+    };
+    let keyed = repository.filter(|content| can_be_read(content) && can_be_read(server));
+    let Some(repository) = keyed else {
         let name = repository.map(|content| diff::between(content, server, Reading::Bytes));
         let name = name.and_then(|found| found.changes.into_iter().next());
         let key = name.map_or_else(|| "(content)".to_owned(), |(_, name)| name);

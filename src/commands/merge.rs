@@ -541,14 +541,14 @@ fn put_together<'w>(
             (key.clone(), take)
         })
         .collect();
-    let content = if entry.is_env() {
-        let content = merge::merge(base.expose(), other.expose(), &takes);
-        if !merge::is_as_decided(content.expose(), base.expose(), other.expose(), &takes) {
+    let content = if is_keyed(open) {
+        let merged = merge::merge(base.expose(), other.expose(), &takes, entry.reading());
+        let Some(content) = merged else {
             let message = "the two layouts cannot be put together so that every key has the value that was decided";
             let name = &entry.repository_path;
             return Err(Problem::of(name, ErrorKind::Option(message.to_owned()))
                 .with_help("mend the file on the server by hand, then `encrypt --force` it"));
-        }
+        };
         content
     } else {
         base.clone()
@@ -560,6 +560,12 @@ fn put_together<'w>(
         lost_comments: lost_comments(open, layout),
         content,
     })
+}
+
+/// Returns whether the sides differ by keys, rather than as a whole.
+fn is_keyed(open: &Open<'_>) -> bool {
+    let mut keys = open.drift.keys.iter();
+    open.entry.reading().has_keys() && !keys.any(|one| one.key.starts_with("(content"))
 }
 
 /// Returns the side that alone changed comments, where the other one's stay.

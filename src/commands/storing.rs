@@ -257,6 +257,9 @@ pub fn explain(
         }
         Refusal::AlreadyEncrypted => format!("{restore} puts the plaintext there"),
         Refusal::MultiLineValue { .. } => binary.to_owned(),
+        Refusal::NeedsNote { .. } => format!(
+            "mend the line in {server}, or add to its row `layout = \"note\"` (the spelling travels in an encrypted note, which stock `sops` ignores), `layout = \"stock\"` (it comes back as stock `sops` spells it) or `format = \"binary\"`"
+        ),
         Refusal::Unrepresentable { .. } => format!("mend the line in {server}, or {binary}"),
         Refusal::NotRegular { .. } => format!("put a regular file in the place of {server}"),
         Refusal::Unreadable { .. } => "run as a user who may read it".to_owned(),

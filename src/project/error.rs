@@ -319,6 +319,12 @@ pub enum Refusal {
         /// The system's reason.
         reason: String,
     },
+    /// The source is spelled in a way that travels in notes only.
+    #[error("{reason}")]
+    NeedsNote {
+        /// Line and construct.
+        reason: String,
+    },
     /// The source cannot be carried in its format.
     #[error("{reason}")]
     Unrepresentable {

@@ -204,8 +204,13 @@ fn is_placeholder(value: &[u8]) -> bool {
 
 /// Turns what the store says of a source into a refusal.
 pub fn unrepresentable(error: &DocumentError) -> Refusal {
-    Refusal::Unrepresentable {
-        reason: error.to_string(),
+    match error {
+        DocumentError::NeedsNote { .. } => Refusal::NeedsNote {
+            reason: error.to_string(),
+        },
+        _ => Refusal::Unrepresentable {
+            reason: error.to_string(),
+        },
     }
 }
 
@@ -394,7 +399,7 @@ mod tests {
 
     fn change(stored: &str, source: &str, allowed: Allowed<'_>) -> Vec<Refusal> {
         let (stored, source) = (stored.as_bytes(), source.as_bytes());
-        check_change(Some(stored), source, true, &["A".to_owned()], allowed)
+        check_change(Some(stored), source, Reading::Env, &["A".to_owned()], allowed)
     }
 
     #[test]
@@ -420,12 +425,12 @@ mod tests {
         };
         assert_eq!(change("A=1\nB=1\nC=1\n", "B=1\n", shrink), []);
         assert_eq!(
-            check_change(Some(b"12345"), b"12", false, &[], none),
+            check_change(Some(b"12345"), b"12", Reading::Bytes, &[], none),
             [shrunk("2 bytes", "5")]
         );
-        assert_eq!(check_change(Some(b"1234"), b"12", false, &[], none), []);
+        assert_eq!(check_change(Some(b"1234"), b"12", Reading::Bytes, &[], none), []);
         assert_eq!(
-            check_change(None, b"B=1", true, &["B".to_owned()], none),
+            check_change(None, b"B=1", Reading::Env, &["B".to_owned()], none),
             []
         );
     }

@@ -1,14 +1,20 @@
-//! Putting an environment file together from two versions, key by key.
+//! Putting a file together from two versions, key by key.
 //!
 //! One version gives the layout: order, blank lines, comments. Of the other come the lines of the keys
-//! that are taken from it.
+//! that are taken from it. Environment files are put together by key; of trees (YAML, JSON, INI) the
+//! lines that differ are taken from one or the other version, and what comes of it is compared with what
+//! was decided.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use zeroize::Zeroizing;
 
 use crate::secret::SecretBytes;
+use crate::sops::document;
+use crate::sops::store::Format;
 
+use super::keys::Reading;
 use super::lines::{COMMENTS, Item, items, located, values_by_key};
 
 /// Where a key's value is taken from.
@@ -25,8 +31,190 @@ pub enum Take {
 /// Where the value of each key is taken from; keys that are not in it are as the layout has them.
 pub type Takes = HashMap<String, Take>;
 
-/// Puts both versions together; keys that are not in `takes` are as the layout has them.
-pub fn merge(layout: &[u8], other: &[u8], takes: &Takes) -> SecretBytes {
+/// Puts both versions together; keys that are not in `takes` are as the layout has them. `None` where
+/// that cannot be done so that every key has the value that was decided.
+pub fn merge(
+    layout: &[u8],
+    other: &[u8],
+    takes: &Takes,
+    reading: Reading,
+) -> Option<SecretBytes> {
+    let merged = match reading {
+        Reading::Bytes => return None,
+        Reading::Env => merge_lines(layout, other, takes),
+        Reading::Tree(format) => merge_tree(layout, other, takes, format)?,
+    };
+    is_as_decided(merged.expose(), layout, other, takes, reading).then_some(merged)
+}
+
+/// A run of lines that differs between two versions, or does not.
+struct Hunk {
+    layout: Range<usize>,
+    other: Range<usize>,
+}
+
+/// Puts two versions of a tree together: each run of lines that differs is taken from the version that
+/// the keys in it are taken from; line by line where they are taken from both.
+fn merge_tree(layout: &[u8], other: &[u8], takes: &Takes, format: Format) -> Option<SecretBytes> {
+    let (old, new) = (std::str::from_utf8(layout).ok()?, std::str::from_utf8(other).ok()?);
+    let keys_of_layout = lines_of_keys(layout, format)?;
+    let keys_of_other = lines_of_keys(other, format)?;
+    let (old_lines, new_lines) = (lines_of(old), lines_of(new));
+    let diff = similar::TextDiff::from_slices(&old_lines, &new_lines);
+    let mut out = SecretBytes::new(Vec::with_capacity(layout.len() + other.len()));
+    for operation in diff.ops() {
+        let (tag, layout, other) = operation.as_tag_tuple();
+        if tag == similar::DiffTag::Equal {
+            push(&old_lines[layout], &mut out);
+            continue;
+        }
+        let hunk = Hunk { layout, other };
+        let is_paired = hunk.layout.len() == hunk.other.len();
+        match taken(&hunk, &keys_of_layout, &keys_of_other, takes) {
+            Taken::Layout => push(&old_lines[hunk.layout], &mut out),
+            Taken::Other => push(&new_lines[hunk.other], &mut out),
+            Taken::Both if is_paired => {
+                for (one, two) in hunk.layout.zip(hunk.other) {
+                    let pair = Hunk {
+                        layout: one..one + 1,
+                        other: two..two + 1,
+                    };
+                    match taken(&pair, &keys_of_layout, &keys_of_other, takes) {
+                        Taken::Layout => push(&old_lines[pair.layout], &mut out),
+                        Taken::Other => push(&new_lines[pair.other], &mut out),
+                        Taken::Both => return None,
+                    }
+                }
+            }
+            Taken::Both => {
+                // Lines of the one, then lines of the other, each for its own keys.
+                let keep = |lines: Range<usize>, keys: &[KeyLines], side: &Take| -> Vec<usize> {
+                    lines
+                        .filter(|line| {
+                            let mut held = keys.iter().filter(|key| key.lines.contains(line));
+                            held.any(|key| is_taken(takes, &key.key, side))
+                        })
+                        .collect()
+                };
+                for line in keep(hunk.layout, &keys_of_layout, &Take::Layout) {
+                    push(&old_lines[line..=line], &mut out);
+                }
+                for line in keep(hunk.other, &keys_of_other, &Take::Other) {
+                    push(&new_lines[line..=line], &mut out);
+                }
+            }
+        }
+    }
+    let typed = takes.iter().filter_map(|(key, take)| match take {
+        Take::Typed(text) => Some((key, text)),
+        _ => None,
+    });
+    for (key, text) in typed {
+        out = with_typed(&out, key, text, format)?;
+    }
+    Some(out)
+}
+
+fn lines_of(text: &str) -> Vec<&str> {
+    text.split_inclusive('\n').collect()
+}
+
+fn push(lines: &[&str], out: &mut SecretBytes) {
+    let out = out.expose_mut();
+    for line in lines {
+        // The last line of a text may have no line break.
+        if !out.is_empty() && !out.ends_with(b"\n") {
+            out.push(b'\n');
+        }
+        out.extend_from_slice(line.as_bytes());
+    }
+}
+
+/// Which version lines are taken from.
+enum Taken {
+    Both,
+    Layout,
+    Other,
+}
+
+fn is_taken(takes: &Takes, key: &str, side: &Take) -> bool {
+    match takes.get(key) {
+        Some(Take::Typed(_)) => false,
+        Some(take) => take == side,
+        None => *side == Take::Layout,
+    }
+}
+
+fn taken(hunk: &Hunk, layout: &[KeyLines], other: &[KeyLines], takes: &Takes) -> Taken {
+    let overlaps =
+        |one: &Range<usize>, two: &Range<usize>| one.start < two.end && two.start < one.end;
+    let (mut from_layout, mut from_other) = (false, false);
+    for (keys, lines) in [(layout, &hunk.layout), (other, &hunk.other)] {
+        for key in keys.iter().filter(|key| overlaps(&key.lines, lines)) {
+            match takes.get(&key.key) {
+                Some(Take::Other) => from_other = true,
+                Some(Take::Layout) => from_layout = true,
+                // The value is put in later, where the layout has the key at all.
+                Some(Take::Typed(_)) | None => {}
+            }
+        }
+    }
+    match (from_layout, from_other) {
+        (true, true) => Taken::Both,
+        (false, true) => Taken::Other,
+        _ => Taken::Layout,
+    }
+}
+
+/// A key of a tree and the lines of its value.
+struct KeyLines {
+    key: String,
+    lines: Range<usize>,
+}
+
+fn lines_of_keys(text: &[u8], format: Format) -> Option<Vec<KeyLines>> {
+    let document = format.store().parse(text).ok()?;
+    let starts: Vec<usize> = std::iter::once(0)
+        .chain(memchr::memchr_iter(b'\n', text).map(|at| at + 1))
+        .collect();
+    let line_of = |at: usize| starts.partition_point(|start| *start <= at) - 1;
+    let leaves = document.leaves.iter();
+    let values = leaves.filter(|leaf| !leaf.value.is_comment());
+    Some(
+        values
+            .map(|leaf| KeyLines {
+                key: document::place(&document.frames, &leaf.path, leaf.frame, leaf.step),
+                lines: line_of(leaf.span.start)
+                    ..line_of(leaf.span.end.max(leaf.span.start + 1) - 1) + 1,
+            })
+            .collect(),
+    )
+}
+
+/// Returns a text with another value for a key.
+fn with_typed(
+    text: &SecretBytes,
+    key: &str,
+    typed: &SecretBytes,
+    format: Format,
+) -> Option<SecretBytes> {
+    let store = format.store();
+    let document = store.parse(text.expose()).ok()?;
+    let leaf = document.leaves.iter().find(|leaf| {
+        !leaf.value.is_comment()
+            && document::place(&document.frames, &leaf.path, leaf.frame, leaf.step) == key
+    })?;
+    let typed = std::str::from_utf8(typed.expose()).ok()?;
+    let spelled = store.spell(typed, &leaf.value);
+    let mut out = SecretBytes::new(Vec::with_capacity(text.len() + spelled.len()));
+    out.expose_mut().extend_from_slice(&text.expose()[..leaf.span.start]);
+    out.expose_mut().extend_from_slice(spelled.expose());
+    out.expose_mut().extend_from_slice(&text.expose()[leaf.span.end..]);
+    Some(out)
+}
+
+/// Puts both versions of an environment file together.
+fn merge_lines(layout: &[u8], other: &[u8], takes: &Takes) -> SecretBytes {
     let lines_of_other = lines_by_key(other);
     let mut out = Zeroizing::new(Vec::with_capacity(layout.len() + other.len()));
     let mut at = 0;
@@ -83,16 +271,31 @@ fn joined(lines: &Vec<&[u8]>) -> Zeroizing<Vec<u8>> {
 
 /// Returns whether a merged text has what was decided for every key, and of the others what the
 /// layout has.
-pub fn is_as_decided(merged: &[u8], layout: &[u8], other: &[u8], takes: &Takes) -> bool {
-    let [merged, layout, other] = [merged, layout, other].map(items);
-    let [merged, layout, other] = [&merged, &layout, &other]
-        .map(|items| -> HashMap<&str, Vec<&[u8]>> { values_by_key(items).into_iter().collect() });
+fn is_as_decided(
+    merged: &[u8],
+    layout: &[u8],
+    other: &[u8],
+    takes: &Takes,
+    reading: Reading,
+) -> bool {
+    let keyed = [merged, layout, other].map(|text| reading.keys(text));
+    let [Some(merged), Some(layout), Some(other)] = keyed else {
+        return false;
+    };
+    let [merged, layout, other] = [&merged, &layout, &other].map(|keys| -> HashMap<&str, _> {
+        keys.iter().map(|(key, values)| (&**key, values)).collect()
+    });
     let keys = merged.keys().chain(layout.keys()).chain(other.keys());
     let mut keys = keys.filter(|key| **key != COMMENTS);
     keys.all(|key| match takes.get(*key) {
         Some(Take::Other) => merged.get(key) == other.get(key),
-        Some(Take::Typed(typed)) => merged.get(key).is_some_and(|values| {
-            matches!(values[..], [value] if value.trim_ascii_end() == typed.expose().trim_ascii_end())
+        Some(Take::Typed(typed)) => merged.get(key).is_some_and(|values| match &values[..] {
+            [value] => {
+                let (value, typed) = (value.expose().trim_ascii_end(), typed.expose());
+                let inner = value.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\""));
+                value == typed.trim_ascii_end() || inner == Some(typed)
+            }
+            _ => false,
         }),
         _ => merged.get(key) == layout.get(key),
     })
@@ -166,8 +369,7 @@ mod tests {
             .map(|(key, take)| ((*key).to_owned(), take.clone()))
             .collect();
         let (layout, other) = (layout.as_bytes(), other.as_bytes());
-        let merged = merge(layout, other, &takes);
-        assert!(is_as_decided(merged.expose(), layout, other, &takes));
+        let merged = merge(layout, other, &takes, Reading::Env).unwrap();
         String::from_utf8(merged.expose().to_vec()).unwrap()
     }
 
@@ -240,13 +442,11 @@ mod tests {
     #[test]
     fn a_wrong_text_is_found() {
         let takes = HashMap::from([("A".to_owned(), Take::Other)]);
-        assert!(!is_as_decided(b"A=1\n", b"A=1\n", b"A=2\n", &takes));
-        assert!(!is_as_decided(b"A=2\n", b"A=1\nB=1\n", b"A=2\n", &takes));
-        assert!(is_as_decided(
-            b"A=2\nB=1\n",
-            b"A=1\nB=1\n",
-            b"A=2\n",
-            &takes
-        ));
+        let check = |merged: &[u8], layout: &[u8]| {
+            is_as_decided(merged, layout, b"A=2\n", &takes, Reading::Env)
+        };
+        assert!(!check(b"A=1\n", b"A=1\n"));
+        assert!(!check(b"A=2\n", b"A=1\nB=1\n"));
+        assert!(check(b"A=2\nB=1\n", b"A=1\nB=1\n"));
     }
 }

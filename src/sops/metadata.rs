@@ -400,8 +400,7 @@ impl Metadata {
     }
 }
 
-/// The options that select what is encrypted.
-pub const SELECTION_OPTIONS: [&str; 6] = [
+const SELECTION_OPTIONS: [&str; 6] = [
     "encrypted_comment_regex",
     "encrypted_regex",
     "encrypted_suffix",

@@ -399,7 +399,7 @@ fn digest_of(value: &[u8], scope: MacScope) -> String {
 fn is_equal_to(
     mut pieces: cipher::Pieces<'_>,
     expected: &[u8],
-) -> Result<bool, cipher::TokenError> {
+) -> Result<bool, TokenError> {
     let mut is_equal = pieces.plaintext_len() == expected.len();
     let mut piece = SecretBytes::new(vec![0; PIECE_BYTES]);
     let mut at = 0;

@@ -90,9 +90,10 @@ fn broken_files_are_errors() {
         damaged(|text| text.replace("sops_lastmodified=2026", "sops_lastmodified=2027"))
             .contains("`mac`: altered")
     );
-    assert!(damaged(|_| "a: 1\nsops:\n  mac: x\n".to_owned()).contains("stored as YAML"));
+    assert!(damaged(|_| "a: 1\nsops:\n  mac: x\n".to_owned()).contains("`lastmodified`"));
     assert!(
-        damaged(|_| "{\"a\": 1, \"sops\": {\"mac\": \"x\"}}".to_owned()).contains("stored as JSON")
+        damaged(|_| "{\"a\": 1, \"sops\": {\"mac\": \"x\"}}".to_owned())
+            .contains("`lastmodified`")
     );
     assert!(damaged(|_| "{\"data\": \"ENC[".to_owned()).contains("not valid JSON"));
     let wrapped = damaged(|text| text.replace("\\nYWdl", "\\nYWdm"));

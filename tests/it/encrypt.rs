@@ -306,22 +306,22 @@ fn the_stored_form_is_kept_unless_written_out() {
 }
 
 #[test]
-fn structured_names_are_refused_by_name_for_now() {
-    for name in ["a.yaml", "a.yml", "a.json", "a.ini"] {
-        let project = TestProject::with_files(
-            &[(&format!("{name}.enc"), name), ("b.bin.enc", "b.bin")],
-            "",
-        );
-        project.write_server(name, "a: 1\n");
-        project.write_server("b.bin", "x\n");
-        let output = project.run(&["encrypt"]);
-        assert_eq!(output.code, 2, "{output:#?}");
-        assert!(output.stderr.contains("format = \"binary\""), "{output:#?}");
-        assert!(!project.repo_file("b.bin.enc").exists());
-        let row = format!("{{ path = \"{name}\", format = \"binary\" }}");
-        project.write_manifest(&[(&format!("{name}.enc"), &row)], "");
+fn structured_names_are_stored_as_what_they_are() {
+    for (name, text, stored) in [
+        ("a.yaml", "a: 1 # c\nl: [x]\n", "a: ENC["),
+        ("a.yml", "a: 'x'\n", "a: 'ENC["),
+        ("a.json", "{\"a\": \"x\", \"b\": 2}\n", "{\"a\": \"ENC["),
+        ("a.ini", "[s]\na = 1\n", "[s]\na = ENC["),
+    ] {
+        let project = TestProject::with_files(&[(&format!("{name}.enc"), name)], "");
+        project.write_server(name, text);
         project.ok(&["encrypt"]);
+        let file = project.read_repo(&format!("{name}.enc"));
+        assert!(file.starts_with(stored), "{file}");
         assert_eq!(project.ok(&["diff"]).stdout, "");
+        fs::remove_file(project.server_file(name)).unwrap();
+        project.ok(&["decrypt"]);
+        assert_eq!(project.read_server(name), text.as_bytes());
     }
 }
 

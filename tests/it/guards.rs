@@ -142,7 +142,7 @@ fn a_required_key_is_required_from_the_first_capture() {
     let output = wrong.run(&["list"]);
     assert_eq!(output.code, 2);
     assert!(
-        output.stderr.contains("only environment files have keys"),
+        output.stderr.contains("a file of this format has none"),
         "{output:#?}"
     );
 }

@@ -121,7 +121,13 @@ fn five_makefiles_move_in_and_nothing_changes() {
             let target = entry["target"].as_str().unwrap();
             let name = target.strip_prefix(&format!("{root}/")).unwrap();
             if entry["kind"] == "secret" {
-                project.write_server(name, "A=canary-Vd81-database\n");
+                let is_json = name.ends_with(".json");
+                let text = if is_json {
+                    "{\"A\": \"canary-Vd81-database\"}\n"
+                } else {
+                    "A=canary-Vd81-database\n"
+                };
+                project.write_server(name, text);
             } else {
                 project.write_server(name, "plain\n");
                 project.write_repo(entry["entry"].as_str().unwrap(), "plain\n");

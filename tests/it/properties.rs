@@ -9,7 +9,7 @@ use secret_files::sops::data_key::DataKey;
 use secret_files::sops::metadata::Metadata;
 use secret_files::sops::selector::Selection;
 use secret_files::sops::store::Format;
-use secret_files::sops::{self, Reuse};
+use secret_files::sops::{self, Layout, Reuse};
 
 use super::support::TestProject;
 
@@ -41,6 +41,7 @@ fn seal(format: Format, source: &[u8]) -> Option<Vec<u8>> {
             &key(),
             &metadata,
             &Reuse::Nothing,
+            Layout::Exact,
             NOW,
             &mut fill,
         )

@@ -50,7 +50,7 @@ fn add_writes_row_and_file_and_keeps_the_rest() {
     ]);
     let expected = MANIFEST.replace(
         "mode = \"0644\" }\n",
-        "mode = \"0644\" }\n\"app/.env.enc\"      = \"app/.env\"\n\"app/config.yaml.enc\" = { path = \"app/config.yaml\", format = \"binary\", mode = \"0600\" }\n",
+        "mode = \"0644\" }\n\"app/.env.enc\"      = \"app/.env\"\n\"app/config.yaml.enc\" = { path = \"app/config.yaml\", mode = \"0600\" }\n",
     );
     assert_eq!(manifest(&project), expected);
     assert_eq!(project.run(&["diff"]).code, 0);

@@ -19,7 +19,7 @@ use super::super::document::{
     Document, Frame, KeyPath, Leaf, Seat, SealedDocument, SealedLeaf, Spelling, Step, Style,
 };
 use super::super::error::DocumentError;
-use super::super::metadata::{Metadata, Node, SELECTION_OPTIONS};
+use super::super::metadata::{Metadata, Node};
 use super::super::tree::{self, Item, Tree};
 use super::super::value::Value;
 use super::{LeafText, OpenedLeaves, Store, conflict_marker};
@@ -145,6 +145,10 @@ impl Store for BinaryStore {
 
     fn is_typed(&self) -> bool {
         false
+    }
+
+    fn spell(&self, text: &str, _like: &Value<'_>) -> SecretBytes {
+        SecretBytes::copy_of(text.as_bytes())
     }
 
     fn is_respelled(&self) -> bool {
@@ -273,28 +277,15 @@ fn not_an_envelope() -> DocumentError {
     }
 }
 
-/// Returns whether an encrypted JSON file is the envelope of one value, rather than a tree that
-/// happens to have the one key `data`; `None` when it is not JSON. Since SOPS 3.13 envelopes list
-/// no selection option, trees always do.
+/// Returns whether an encrypted JSON file is the envelope of one value; `None` when it is not JSON. A
+/// tree with nothing but a string `data` cannot be told from one, which is why there is none.
 pub(super) fn is_envelope(source: &[u8]) -> Option<bool> {
     let around = plain_data(source)
         .map(|range| [&source[..range.start], &source[range.end..]].concat());
     let envelope = parse_envelope(around.as_deref().unwrap_or(source), source).ok()?;
-    let is_tree = envelope.metadata.as_ref().is_some_and(|metadata| {
-        let version = match metadata.get("version") {
-            Some(Node::Text(version)) => version.as_str(),
-            _ => "",
-        };
-        let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-        let is_recent = (numbers.next(), numbers.next()) >= (Some(3), Some(13));
-        is_recent
-            && SELECTION_OPTIONS
-                .iter()
-                .any(|option| metadata.get(option).is_some())
-    });
     let is_string = matches!(&envelope.data, Some(text) if around.is_some()
         || Token::parse(text.as_bytes()).is_ok_and(|token| token.kind == "str"));
-    Some(is_string && !envelope.others && !is_tree)
+    Some(is_string && !envelope.others)
 }
 
 /// Finds the text under a leading `"data"` key where it holds neither escapes nor line breaks.

@@ -64,6 +64,16 @@ impl Store for JsonStore {
                 name: "is `sops`",
             });
         }
+        if let [RawLeaf { path, scalar: Scalar::Text { .. }, span, .. }] = &scan.leaves[..]
+            && path.associated_data() == b"data:"
+            && scan.frames.len() == 1
+        {
+            return Err(DocumentError::Line {
+                line: line_of(source, span.start),
+                construct: "an object with nothing but a string `data`, the form of a binary file,",
+                format: "JSON",
+            });
+        }
         let leaves = scan.leaves.into_iter().map(|raw| leaf_of(source, raw));
         Ok(Document {
             source,
@@ -158,6 +168,19 @@ impl Store for JsonStore {
 
     fn is_typed(&self) -> bool {
         true
+    }
+
+    fn spell(&self, text: &str, like: &Value<'_>) -> SecretBytes {
+        let mut scanner = Scanner::new(text.as_bytes());
+        let is_scalar = !matches!(like, Value::Str(_))
+            && scanner.value(0, &KeyPath::root(), Step::Key, 0).is_ok()
+            && scanner.at == text.len();
+        if is_scalar {
+            return SecretBytes::copy_of(text.as_bytes());
+        }
+        let mut out = SecretBytes::new(Vec::with_capacity(text.len() * 2 + 2));
+        write_text(text.as_bytes(), false, out.expose_mut());
+        out
     }
 
     fn is_respelled(&self) -> bool {
@@ -656,9 +679,8 @@ impl<'s> Scanner<'s> {
                 }
                 Some(b'\\') => {
                     if decoded.is_none() {
-                        // As long as the line: growing would leave unwiped copies.
-                        let rest = &self.source[start + 1..];
-                        let room = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+                        // Up to the closing quote: growing would leave unwiped copies.
+                        let room = self.rest_of_string() - start;
                         let mut text = SecretBytes::new(Vec::with_capacity(room));
                         text.expose_mut()
                             .extend_from_slice(&self.source[start + 1..self.at]);
@@ -675,6 +697,19 @@ impl<'s> Scanner<'s> {
                 None => return Err(self.error("a string has no end")),
             }
         }
+    }
+
+    /// Returns at most how many bytes the string that is being read has.
+    fn rest_of_string(&self) -> usize {
+        let mut at = self.at;
+        while let Some(found) = memchr::memchr2(b'"', b'\\', &self.source[at.min(self.source.len())..]) {
+            at += found;
+            if self.source[at] == b'"' {
+                break;
+            }
+            at += 2;
+        }
+        at.min(self.source.len())
     }
 
     /// Reads an escape; lone surrogates stand for U+FFFD, as in Go.

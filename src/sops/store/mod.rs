@@ -92,6 +92,8 @@ impl Format {
         // An environment file may begin with a brace too.
         if *first == b'{' && !has_flat {
             return Ok(match json::is_envelope(text) {
+                // JSON is YAML too: our own YAML writes the metadata in one line.
+                Some(_) if memchr::memmem::find(text, yaml::FLOW_METADATA).is_some() => Self::Yaml,
                 Some(true) => Self::Binary,
                 Some(false) => Self::Json,
                 None if yaml::is_flow_root(text) => Self::Yaml,
@@ -214,6 +216,10 @@ pub trait Store: Sync {
     /// that know strings only, a token of any type stands for its text.
     fn is_typed(&self) -> bool;
 
+    /// Returns how a text is spelled where a value stands in a plain document: as a number or truth value
+    /// where it reads as one and `like` is one, else as a string.
+    fn spell(&self, text: &str, like: &Value<'_>) -> SecretBytes;
+
     /// Returns whether stock `sops` spells files of this form anew when it writes them.
     fn is_respelled(&self) -> bool;
 
@@ -236,13 +242,12 @@ fn splice_leaves(
     leaves: &mut dyn LeafText,
     block: impl FnOnce(&mut dyn LeafText, &mut Vec<u8>),
 ) -> Vec<u8> {
-    enum Edit<'d> {
+    enum Edit {
         Leaf(usize),
         Nothing,
         Seat,
-        Text(&'d [u8]),
     }
-    let mut edits: Vec<(Range<usize>, Edit<'_>)> = Vec::with_capacity(document.leaves.len() + 1);
+    let mut edits: Vec<(Range<usize>, Edit)> = Vec::with_capacity(document.leaves.len() + 1);
     let mut index = 0;
     while let Some(leaf) = document.leaves.get(index) {
         match &leaf.spelling.extent {
@@ -284,7 +289,6 @@ fn splice_leaves(
             Edit::Leaf(index) => write_leaf(document, *index, leaves, &mut out),
             Edit::Nothing => {}
             Edit::Seat => seat = out.len(),
-            Edit::Text(text) => out.extend_from_slice(text),
         }
     }
     out.extend_from_slice(&document.source[at..]);

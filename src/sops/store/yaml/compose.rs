@@ -51,7 +51,7 @@ pub(super) struct Part<'a> {
 pub(super) enum Shape {
     /// An alias to a scalar: the part it names.
     Alias { original: usize, in_flow: bool },
-    Comment { is_flow: bool },
+    Comment,
     /// A copy of a part of a collection: that part, and the alias it belongs to.
     Copy { original: usize, alias: usize },
     /// A collection without items.
@@ -831,7 +831,7 @@ impl<'a> Composer<'a> {
             let body = &self.text[lines.clone()];
             let blanks = body.len() - body.trim_start_matches(' ').len();
             let is_blank = body[blanks..].starts_with(['\n', '\r']) || blanks == body.len();
-            span = if is_blank || blanks != indent {
+            span = if is_blank || blanks < indent {
                 lines.clone()
             } else {
                 lines.start + indent..lines.end
@@ -1131,7 +1131,6 @@ impl<'a> Composer<'a> {
                                 frame,
                                 order: (range.start, 0),
                                 step: Step::Remark,
-                                is_flow: false,
                             };
                             parts.push(self.comment(range, seat));
                         }
@@ -1198,9 +1197,7 @@ impl<'a> Composer<'a> {
             step: seat.step,
             value: Value::Comment(SecretText::Borrowed(text)),
             span,
-            shape: Shape::Comment {
-                is_flow: seat.is_flow,
-            },
+            shape: Shape::Comment,
             order: seat.order,
         }
     }
@@ -1216,21 +1213,14 @@ impl<'a> Composer<'a> {
         let line_start = self.line_start(range.start);
         let before = self.text[line_start..range.start].trim_end();
         let is_inline = !before.trim_start_matches([' ', '-']).is_empty();
-        let seated = |frame, order, step, is_flow| {
-            Some(Seated {
-                frame,
-                order,
-                step,
-                is_flow,
-            })
-        };
+        let seated = |frame, order, step| Some(Seated { frame, order, step });
         // The innermost open bracket around it.
         let at = flows.partition_point(|(span, _)| span.start < range.start);
         let around = flows[..at].iter().rev().find(|(span, _)| span.end > range.start);
         if let Some((_, frame)) = around {
             let step = if is_inline { Step::Aside } else { Step::Remark };
             let order = self.order_in_flow(range.start, is_inline);
-            return seated(*frame, order, step, true);
+            return seated(*frame, order, step);
         }
         if !is_inline {
             return None;
@@ -1239,7 +1229,7 @@ impl<'a> Composer<'a> {
         if before.ends_with([']', '}']) {
             let closed = flows[..at].iter().find(|(span, _)| span.end == end_of_text);
             if let Some((span, frame)) = closed {
-                return seated(*frame, (span.start, 0), Step::Aside, true);
+                return seated(*frame, (span.start, 0), Step::Aside);
             }
         }
         let next = self.marks.partition_point(|mark| mark.start < range.start);
@@ -1248,7 +1238,7 @@ impl<'a> Composer<'a> {
         let on_line = last_mark.filter(|mark| mark.end > line_start || mark.start >= line_start);
         let is_marker = before.starts_with("---") || before.starts_with("...");
         match on_line {
-            None if is_marker => seated(root, (range.start, 0), Step::Remark, false),
+            None if is_marker => seated(root, (range.start, 0), Step::Remark),
             Some(mark) => {
                 // Behind a key whose value stands below: a property makes it the value's.
                 let below = next_mark.filter(|next| {
@@ -1262,13 +1252,13 @@ impl<'a> Composer<'a> {
                             .is_empty()
                 });
                 match below {
-                    Some(next) => seated(next.frame, (next.start, 0), Step::Remark, false),
-                    None => seated(mark.frame, (mark.start, 0), Step::Aside, false),
+                    Some(next) => seated(next.frame, (next.start, 0), Step::Remark),
+                    None => seated(mark.frame, (mark.start, 0), Step::Aside),
                 }
             }
             None => {
                 let frame = next_mark.map_or(root, |mark| mark.frame);
-                seated(frame, (range.start, 0), Step::Remark, false)
+                seated(frame, (range.start, 0), Step::Remark)
             }
         }
     }
@@ -1538,7 +1528,6 @@ struct Seated {
     frame: u32,
     order: (usize, u8),
     step: Step,
-    is_flow: bool,
 }
 
 /// What follows a run of comments: where, in which column, in which container.

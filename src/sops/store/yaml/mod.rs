@@ -29,6 +29,9 @@ use compose::{ALIAS_TAG, Composed, Part, Quote, Reserved, Root, Shape, compose, 
 /// Blanks, for the indentation of a token in a block scalar.
 const BLANKS: &str = "                                                                                                                                                                                                                                                                ";
 
+/// How metadata begins where the root stands in braces.
+pub(super) const FLOW_METADATA: &[u8] = b"\"sops\": {\"";
+
 pub(super) struct YamlStore;
 
 impl Store for YamlStore {
@@ -105,13 +108,13 @@ impl Store for YamlStore {
         let texts: Vec<Range<usize>> = composed.parts.iter().map(text_of).collect();
         let leaves = composed.parts.into_iter().enumerate();
         let leaves = leaves.map(|(index, part)| {
-            let is_comment = matches!(part.shape, Shape::Comment { .. });
+            let is_comment = matches!(part.shape, Shape::Comment);
             let (style, text) = match &part.shape {
                 Shape::Alias { original, .. } | Shape::Copy { original, .. } => (
                     Style::Covered,
                     texts.get(*original).cloned().unwrap_or_default(),
                 ),
-                Shape::Comment { .. } => (Style::Bare, texts[index].clone()),
+                Shape::Comment => (Style::Bare, texts[index].clone()),
                 Shape::Hollow { .. } => (Style::Covered, part.span.clone()),
                 Shape::Scalar { quote, in_flow, .. } => {
                     (style_of(*quote, *in_flow), texts[index].clone())
@@ -213,6 +216,17 @@ impl Store for YamlStore {
 
     fn is_typed(&self) -> bool {
         true
+    }
+
+    fn spell(&self, text: &str, like: &Value<'_>) -> SecretBytes {
+        let reads_as_typed =
+            !matches!(like, Value::Str(_)) && scalar::is_plain_syntax(text, true);
+        if reads_as_typed || scalar::is_plain(text, true) {
+            return SecretBytes::copy_of(text.as_bytes());
+        }
+        let mut out = SecretBytes::new(Vec::with_capacity(text.len() * 4 + 2));
+        scalar::write_double(text, out.expose_mut());
+        out
     }
 
     fn is_respelled(&self) -> bool {
@@ -347,7 +361,7 @@ fn spelling_of(source: &[u8], part: &Part<'_>) -> Spelling {
             };
             return with_note(spelling, part.span.clone(), "an alias to a value");
         }
-        Shape::Comment { .. } => {
+        Shape::Comment => {
             let is_empty = matches!(&part.value, Value::Comment(text) if text.expose().is_empty());
             return Spelling {
                 note: if is_empty { Note::Mark } else { Note::None },
