@@ -21,7 +21,7 @@ use crate::project::plan::{self, Action, Step, Stored};
 use crate::secret::SecretBytes;
 use crate::sops::cipher::Token;
 use crate::sops::data_key::DataKey;
-use crate::sops::document::Leaf;
+use crate::sops::document::{Document, Leaf};
 use crate::sops::error::DocumentError;
 use crate::sops::metadata::{MasterKey, Metadata};
 use crate::sops::selector::SelectionRule;
@@ -32,9 +32,7 @@ use super::drift;
 use super::gather::Prospect;
 use super::govern::{Governing, govern};
 use super::lost_key;
-use super::open::{
-    Encrypted, Lookup, damaged, key_problem, leads_out, read_encrypted, unwrap_key,
-};
+use super::open::{Encrypted, Lookup, damaged, key_problem, leads_out, read_encrypted, unwrap_key};
 use super::workspace::Workspace;
 
 /// How far a capture may go.
@@ -497,9 +495,8 @@ fn compare(
     }
     let opened = sops::open(encrypted.format, sealed, &key)
         .map_err(|error| damaged(workspace, name, error))?;
-    let differences = diff::between(opened.plaintext.expose(), source.expose(), entry.reading());
-    let is_respelled = entry.layout == Layout::Stock && differences.is_layout_only;
-    if differences.is_empty() || is_respelled {
+    let differences = diff::of(entry, opened.plaintext.expose(), source.expose());
+    if differences.is_empty() {
         return Ok((Stored::Same, Some(opened)));
     }
     let drift = drift_of(Some(opened.plaintext.expose()));
@@ -616,13 +613,14 @@ impl Request<'_> {
         ) {
             Ok(sealed) => sealed,
             Err(error @ DocumentError::SelfMatching) => {
-                return Err(Problem::of(name, error)
-                    .with_help("make the pattern in `.sops.yaml` narrower"));
+                return Err(
+                    Problem::of(name, error).with_help("make the pattern in `.sops.yaml` narrower")
+                );
             }
             Err(error) => return Ok(Err(guard::unrepresentable(&error))),
         };
         let clear = sealed.clear.iter().map(|&index| &document.leaves[index]);
-        warnings.extend(self.clear_secrets(clear));
+        warnings.extend(self.clear_secrets(&document, clear));
         drop(document);
         self.verify(sealed.bytes, &sealed.digest, &key, source, warnings)
     }
@@ -634,7 +632,11 @@ impl Request<'_> {
 
     /// Says which keys look like secrets and stay in clear by a rule. A suffix on the key itself is
     /// its owner's own word.
-    fn clear_secrets<'d>(&self, clear: impl Iterator<Item = &'d Leaf<'d>>) -> Option<String> {
+    fn clear_secrets<'d>(
+        &self,
+        document: &Document<'_>,
+        clear: impl Iterator<Item = &'d Leaf<'d>>,
+    ) -> Option<String> {
         let rule = &self.governing.rule.selection.rule;
         if matches!(rule, SelectionRule::UnencryptedSuffix(_)) {
             return None;
@@ -644,7 +646,7 @@ impl Request<'_> {
                 let key = leaf.path.last().unwrap_or_default();
                 guard::looks_secret(key, leaf.value.plaintext().expose())
             })
-            .map(|leaf| leaf.path.display())
+            .map(|leaf| document.place(leaf))
             .collect();
         let (option, value) = rule.option();
         (!keys.is_empty()).then(|| {

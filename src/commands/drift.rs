@@ -9,8 +9,8 @@ use crate::project::diff::{self, Change};
 use crate::project::drift::{
     Drift, Likeness, Observed, OldVersion, Rollback, Verdict, judge, short,
 };
-use crate::project::keys::Reading;
 use crate::project::key_drift::{self, Base, KeyDrift, Moved};
+use crate::project::keys::Reading;
 use crate::project::manifest::{Entry, Kind};
 use crate::project::record::{Digester, Record};
 use crate::secret::SecretBytes;
@@ -120,7 +120,7 @@ fn judged(workspace: &Workspace, sides: &Sides<'_>) -> (Drift, Option<Before>) {
         return (drift, None);
     };
     seen.sides = repository.content.map_or(Likeness::Different, |content| {
-        let differences = diff::between(content, server, reading);
+        let differences = diff::of(entry, content, server);
         match (differences.is_empty(), differences.is_layout_only) {
             (true, _) => Likeness::Same,
             (_, true) => Likeness::Layout,
@@ -194,7 +194,12 @@ fn record_of<'w>(workspace: &'w Workspace, sides: &Sides<'_>) -> Option<&'w Reco
     (record.entry == *name || !workspace.is_entry(&record.entry)).then_some(record)
 }
 
-fn like_content(record: &Record, digester: &Digester, content: &[u8], reading: Reading) -> Likeness {
+fn like_content(
+    record: &Record,
+    digester: &Digester,
+    content: &[u8],
+    reading: Reading,
+) -> Likeness {
     if digester.content(content) == record.content {
         Likeness::Same
     } else if digester.meaning(content, reading) == record.meaning {
@@ -303,10 +308,11 @@ fn old_keys(
     let searched = checkout.find_version(&file, since, |version| {
         let opened = opened_quietly(workspace, version)?;
         let names = keys.iter().map(String::as_str);
-        let found: Vec<String> = key_drift::agreeing(opened.expose(), server, names, entry.reading())
-            .into_iter()
-            .map(str::to_owned)
-            .collect();
+        let found: Vec<String> =
+            key_drift::agreeing(opened.expose(), server, names, entry.reading())
+                .into_iter()
+                .map(str::to_owned)
+                .collect();
         keys.retain(|key| !found.contains(key));
         old.extend(found);
         keys.is_empty().then_some(())

@@ -13,8 +13,8 @@ use crate::project::error::Refusal;
 use crate::project::manifest::{Entry, Kind, WriteMode};
 use crate::project::plan::{self, Action, DecryptOptions, Plan, Step, Target};
 use crate::secret::SecretBytes;
-use crate::sops;
 use crate::sops::store::Format;
+use crate::sops::{self, Layout};
 use crate::ui::report::{Recovery, Report};
 
 use super::apply::{self, Failure};
@@ -476,7 +476,12 @@ fn compare(
             (Target::Missing(drift.rollback), None)
         }
         Found::Other(kind) => (Target::NotRegular(kind), None),
-        Found::File(state, content) if content == prepared.plaintext => {
+        Found::File(state, content)
+            if content == prepared.plaintext
+                || (entry.layout == Layout::Stock
+                    && diff::of(entry, prepared.plaintext.expose(), content.expose())
+                        .is_empty()) =>
+        {
             let drift = ownership::drift(&state, prepared.owner, entry.mode);
             let record = workspace.memory().record_of(&place.path());
             let undeclared =

@@ -226,14 +226,13 @@ pub fn read_file(
 
 /// Says how the two sides of an entry compare; an optional entry may be on neither.
 pub fn compare(entry: &Entry, repository: Option<&[u8]>, server: Option<&[u8]>) -> Comparison {
-    let reading = entry.reading();
     match (repository, server) {
         (None, None) if entry.optional => Comparison::Same,
         (None, None) => Comparison::NeitherSide,
         (Some(_), None) => Comparison::OnlyRepository,
         (None, Some(_)) => Comparison::OnlyServer,
         (Some(repository), Some(server)) => {
-            let differences = diff::between(repository, server, reading);
+            let differences = diff::of(entry, repository, server);
             if differences.is_empty() {
                 Comparison::Same
             } else {

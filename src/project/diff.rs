@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
+use crate::sops::Layout;
+
 use super::keys::{Keyed, Reading};
+use super::manifest::Entry;
 
 /// What happened to a key, seen from the repository towards the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,6 +85,15 @@ impl Differences {
         }
         words.join(", ")
     }
+}
+
+/// Compares both sides of an entry. Where its layout is stock's, only values count.
+pub fn of(entry: &Entry, repository: &[u8], server: &[u8]) -> Differences {
+    let differences = between(repository, server, entry.reading());
+    if differences.is_layout_only && entry.layout == Layout::Stock {
+        return Differences::default();
+    }
+    differences
 }
 
 /// Compares the repository's plaintext with the server's, by key where both can be read by keys.

@@ -399,7 +399,13 @@ mod tests {
 
     fn change(stored: &str, source: &str, allowed: Allowed<'_>) -> Vec<Refusal> {
         let (stored, source) = (stored.as_bytes(), source.as_bytes());
-        check_change(Some(stored), source, Reading::Env, &["A".to_owned()], allowed)
+        check_change(
+            Some(stored),
+            source,
+            Reading::Env,
+            &["A".to_owned()],
+            allowed,
+        )
     }
 
     #[test]
@@ -428,7 +434,10 @@ mod tests {
             check_change(Some(b"12345"), b"12", Reading::Bytes, &[], none),
             [shrunk("2 bytes", "5")]
         );
-        assert_eq!(check_change(Some(b"1234"), b"12", Reading::Bytes, &[], none), []);
+        assert_eq!(
+            check_change(Some(b"1234"), b"12", Reading::Bytes, &[], none),
+            []
+        );
         assert_eq!(
             check_change(None, b"B=1", Reading::Env, &["B".to_owned()], none),
             []

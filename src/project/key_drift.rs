@@ -60,7 +60,9 @@ impl<'a> Base<'a> {
     /// Returns the base that is a content.
     pub fn of(content: &'a [u8], reading: Reading) -> Self {
         let keys = reading.keys(content);
-        keys.map_or(Self::Unknown, |keys| Self::Content(keys.into_iter().collect()))
+        keys.map_or(Self::Unknown, |keys| {
+            Self::Content(keys.into_iter().collect())
+        })
     }
 
     /// Returns whether a key had these values then, `None` for a key that was not there; no answer

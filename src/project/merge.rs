@@ -33,12 +33,7 @@ pub type Takes = HashMap<String, Take>;
 
 /// Puts both versions together; keys that are not in `takes` are as the layout has them. `None` where
 /// that cannot be done so that every key has the value that was decided.
-pub fn merge(
-    layout: &[u8],
-    other: &[u8],
-    takes: &Takes,
-    reading: Reading,
-) -> Option<SecretBytes> {
+pub fn merge(layout: &[u8], other: &[u8], takes: &Takes, reading: Reading) -> Option<SecretBytes> {
     let merged = match reading {
         Reading::Bytes => return None,
         Reading::Env => merge_lines(layout, other, takes),
@@ -56,7 +51,10 @@ struct Hunk {
 /// Puts two versions of a tree together: each run of lines that differs is taken from the version that
 /// the keys in it are taken from; line by line where they are taken from both.
 fn merge_tree(layout: &[u8], other: &[u8], takes: &Takes, format: Format) -> Option<SecretBytes> {
-    let (old, new) = (std::str::from_utf8(layout).ok()?, std::str::from_utf8(other).ok()?);
+    let (old, new) = (
+        std::str::from_utf8(layout).ok()?,
+        std::str::from_utf8(other).ok()?,
+    );
     let keys_of_layout = lines_of_keys(layout, format)?;
     let keys_of_other = lines_of_keys(other, format)?;
     let (old_lines, new_lines) = (lines_of(old), lines_of(new));
@@ -207,9 +205,11 @@ fn with_typed(
     let typed = std::str::from_utf8(typed.expose()).ok()?;
     let spelled = store.spell(typed, &leaf.value);
     let mut out = SecretBytes::new(Vec::with_capacity(text.len() + spelled.len()));
-    out.expose_mut().extend_from_slice(&text.expose()[..leaf.span.start]);
+    out.expose_mut()
+        .extend_from_slice(&text.expose()[..leaf.span.start]);
     out.expose_mut().extend_from_slice(spelled.expose());
-    out.expose_mut().extend_from_slice(&text.expose()[leaf.span.end..]);
+    out.expose_mut()
+        .extend_from_slice(&text.expose()[leaf.span.end..]);
     Some(out)
 }
 
@@ -292,7 +292,9 @@ fn is_as_decided(
         Some(Take::Typed(typed)) => merged.get(key).is_some_and(|values| match &values[..] {
             [value] => {
                 let (value, typed) = (value.expose().trim_ascii_end(), typed.expose());
-                let inner = value.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\""));
+                let inner = value
+                    .strip_prefix(b"\"")
+                    .and_then(|text| text.strip_suffix(b"\""));
                 value == typed.trim_ascii_end() || inner == Some(typed)
             }
             _ => false,

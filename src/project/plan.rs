@@ -267,7 +267,10 @@ mod tests {
     use super::*;
 
     fn differs(verdict: Verdict) -> (Differences, Drift) {
-        (diff::between(b"A=1\n", b"A=2\n", super::super::keys::Reading::Env), Drift::of(verdict))
+        (
+            diff::between(b"A=1\n", b"A=2\n", super::super::keys::Reading::Env),
+            Drift::of(verdict),
+        )
     }
 
     #[test]

@@ -322,9 +322,7 @@ impl Reader<'_> {
         ) {
             self.problem(
                 value.span(),
-                format!(
-                    "`{key}`: `required` names keys, and a file of this format has none"
-                ),
+                format!("`{key}`: `required` names keys, and a file of this format has none"),
             );
         }
         (self.problems.len() == before).then_some(entry)

@@ -242,6 +242,17 @@ pub struct Document<'a> {
     pub seat: Seat,
 }
 
+impl Document<'_> {
+    /// Returns the leaf's place in words, as [`SealedDocument::place`]; of a form without containers its
+    /// key as it stands.
+    pub fn place(&self, leaf: &Leaf<'_>) -> String {
+        if self.frames.len() == 1 && leaf.frame == Frame::ROOT {
+            return leaf.path.display();
+        }
+        place(&self.frames, &leaf.path, leaf.frame, leaf.step)
+    }
+}
+
 /// Where the metadata of an encrypted file stands in the text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seat {
@@ -355,6 +366,27 @@ impl SealedDocument {
 }
 
 impl SealedDocument {
+    /// Leaves out what stands behind the tokens.
+    pub fn forget_notes(&mut self) {
+        for leaf in &mut self.leaves {
+            let text = leaf
+                .unescaped
+                .as_deref()
+                .unwrap_or(&self.source[leaf.text.clone()]);
+            if super::cipher::Token::parse(text).is_err() {
+                continue;
+            }
+            let (length, _) = super::cipher::NoteText::after(text);
+            if matches!(leaf.clear, Some(Value::Comment(_))) {
+                leaf.clear = None;
+            }
+            match &mut leaf.unescaped {
+                Some(text) => text.truncate(length),
+                None => leaf.text.end = leaf.text.start + length,
+            }
+        }
+    }
+
     /// Frees the text of the only leaf of a document, keeping what surrounds it: its layout is all
     /// that is needed of a large file about to be replaced.
     pub fn forget_leaf_text(&mut self) {
@@ -413,4 +445,3 @@ fn push_key(key: &[u8], out: &mut String) {
         out.push_str(&key);
     }
 }
-

@@ -174,7 +174,8 @@ fn check_plans(
 
 /// Returns an encrypted file as stock `sops` would lay it out.
 fn in_stock_layout(store: &dyn Store, bytes: Vec<u8>) -> Result<Vec<u8>, DocumentError> {
-    let sealed = store.parse_sealed(bytes)?;
+    let mut sealed = store.parse_sealed(bytes)?;
+    sealed.forget_notes();
     let tree = Tree::of_sealed(&sealed);
     let text = store.emit_tree(&tree, Some(sealed.metadata.node()))?;
     Ok(text.into_public())
@@ -213,7 +214,7 @@ fn may_have_stock_layout(document: &Document<'_>) -> bool {
     !document
         .leaves
         .iter()
-        .any(|leaf| !matches!(leaf.spelling.note, Note::None))
+        .any(|leaf| !leaf.value.is_comment() && !matches!(leaf.spelling.note, Note::None))
 }
 
 /// How much of a source's spelling has to come back.
@@ -240,11 +241,15 @@ struct SealedLeaves<'a> {
 
 impl LeafText for SealedLeaves<'_> {
     fn is_token(&self, index: usize) -> bool {
-        !matches!(self.plans[index].1, LeafPlan::Clear)
+        let plan = self.plans.get(index);
+        plan.is_some_and(|(_, plan)| !matches!(plan, LeafPlan::Clear))
     }
 
     fn write_note(&mut self, index: usize, text: &[u8], out: &mut Vec<u8>) {
-        if let LeafPlan::Kept { note: Some((old, base64)), .. } = &self.plans[index].1
+        if let LeafPlan::Kept {
+            note: Some((old, base64)),
+            ..
+        } = &self.plans[index].1
             && old.expose() == text
         {
             out.extend_from_slice(base64);
@@ -460,11 +465,7 @@ impl<'a> KeptTokens<'a> {
                     } else {
                         value.flat_text()
                     };
-                    let key = (
-                        leaf.path.associated_data(),
-                        kept.tag(value),
-                        TextKey(text),
-                    );
+                    let key = (leaf.path.associated_data(), kept.tag(value), TextKey(text));
                     let one = KeptToken { token, value, note };
                     let queue = *kept.by_text.entry(key).or_insert(kept.queues.len());
                     if queue == kept.queues.len() {

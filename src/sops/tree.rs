@@ -82,7 +82,11 @@ impl<'a> Tree<'a> {
             };
             // An encrypted comment loses its place on the line of its item.
             let is_opened_comment = matches!((opened, &value), (Some(_), Value::Comment(_)));
-            let step = if is_opened_comment { Step::Remark } else { leaf.step };
+            let step = if is_opened_comment {
+                Step::Remark
+            } else {
+                leaf.step
+            };
             (&leaf.path, leaf.frame, step, value)
         });
         Self::build(&sealed.frames, items)
@@ -154,11 +158,17 @@ impl<'a, 'f: 'a> Builder<'a, 'f> {
             return;
         }
         let mut chain = vec![frame];
-        while let Some(parent) = chain.last().and_then(|&id| self.frames.get(id as usize)?.parent)
+        while let Some(parent) = chain
+            .last()
+            .and_then(|&id| self.frames.get(id as usize)?.parent)
         {
             chain.push(parent);
         }
-        while self.open.last().is_some_and(|(open, _)| !chain.contains(open)) {
+        while self
+            .open
+            .last()
+            .is_some_and(|(open, _)| !chain.contains(open))
+        {
             self.close();
         }
         for id in chain.into_iter().rev() {
@@ -175,7 +185,8 @@ impl<'a, 'f: 'a> Builder<'a, 'f> {
         let frame = &self.frames[id as usize];
         match (frame.step, self.open.last_mut()) {
             (Step::Document(number), _) => {
-                self.documents.resize_with(self.documents.len().max(number), Vec::new);
+                self.documents
+                    .resize_with(self.documents.len().max(number), Vec::new);
                 self.documents.push(items);
             }
             (step, Some((_, parent))) => parent.push(Item::Entry {
@@ -192,4 +203,3 @@ impl<'a, 'f: 'a> Builder<'a, 'f> {
         }
     }
 }
-

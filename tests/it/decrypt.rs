@@ -92,8 +92,7 @@ fn broken_files_are_errors() {
     );
     assert!(damaged(|_| "a: 1\nsops:\n  mac: x\n".to_owned()).contains("`lastmodified`"));
     assert!(
-        damaged(|_| "{\"a\": 1, \"sops\": {\"mac\": \"x\"}}".to_owned())
-            .contains("`lastmodified`")
+        damaged(|_| "{\"a\": 1, \"sops\": {\"mac\": \"x\"}}".to_owned()).contains("`lastmodified`")
     );
     assert!(damaged(|_| "{\"data\": \"ENC[".to_owned()).contains("not valid JSON"));
     let wrapped = damaged(|text| text.replace("\\nYWdl", "\\nYWdm"));

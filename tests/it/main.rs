@@ -38,4 +38,5 @@ mod status;
 mod story;
 mod support;
 mod tidy;
+mod trees;
 mod vectors;

@@ -155,7 +155,9 @@ fn a_new_file_of_every_source_opens_to_it() {
 #[test]
 fn vectors_open_with_the_identity_through_the_command() {
     let files = ["a.env", "a.ini", "a.json", "a.yaml"].map(|name| (format!("{name}.enc"), name));
-    let files = files.each_ref().map(|(stored, name)| (stored.as_str(), *name));
+    let files = files
+        .each_ref()
+        .map(|(stored, name)| (stored.as_str(), *name));
     let mut project = TestProject::with_files(&files, "");
     project.set(
         "SOPS_AGE_KEY_FILE",

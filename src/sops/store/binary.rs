@@ -6,8 +6,8 @@
 //! `BinaryStore`).
 
 use std::borrow::Cow;
-use std::fmt;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -16,7 +16,7 @@ use crate::secret::{SecretBytes, SecretText};
 
 use super::super::cipher::Token;
 use super::super::document::{
-    Document, Frame, KeyPath, Leaf, Seat, SealedDocument, SealedLeaf, Spelling, Step, Style,
+    Document, Frame, KeyPath, Leaf, SealedDocument, SealedLeaf, Seat, Spelling, Step, Style,
 };
 use super::super::error::DocumentError;
 use super::super::metadata::{Metadata, Node};
@@ -280,11 +280,22 @@ fn not_an_envelope() -> DocumentError {
 /// Returns whether an encrypted JSON file is the envelope of one value; `None` when it is not JSON. A
 /// tree with nothing but a string `data` cannot be told from one, which is why there is none.
 pub(super) fn is_envelope(source: &[u8]) -> Option<bool> {
-    let around = plain_data(source)
+    let data = plain_data(source);
+    let around = data
+        .clone()
         .map(|range| [&source[..range.start], &source[range.end..]].concat());
     let envelope = parse_envelope(around.as_deref().unwrap_or(source), source).ok()?;
-    let is_string = matches!(&envelope.data, Some(text) if around.is_some()
-        || Token::parse(text.as_bytes()).is_ok_and(|token| token.kind == "str"));
+    // Empty content has no token.
+    let is_value = |text: &[u8]| {
+        text.is_empty()
+            || !text.starts_with(b"ENC[")
+            || Token::parse(text).map_or(true, |token| matches!(token.kind, "str" | "bytes"))
+    };
+    let is_string = match (data, &envelope.data) {
+        (Some(range), Some(_)) => is_value(&source[range]),
+        (None, Some(text)) => is_value(text.as_bytes()),
+        (_, None) => false,
+    };
     Some(is_string && !envelope.others)
 }
 

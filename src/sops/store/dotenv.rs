@@ -11,7 +11,7 @@ use std::ops::Range;
 use crate::secret::{SecretBytes, SecretText};
 
 use super::super::document::{
-    Document, Frame, KeyPath, Leaf, Seat, SealedDocument, SealedLeaf, Spelling, Step, Style,
+    Document, Frame, KeyPath, Leaf, SealedDocument, SealedLeaf, Seat, Spelling, Step, Style,
 };
 use super::super::error::DocumentError;
 use super::super::metadata::{Metadata, Node};

@@ -11,7 +11,7 @@ use std::ops::Range;
 use crate::secret::{SecretBytes, SecretText};
 
 use super::super::document::{
-    Container, Document, Extent, Frame, KeyPath, Leaf, Note, Seat, SealedDocument, SealedLeaf,
+    Container, Document, Extent, Frame, KeyPath, Leaf, Note, SealedDocument, SealedLeaf, Seat,
     Spelling, Step, Style,
 };
 use super::super::error::DocumentError;
@@ -49,6 +49,18 @@ struct Comment {
     is_inline: bool,
 }
 
+impl Comment {
+    fn step(&self, is_shadowed: bool) -> Step {
+        if is_shadowed {
+            Step::Shadowed
+        } else if self.is_inline {
+            Step::Aside
+        } else {
+            Step::Remark
+        }
+    }
+}
+
 struct KeyLine {
     key: Vec<u8>,
     value: SecretBytes,
@@ -57,6 +69,8 @@ struct KeyLine {
     style: Style,
     /// The value goes on over lines by backslashes.
     is_continued: bool,
+    /// A comment follows the quote that ends a value of several lines: it is one only there.
+    needs_lines: bool,
     comment: Option<Comment>,
 }
 
@@ -79,6 +93,7 @@ enum Piece<'s> {
     Comment {
         comment: &'s Comment,
         section: Option<&'s Section>,
+        is_shadowed: bool,
     },
     Empty,
     Key {
@@ -106,8 +121,12 @@ impl Scan {
                 path: path.clone(),
             });
             if let Some(comment) = &section.comment {
-                let section = Some(section);
-                take(Piece::Comment { comment, section }, frame, path.clone());
+                let piece = Piece::Comment {
+                    comment,
+                    section: Some(section),
+                    is_shadowed: false,
+                };
+                take(piece, frame, path.clone());
             }
             let mut last_of: HashMap<&[u8], usize> = HashMap::new();
             for (index, line) in section.keys.iter().enumerate() {
@@ -125,15 +144,23 @@ impl Scan {
                     let key_path = path.child(&line.key);
                     take(Piece::Key { line, is_shadowed }, frame, key_path);
                     if let Some(comment) = &line.comment {
-                        let section = None;
-                        take(Piece::Comment { comment, section }, frame, path.clone());
+                        let piece = Piece::Comment {
+                            comment,
+                            section: None,
+                            is_shadowed,
+                        };
+                        take(piece, frame, path.clone());
                     }
                 }
             }
         }
         for comment in &self.tail {
-            let section = None;
-            take(Piece::Comment { comment, section }, Frame::ROOT, KeyPath::root());
+            let piece = Piece::Comment {
+                comment,
+                section: None,
+                is_shadowed: false,
+            };
+            take(piece, Frame::ROOT, KeyPath::root());
         }
         frames
     }
@@ -187,18 +214,24 @@ impl Store for IniStore {
             [.., b'\n'] => start - 1,
             _ => start,
         };
-        // Comments above the metadata are the last of the file.
-        let lines = block.comment.iter().flat_map(|comment| comment.lines.iter());
-        scan.tail.extend(lines.filter_map(|line| single(&source, line)));
+        // Comments above the metadata are the last of the file; below it there is nothing.
+        scan.tail
+            .retain(|comment| comment.first.start < block.header.start);
+        let lines = block
+            .comment
+            .iter()
+            .flat_map(|comment| comment.lines.iter());
+        scan.tail
+            .extend(lines.filter_map(|line| single(&source, line)));
         let mut leaves = Vec::new();
         let mut places = BTreeMap::new();
         let frames = scan.walk(|piece, frame, path| {
             if let Piece::Comment { comment, .. } = &piece {
                 places.insert(leaves.len(), comment.others.clone());
             }
-            leaves.push(sealed_leaf(&source, piece, frame, path));
+            leaves.push(sealed_leaf(piece, frame, path));
         });
-        move_inserted_comments(&source, &scan, &mut leaves, &mut places);
+        move_inserted_comments(&source, &mut leaves, &mut places);
         Ok(SealedDocument {
             leaves,
             frames,
@@ -231,11 +264,14 @@ impl Store for IniStore {
                 // The lines of a comment go to their places; only the first stands here.
                 (Value::Comment(_), Some(OpenNote::Word(_))) => {}
                 (Value::Comment(_), note) => {
-                    let is_blank = matches!(note, Some(OpenNote::Mark));
+                    let is_blank =
+                        matches!(note, Some(OpenNote::Mark)) && text.expose().starts_with(b" ");
                     let first = first_line(text.expose());
                     out.extend_from_slice(if is_blank { b"" } else { first });
                 }
-                (_, Some(OpenNote::Source(source))) if continues(source.expose(), text.expose()) => {
+                (_, Some(OpenNote::Source(source)))
+                    if continues(source.expose(), text.expose()) =>
+                {
                     out.extend_from_slice(source.expose());
                 }
                 _ => write_value(text.expose(), leaf.style, out),
@@ -286,7 +322,6 @@ pub(super) fn header_place(
 /// Lets the text of an inserted comment line return to its header: the line goes as a whole.
 fn move_inserted_comments(
     source: &[u8],
-    scan: &Scan,
     leaves: &mut [SealedLeaf],
     places: &mut BTreeMap<usize, Vec<Range<usize>>>,
 ) {
@@ -302,8 +337,12 @@ fn move_inserted_comments(
         }
         let end = memchr::memchr(b'\n', &source[leaf.span.end..])
             .map_or(source.len(), |length| leaf.span.end + length + 1);
-        let start = memchr::memrchr(b'\n', &source[..leaf.span.start]).map_or(0, |at| at + 1);
-        let _ = scan;
+        let first = if source.starts_with(b"\xef\xbb\xbf") {
+            3
+        } else {
+            0
+        };
+        let start = memchr::memrchr(b'\n', &source[..leaf.span.start]).map_or(first, |at| at + 1);
         leaf.span = start..end;
         places.entry(index).or_default();
     }
@@ -322,7 +361,11 @@ fn first_line(text: &[u8]) -> &[u8] {
 
 fn leaf_of<'a>(source: &[u8], piece: Piece<'_>, frame: u32, path: KeyPath) -> Leaf<'a> {
     match piece {
-        Piece::Comment { comment, section } => {
+        Piece::Comment {
+            comment,
+            section,
+            is_shadowed,
+        } => {
             let is_header_only = comment.on_header && comment.others.is_empty();
             let mut spelling = Spelling::BARE;
             let mut span = comment.first.clone();
@@ -347,7 +390,7 @@ fn leaf_of<'a>(source: &[u8], piece: Piece<'_>, frame: u32, path: KeyPath) -> Le
                 spelling.extent = Extent::Joined(Box::new([blanks]));
             } else if !comment.others.is_empty() {
                 spelling.extent = Extent::Joined(comment.others.clone().into());
-                if text.expose().starts_with(b"\n") || text.expose().starts_with(b"\r\n") {
+                if text.expose().starts_with(b"\n") {
                     let mut blank = SecretBytes::new(Vec::with_capacity(text.len() + 1));
                     blank.expose_mut().push(b' ');
                     blank.expose_mut().extend_from_slice(text.expose());
@@ -358,11 +401,7 @@ fn leaf_of<'a>(source: &[u8], piece: Piece<'_>, frame: u32, path: KeyPath) -> Le
             Leaf {
                 path,
                 frame,
-                step: if comment.is_inline {
-                    Step::Aside
-                } else {
-                    Step::Remark
-                },
+                step: comment.step(is_shadowed),
                 value: Value::Comment(SecretText::Owned(text)),
                 span,
                 spelling,
@@ -378,6 +417,9 @@ fn leaf_of<'a>(source: &[u8], piece: Piece<'_>, frame: u32, path: KeyPath) -> Le
         },
         Piece::Key { line, is_shadowed } => {
             let mut spelling = Spelling::BARE;
+            if line.needs_lines {
+                spelling.close = "\n";
+            }
             if line.is_continued {
                 spelling.note = Note::Source {
                     text: line.span.clone(),
@@ -400,17 +442,16 @@ fn leaf_of<'a>(source: &[u8], piece: Piece<'_>, frame: u32, path: KeyPath) -> Le
     }
 }
 
-fn sealed_leaf(source: &[u8], piece: Piece<'_>, frame: u32, path: KeyPath) -> SealedLeaf {
-    let _ = source;
+fn sealed_leaf(piece: Piece<'_>, frame: u32, path: KeyPath) -> SealedLeaf {
     match piece {
-        Piece::Comment { comment, .. } => SealedLeaf {
+        Piece::Comment {
+            comment,
+            is_shadowed,
+            ..
+        } => SealedLeaf {
             path,
             frame,
-            step: if comment.is_inline {
-                Step::Aside
-            } else {
-                Step::Remark
-            },
+            step: comment.step(is_shadowed),
             is_comment: true,
             span: comment.first.clone(),
             text: comment.first.clone(),
@@ -438,11 +479,10 @@ fn sealed_leaf(source: &[u8], piece: Piece<'_>, frame: u32, path: KeyPath) -> Se
                 Step::Key
             },
             is_comment: false,
-            span: line.span.clone(),
+            span: line.span.start - quote_of(line.style).len()
+                ..line.span.end + quote_of(line.style).len(),
             text: line.span.clone(),
-            unescaped: line
-                .is_continued
-                .then(|| line.value.expose().to_vec()),
+            unescaped: line.is_continued.then(|| line.value.expose().to_vec()),
             clear: Some(Value::Str(SecretText::Owned(line.value.clone()))),
             style: line.style,
         },
@@ -457,45 +497,30 @@ fn continues(source: &[u8], value: &[u8]) -> bool {
     matches!(text, [before @ .., b'\\'] if reader.continuation(before).expose() == value)
 }
 
-/// Appends a value: as it is where it reads back between the quotes that stand there, else in quotes
-/// of its own.
+/// Appends a value in its quotes where it reads back between them, else in quotes of its own.
 fn write_value(value: &[u8], style: Style, out: &mut Vec<u8>) {
-    let is_safe = match style {
-        Style::Bare => {
-            let quoted = |quote: u8| value.len() > 1 && value[0] == quote && value.ends_with(&[quote]);
-            trim(value) == value
-                && !value.contains(&b'\n')
-                && memchr::memchr2(b'#', b';', value).is_none()
-                && !value.ends_with(b"\\")
-                && !quoted(b'"')
-                && !quoted(b'\'')
-                && !value.starts_with(b"`")
-                && !value.starts_with(b"\"\"\"")
-        }
-        Style::Single | Style::Double => {
-            let quote = if style == Style::Single { b'\'' } else { b'"' };
-            !value.contains(&quote)
-                && !value.contains(&b'\n')
-                && memchr::memchr2(b'#', b';', value).is_none()
-        }
-        Style::Backtick => !value.contains(&b'`'),
-        _ => memchr::memmem::find(value, b"\"\"\"").is_none(),
-    };
-    if is_safe {
+    let quote = quote_of(style);
+    let line = [b"k = ", quote, value, quote, b"\n"].concat();
+    let reads_back = scan(&line).is_ok_and(|scan| {
+        matches!(&scan.sections[..], [Section { keys, .. }]
+            if matches!(&keys[..], [key] if key.value.expose() == value && key.comment.is_none()))
+    });
+    if reads_back {
+        out.extend_from_slice(quote);
         out.extend_from_slice(value);
-        return;
+        out.extend_from_slice(quote);
+    } else {
+        stock::write_value(value, out);
     }
-    let opening = match style {
-        Style::Bare => 0,
-        Style::Triple => 3,
-        _ => 1,
-    };
-    let length = out.len();
-    out.truncate(length - opening.min(length));
-    stock::write_value(value, out);
-    // The closing quote that stands there is one too many: it is what a quote of our own would end with.
-    if opening > 0 {
-        out.truncate(out.len() - opening.min(out.len()));
+}
+
+fn quote_of(style: Style) -> &'static [u8] {
+    match style {
+        Style::Backtick => b"`",
+        Style::Double => b"\"",
+        Style::Single => b"'",
+        Style::Triple => b"\"\"\"",
+        _ => b"",
     }
 }
 
@@ -511,12 +536,20 @@ fn write_metadata(node: &metadata::Node, out: &mut Vec<u8>) {
     }
 }
 
-/// Trims as Go's `strings.TrimSpace` does, as far as ASCII goes.
+/// Trims as Go's `strings.TrimSpace` does: Unicode's white space, where the text is UTF-8.
 fn trim(text: &[u8]) -> &[u8] {
-    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c);
-    let start = text.iter().position(|byte| !is_space(byte)).unwrap_or(text.len());
-    let end = text.iter().rposition(|byte| !is_space(byte)).map_or(start, |at| at + 1);
-    &text[start..end]
+    match std::str::from_utf8(text) {
+        Ok(text) => text.trim().as_bytes(),
+        Err(_) => text.trim_ascii(),
+    }
+}
+
+/// Trims the beginning as Go's `unicode.IsSpace` tells.
+fn trim_start(text: &[u8]) -> &[u8] {
+    match std::str::from_utf8(text) {
+        Ok(text) => text.trim_start().as_bytes(),
+        Err(_) => text.trim_ascii_start(),
+    }
 }
 
 /// Returns where `part`, a part of `whole`, stands in it.
@@ -576,7 +609,12 @@ struct Pending {
 impl Pending {
     /// Makes one comment of the lines, and of what stands behind an item on its line: from its mark to
     /// the end.
-    fn take(&mut self, source: &[u8], inline: Option<Range<usize>>, on_header: bool) -> Option<Comment> {
+    fn take(
+        &mut self,
+        source: &[u8],
+        inline: Option<Range<usize>>,
+        on_header: bool,
+    ) -> Option<Comment> {
         let lines = std::mem::take(&mut self.lines);
         let has_lines = !lines.is_empty();
         let is_inline = inline.is_some();
@@ -612,7 +650,11 @@ impl Pending {
 fn scan(source: &[u8]) -> Result<Scan, DocumentError> {
     let mut reader = Reader {
         source,
-        at: if source.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 },
+        at: if source.starts_with(b"\xef\xbb\xbf") {
+            3
+        } else {
+            0
+        },
     };
     if source.starts_with(b"\xff\xfe") || source.starts_with(b"\xfe\xff") {
         return Err(DocumentError::Line {
@@ -674,7 +716,10 @@ fn scan(source: &[u8]) -> Result<Scan, DocumentError> {
         }
     }
     let lines = std::mem::take(&mut pending.lines);
-    let tail = lines.iter().filter_map(|line| single(source, line)).collect();
+    let tail = lines
+        .iter()
+        .filter_map(|line| single(source, line))
+        .collect();
     Ok(Scan { sections, tail })
 }
 
@@ -687,12 +732,6 @@ impl LineEnd for [u8] {
     fn trim_ascii_end_lf(&self) -> usize {
         self.strip_suffix(b"\n").unwrap_or(self).len()
     }
-}
-
-fn trim_start(text: &[u8]) -> &[u8] {
-    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c);
-    let start = text.iter().position(|byte| !is_space(byte)).unwrap_or(text.len());
-    &text[start..]
 }
 
 /// Returns from the first mark of a comment to the end.
@@ -727,9 +766,15 @@ fn read_key(
         let rest = &text[quote.len()..];
         let close = memchr::memmem::find(rest, quote).ok_or("a key whose quote does not end")?;
         let behind = quote.len() + close + quote.len();
-        let at = text[behind..].iter().position(is_delimiter).ok_or(missing)?;
+        let at = text[behind..]
+            .iter()
+            .position(is_delimiter)
+            .ok_or(missing)?;
         (trim(&rest[..close]), behind + at + 1)
     };
+    if key.is_empty() {
+        return Err("a line without a key");
+    }
     if key == b"-" {
         return Err("the key `-`, which stock `sops` numbers,");
     }
@@ -742,6 +787,7 @@ fn read_key(
         span: line.end..line.end,
         style: Style::Bare,
         is_continued: false,
+        needs_lines: false,
         comment: None,
     };
     let value = trim_start(&text[value_at..]);
@@ -781,11 +827,15 @@ fn read_key(
         };
         found.value = SecretBytes::copy_of(&source[inner..end]);
         found.span = inner..end;
+        found.needs_lines = inline.is_some();
         found.comment = pending.take(source, inline, false);
         return Ok(found);
     }
     let trimmed = trim(value);
     if let [before @ .., b'\\'] = trimmed {
+        if line.end == source.len() && !text.ends_with(b"\n") {
+            return Err("a backslash at the end of the file");
+        }
         found.value = reader.continuation(before);
         found.is_continued = true;
         let end = reader.at;
@@ -877,7 +927,7 @@ mod stock {
             let is_default = is_first && **name == *DEFAULT_SECTION;
             is_first = false;
             if let Some(comment) = section_comment {
-                write_comment(comment, text);
+                write_comment(comment, false, text);
             }
             if is_default {
                 if keys.is_empty() {
@@ -901,7 +951,7 @@ mod stock {
             let width = keys.iter().map(width_of).max().unwrap_or(0);
             for key in &keys {
                 if let Some(comment) = key.comment {
-                    write_comment(comment, text);
+                    write_comment(comment, true, text);
                 }
                 let quote: &[u8] = if key.name.iter().any(|byte| b"\"=:".contains(byte)) {
                     b"`"
@@ -928,7 +978,8 @@ mod stock {
         Ok(out)
     }
 
-    fn write_comment(comment: &[u8], out: &mut Vec<u8>) {
+    /// Appends the lines of a comment, trimmed above keys only.
+    fn write_comment(comment: &[u8], is_trimmed: bool, out: &mut Vec<u8>) {
         for line in comment.split(|&byte| byte == b'\n') {
             match line {
                 [mark @ (b'#' | b';'), rest @ ..] => {
@@ -937,7 +988,7 @@ mod stock {
                 }
                 _ => {
                     out.extend_from_slice(b"; ");
-                    out.extend_from_slice(line);
+                    out.extend_from_slice(if is_trimmed { trim(line) } else { line });
                 }
             }
             out.push(b'\n');

@@ -9,7 +9,7 @@ use std::ops::Range;
 use crate::secret::{SecretBytes, SecretText};
 
 use super::super::document::{
-    Container, Document, Frame, KeyPath, Leaf, Note, Seat, SeatForm, SealedDocument, SealedLeaf,
+    Container, Document, Frame, KeyPath, Leaf, Note, SealedDocument, SealedLeaf, Seat, SeatForm,
     Spelling, Step, Style,
 };
 use super::super::error::DocumentError;
@@ -17,7 +17,9 @@ use super::super::metadata::{self, Metadata};
 use super::super::tree::{Item, Node, Tree};
 use super::super::value::{Value, positional_float};
 use super::binary::{self, indented_json};
-use super::{LeafText, OpenNote, OpenedLeaves, Store, conflict_marker, splice_leaves, splice_values};
+use super::{
+    LeafText, OpenNote, OpenedLeaves, Store, conflict_marker, splice_leaves, splice_values,
+};
 
 /// The deepest nesting that is read.
 const DEEPEST: usize = 512;
@@ -31,7 +33,9 @@ enum Scalar {
     Null,
     Number,
     /// `decoded` is `None` where the quotes hold the text itself.
-    Text { decoded: Option<SecretBytes> },
+    Text {
+        decoded: Option<SecretBytes>,
+    },
 }
 
 struct RawLeaf {
@@ -64,7 +68,14 @@ impl Store for JsonStore {
                 name: "is `sops`",
             });
         }
-        if let [RawLeaf { path, scalar: Scalar::Text { .. }, span, .. }] = &scan.leaves[..]
+        if let [
+            RawLeaf {
+                path,
+                scalar: Scalar::Text { .. },
+                span,
+                ..
+            },
+        ] = &scan.leaves[..]
             && path.associated_data() == b"data:"
             && scan.frames.len() == 1
         {
@@ -156,14 +167,16 @@ impl Store for JsonStore {
     }
 
     fn emit_plain(&self, sealed: &SealedDocument, opened: &mut OpenedLeaves) -> SecretBytes {
-        splice_values(sealed, opened, &mut |index, value, out| {
-            match opened.notes.get(&index) {
+        splice_values(
+            sealed,
+            opened,
+            &mut |index, value, out| match opened.notes.get(&index) {
                 Some(OpenNote::Source(text)) if spells(text.expose(), value) => {
                     out.extend_from_slice(text.expose());
                 }
                 _ => write_value(value, out),
-            }
-        })
+            },
+        )
     }
 
     fn is_typed(&self) -> bool {
@@ -215,6 +228,11 @@ pub(super) fn is_envelope(source: &[u8]) -> Option<bool> {
     binary::is_envelope(source)
 }
 
+/// Returns whether a text is an object with a member `sops`.
+pub(super) fn has_metadata(source: &[u8]) -> bool {
+    scan(source).is_ok_and(|scan| scan.metadata.is_some())
+}
+
 /// Returns what the members of the root object are indented by; two blanks where they stand on one
 /// line.
 fn indentation(source: &[u8]) -> &str {
@@ -225,7 +243,9 @@ fn indentation(source: &[u8]) -> &str {
     let white = &rest[..rest.len() - inner.len()];
     let last = memchr::memrchr(b'\n', white).map(|at| &white[at + 1..]);
     match last {
-        Some(indent) if !indent.is_empty() && indent.len() <= 16 && indent.iter().all(|b| blank(b)) => {
+        Some(indent)
+            if !indent.is_empty() && indent.len() <= 16 && indent.iter().all(|b| blank(b)) =>
+        {
             std::str::from_utf8(indent).unwrap_or("  ")
         }
         _ => "  ",
@@ -670,7 +690,8 @@ impl<'s> Scanner<'s> {
                 self.at += 1;
             }
             if let Some(text) = &mut decoded {
-                text.expose_mut().extend_from_slice(&self.source[from..self.at]);
+                text.expose_mut()
+                    .extend_from_slice(&self.source[from..self.at]);
             }
             match self.peek() {
                 Some(b'"') => {
@@ -702,7 +723,9 @@ impl<'s> Scanner<'s> {
     /// Returns at most how many bytes the string that is being read has.
     fn rest_of_string(&self) -> usize {
         let mut at = self.at;
-        while let Some(found) = memchr::memchr2(b'"', b'\\', &self.source[at.min(self.source.len())..]) {
+        while let Some(found) =
+            memchr::memchr2(b'"', b'\\', &self.source[at.min(self.source.len())..])
+        {
             at += found;
             if self.source[at] == b'"' {
                 break;
@@ -764,9 +787,7 @@ impl<'s> Scanner<'s> {
 
 /// JSON as the reference program writes it.
 mod stock {
-    use super::{
-        Container, DocumentError, Item, Node, Value, indented_json, metadata, write_text,
-    };
+    use super::{Container, DocumentError, Item, Node, Value, indented_json, metadata, write_text};
 
     /// Appends an object. Comments are dropped, as JSON has none.
     pub(super) fn object(

@@ -96,18 +96,21 @@ impl Format {
                 Some(_) if memchr::memmem::find(text, yaml::FLOW_METADATA).is_some() => Self::Yaml,
                 Some(true) => Self::Binary,
                 Some(false) => Self::Json,
-                None if yaml::is_flow_root(text) => Self::Yaml,
+                None if memchr::memmem::find(text, yaml::FLOW_METADATA).is_some() => Self::Yaml,
+                None if json::has_metadata(text) => Self::Json,
                 None => Self::Binary,
             });
         }
         if let Some(line) = conflict_marker(source) {
             return Err(DocumentError::ConflictMarker { line });
         }
-        if has_line(text, |line| line.trim_ascii() == b"[sops]") && !has_yaml_metadata(text) {
+        if has_ini_metadata(text) {
             Ok(Self::Ini)
         } else if has_flat {
             Ok(Self::Dotenv)
-        } else if has_yaml_metadata(text) || yaml::is_flow_root(text) {
+        } else if has_yaml_metadata(text)
+            || memchr::memmem::find(text, yaml::FLOW_METADATA).is_some()
+        {
             Ok(Self::Yaml)
         } else {
             Err(DocumentError::NotSops)
@@ -131,6 +134,17 @@ fn has_line(source: &[u8], test: impl Fn(&[u8]) -> bool) -> bool {
         let start = memchr::memrchr(b'\n', &source[..at]).map_or(0, |line| line + 1);
         let end = memchr::memchr(b'\n', &source[at..]).map_or(source.len(), |length| at + length);
         test(&source[start..end])
+    })
+}
+
+/// Returns whether a line `[sops]` has the field `version` below it.
+fn has_ini_metadata(source: &[u8]) -> bool {
+    let mut is_below = false;
+    source.split(|&byte| byte == b'\n').any(|line| {
+        let line = line.trim_ascii();
+        is_below |= line == b"[sops]";
+        let rest = line.strip_prefix(b"version").map(<[u8]>::trim_ascii);
+        is_below && rest.is_some_and(|rest| rest.starts_with(b"=") || rest.starts_with(b":"))
     })
 }
 
@@ -299,12 +313,7 @@ fn splice_leaves(
 }
 
 /// Appends a leaf that is a token, or one of an alias that is written out, as it is spelled.
-fn write_leaf(
-    document: &Document<'_>,
-    index: usize,
-    leaves: &mut dyn LeafText,
-    out: &mut Vec<u8>,
-) {
+fn write_leaf(document: &Document<'_>, index: usize, leaves: &mut dyn LeafText, out: &mut Vec<u8>) {
     let leaf = &document.leaves[index];
     let spelling = &leaf.spelling;
     let expanded = match &spelling.extent {
@@ -364,7 +373,9 @@ fn splice_values(
         let Some(Some(value)) = opened.values.get(*index) else {
             continue;
         };
-        let Value::Comment(text) = value else { continue };
+        let Value::Comment(text) = value else {
+            continue;
+        };
         let text = text.expose();
         if let Some(OpenNote::Word(word)) = opened.notes.get(index) {
             if let Some((at, blanks)) = ini::header_place(sealed, *index, word) {
@@ -389,8 +400,12 @@ fn splice_values(
     let out = plain.expose_mut();
     let mut at = 0;
     for (span, edit) in edits {
-        // A span may begin at a line that an earlier one has cut already.
-        out.extend_from_slice(&sealed.source[at..span.start.max(at)]);
+        // What an earlier one has cut is gone with all in it.
+        if span.start < at {
+            at = at.max(span.end);
+            continue;
+        }
+        out.extend_from_slice(&sealed.source[at..span.start]);
         match edit {
             Edit::Text(text) => out.extend_from_slice(text),
             Edit::Value(index, value) => replace(index, value, out),

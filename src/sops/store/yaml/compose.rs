@@ -50,12 +50,20 @@ pub(super) struct Part<'a> {
 #[derive(Debug)]
 pub(super) enum Shape {
     /// An alias to a scalar: the part it names.
-    Alias { original: usize, in_flow: bool },
+    Alias {
+        original: usize,
+        in_flow: bool,
+    },
     Comment,
     /// A copy of a part of a collection: that part, and the alias it belongs to.
-    Copy { original: usize, alias: usize },
+    Copy {
+        original: usize,
+        alias: usize,
+    },
     /// A collection without items.
-    Hollow { frame: u32 },
+    Hollow {
+        frame: u32,
+    },
     Scalar {
         quote: Quote,
         in_flow: bool,
@@ -159,6 +167,8 @@ struct Mark {
     key_end: usize,
     frame: u32,
     is_key: bool,
+    /// The collection that an alias here stands for.
+    inner: Option<u32>,
 }
 
 /// Where a container stands.
@@ -201,7 +211,11 @@ pub(super) fn compose(source: &[u8], is_sealed: bool) -> Result<Composed<'_>, Do
     if source.starts_with(b"\xff\xfe") || source.starts_with(b"\xfe\xff") {
         return Err(refused(1, "UTF-16"));
     }
-    let skipped = if source.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+    let skipped = if source.starts_with(b"\xef\xbb\xbf") {
+        3
+    } else {
+        0
+    };
     let text = std::str::from_utf8(&source[skipped..]).map_err(|error| {
         let at = skipped + error.valid_up_to();
         refused(line_of(source, at), "text that is not UTF-8")
@@ -225,6 +239,10 @@ pub(super) fn compose(source: &[u8], is_sealed: bool) -> Result<Composed<'_>, Do
     };
     composer.run()?;
     composer.finish()
+}
+
+fn is_anchor_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')
 }
 
 fn refused(line: usize, construct: &'static str) -> DocumentError {
@@ -307,6 +325,9 @@ impl<'a> Composer<'a> {
                 self.last_token = range.end;
             }
             Event::Comment(..) => self.comments.push((range, self.document)),
+            Event::Anchor(_, name) if !name.bytes().all(is_anchor_byte) => {
+                return Err(self.error(range.start, "an anchor that go-yaml does not read"));
+            }
             Event::Anchor(id, name) => {
                 self.last_token = self.last_token.max(range.end);
                 if let Some(target) = self.anchors.get_mut(&id) {
@@ -331,11 +352,25 @@ impl<'a> Composer<'a> {
             }
             Event::SequenceStart(style, anchor, tag) => {
                 let is_flow = style == StructureStyle::Flow;
-                self.start(Container::List, is_flow, anchor, tag.as_deref(), range, tag_at)?;
+                self.start(
+                    Container::List,
+                    is_flow,
+                    anchor,
+                    tag.as_deref(),
+                    range,
+                    tag_at,
+                )?;
             }
             Event::MappingStart(style, anchor, tag) => {
                 let is_flow = style == StructureStyle::Flow;
-                self.start(Container::Map, is_flow, anchor, tag.as_deref(), range, tag_at)?;
+                self.start(
+                    Container::Map,
+                    is_flow,
+                    anchor,
+                    tag.as_deref(),
+                    range,
+                    tag_at,
+                )?;
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(range)?,
             _ => {}
@@ -459,6 +494,14 @@ impl<'a> Composer<'a> {
             first_item: None,
             parent,
         });
+        if let Some(parent) = parent {
+            let first = &mut self.extents[parent as usize].first_item;
+            first.get_or_insert(range.start);
+            let is_item = place.step != Step::Key;
+            if is_flow && is_item && !place.is_reserved {
+                self.mark(&range, false);
+            }
+        }
         let first_part = self.found.parts.len();
         if anchor != 0 {
             self.anchors.insert(
@@ -566,13 +609,16 @@ impl<'a> Composer<'a> {
     fn mark(&mut self, range: &Range<usize>, is_key: bool) {
         let Some(open) = self.open.last() else { return };
         let frame = open.frame;
-        self.extents[frame as usize].first_item.get_or_insert(range.start);
+        self.extents[frame as usize]
+            .first_item
+            .get_or_insert(range.start);
         self.marks.push(Mark {
             start: range.start,
             end: range.end,
             key_end: range.end,
             frame,
             is_key,
+            inner: None,
         });
     }
 
@@ -632,7 +678,11 @@ impl<'a> Composer<'a> {
         }
         let place = self.next_place(range.start)?;
         let in_flow = self.open.last().is_some_and(|open| open.is_flow);
-        if self.open.last().is_some_and(|open| open.kind == Container::List) {
+        if self
+            .open
+            .last()
+            .is_some_and(|open| open.kind == Container::List)
+        {
             self.mark(&range, false);
         } else if let Some(mark) = self.marks.last_mut() {
             mark.end = range.end;
@@ -661,8 +711,10 @@ impl<'a> Composer<'a> {
         let Some(target) = self.anchors.get(&id) else {
             return Err(self.error(range.start, "an alias without an anchor"));
         };
-        let (parts, target_frame, path) =
-            (target.parts.clone(), target.frame, target.path.clone());
+        let (parts, target_frame, path) = (target.parts.clone(), target.frame, target.path.clone());
+        if target_frame.is_none() && place.path.last() == Some(b"<<") && place.step == Step::Key {
+            return Err(self.error(range.start, "a merge of something that is no mapping"));
+        }
         let Some(target_frame) = target_frame else {
             let original = parts.start;
             let value = self.found.parts[original].value.clone();
@@ -685,7 +737,19 @@ impl<'a> Composer<'a> {
         if self.copies > MOST_COPIES {
             return Err(self.error(range.start, "aliases that stand for too many values"));
         }
-        self.copy(parts, target_frame, &path, &place, range.clone(), name, in_flow);
+        let inner = u32::try_from(self.found.frames.len()).ok();
+        if let Some(mark) = self.marks.last_mut() {
+            mark.inner = inner;
+        }
+        self.copy(
+            parts,
+            target_frame,
+            &path,
+            &place,
+            range.clone(),
+            name,
+            in_flow,
+        );
         self.item_ends(range.end);
         Ok(())
     }
@@ -789,6 +853,7 @@ impl<'a> Composer<'a> {
 
     fn scalar(&mut self, found: Found<'a, '_>) -> Result<(), DocumentError> {
         let range = found.range.clone();
+        self.check_scalar(&found)?;
         let is_key = self.expects_key();
         if is_key {
             let (value, _) = self.value_of(&found)?;
@@ -823,11 +888,7 @@ impl<'a> Composer<'a> {
             header = Some(start);
             lines = self.block_lines(start, range.end);
             // Where there are blank lines only, nothing tells: any column behind the parent's.
-            indent = found.indent.unwrap_or_else(|| {
-                let line = self.line_start(start);
-                let before = &self.text[line..start];
-                before.len() - before.trim_start_matches([' ', '-']).len() + 2
-            });
+            indent = found.indent.unwrap_or_else(|| self.indent_of_block(start));
             let body = &self.text[lines.clone()];
             let blanks = body.len() - body.trim_start_matches(' ').len();
             let is_blank = body[blanks..].starts_with(['\n', '\r']) || blanks == body.len();
@@ -849,12 +910,23 @@ impl<'a> Composer<'a> {
         }
         let place = self.next_place(range.start)?;
         let in_flow = self.open.last().is_some_and(|open| open.is_flow);
-        let is_item = self.open.last().is_some_and(|open| open.kind == Container::List);
+        let is_item = self
+            .open
+            .last()
+            .is_some_and(|open| open.kind == Container::List);
         let start = header.unwrap_or(range.start);
         let end = header.map_or(range.end, |header| self.line_end(header));
         if !place.is_reserved {
             if is_item {
-                self.mark(&(start..end), false);
+                let dash = range.is_empty().then(|| self.next_dash()).flatten();
+                match dash {
+                    // The parser puts an empty item behind the comments that follow its dash.
+                    Some(dash) => {
+                        self.mark(&(dash + 1..dash + 1), false);
+                        self.last_token = self.last_token.max(dash + 1);
+                    }
+                    None => self.mark(&(start..end), false),
+                }
             } else if let Some(mark) = self.marks.last_mut()
                 && !range.is_empty()
             {
@@ -862,6 +934,17 @@ impl<'a> Composer<'a> {
             }
         }
         self.last_token = range.end.max(self.last_token);
+        // The parser puts an empty value in front of the colon of its key.
+        let rest = self.text[range.end..].trim_start();
+        let value_end = if in_flow && range.is_empty() && !is_item && rest.starts_with(':') {
+            let behind = self.text.len() - rest.len() + 1;
+            if !self.text[behind..].starts_with(' ') {
+                return Err(self.error(range.end, "a colon with no blank behind it in brackets"));
+            }
+            behind + 1
+        } else {
+            range.end
+        };
         if found.anchor != 0 {
             let at = self.found.parts.len();
             self.anchors.insert(
@@ -894,7 +977,42 @@ impl<'a> Composer<'a> {
                 order: (place.order, 1),
             });
         }
-        self.item_ends(range.end);
+        self.item_ends(value_end);
+        Ok(())
+    }
+
+    /// Refuses what the reference's parser does not read as this one does.
+    fn check_scalar(&self, found: &Found<'a, '_>) -> Result<(), DocumentError> {
+        let at = found.range.start;
+        let text = &self.text[found.range.clone()];
+        let in_flow = self.open.last().is_some_and(|open| open.is_flow);
+        if found.style == ScalarStyle::Plain && in_flow && text.contains('?') {
+            return Err(self.error(at, "a `?` in a plain value in brackets"));
+        }
+        if found.style == ScalarStyle::DoubleQuoted {
+            let mut escapes = text.split('\\').skip(1).peekable();
+            while let Some(escape) = escapes.next() {
+                if escape.is_empty() {
+                    // A backslash escaped: what follows is text.
+                    escapes.next();
+                    continue;
+                }
+                let is_surrogate = escape
+                    .strip_prefix('u')
+                    .and_then(|digits| digits.get(..2))
+                    .is_some_and(|digits| ("d8".."e0").contains(&&*digits.to_ascii_lowercase()));
+                if escape.starts_with('/') || is_surrogate {
+                    return Err(self.error(at, "an escape that go-yaml does not know"));
+                }
+            }
+        }
+        let is_merge = |open: &Open| {
+            let key = open.key.as_ref();
+            key.is_some_and(|key| &self.text[key.span.clone()] == "<<")
+        };
+        if self.open.last().is_some_and(is_merge) {
+            return Err(self.error(at, "a merge of something that is no mapping"));
+        }
         Ok(())
     }
 
@@ -933,7 +1051,14 @@ impl<'a> Composer<'a> {
         };
         let core = tag.suffix_in_namespace("tag:yaml.org,2002:");
         match core.as_deref() {
-            Some("str") => Ok((Value::Str(if source.is_empty() { SecretText::Borrowed(b"") } else { text() }), false)),
+            Some("str") => Ok((
+                Value::Str(if source.is_empty() {
+                    SecretText::Borrowed(b"")
+                } else {
+                    text()
+                }),
+                false,
+            )),
             Some("null") => Ok((Value::Null, false)),
             Some("binary") => {
                 let compact: Vec<u8> = source
@@ -947,11 +1072,9 @@ impl<'a> Composer<'a> {
             Some(name @ ("int" | "float" | "bool" | "timestamp")) => {
                 let value = plain(source)?;
                 let value = match (name, value) {
-                    ("float", Value::Int(number)) => {
-                        #[expect(
-                            clippy::cast_precision_loss,
-                            reason = "what the tag asks for"
-                        )]
+                    ("float", Value::Int(number)) =>
+                    {
+                        #[expect(clippy::cast_precision_loss, reason = "what the tag asks for")]
                         Value::Float(number as f64)
                     }
                     (_, value) => value,
@@ -969,20 +1092,11 @@ impl<'a> Composer<'a> {
                     Err(self.error(at, "a value that is not what its tag says"))
                 }
             }
-            Some("map" | "seq") => Err(self.error(at, "a value that is not what its tag says")),
             // The non-specific tag, which go-yaml passes over.
-            None if tag.suffix().is_empty() || tag.suffix() == "!" => {
-                Ok((untagged()?, is_plain))
-            }
-            // Any other tag makes a string of a plain value, and is dropped.
-            _ => Ok((
-                if source.is_empty() && is_plain {
-                    Value::Null
-                } else {
-                    untagged()?
-                },
-                false,
-            )),
+            None if tag.suffix().is_empty() || tag.suffix() == "!" => Ok((untagged()?, is_plain)),
+            // Any other tag makes a string of what stands there, and is dropped.
+            _ if source.is_empty() => Ok((Value::Str(SecretText::Borrowed(b"")), false)),
+            _ => Ok((Value::Str(text()), false)),
         }
     }
 
@@ -996,7 +1110,10 @@ impl<'a> Composer<'a> {
                 b'|' | b'>' => return at,
                 b'#' => at = self.line_end(at),
                 b'!' | b'&' => {
-                    while bytes.get(at).is_some_and(|byte| !byte.is_ascii_whitespace()) {
+                    while bytes
+                        .get(at)
+                        .is_some_and(|byte| !byte.is_ascii_whitespace())
+                    {
                         at += 1;
                     }
                 }
@@ -1004,6 +1121,43 @@ impl<'a> Composer<'a> {
             }
         }
         at
+    }
+
+    /// Returns the first dash of a list behind the last token.
+    fn next_dash(&self) -> Option<usize> {
+        let bytes = self.text.as_bytes();
+        let mut at = self.last_token;
+        while let Some(&byte) = bytes.get(at) {
+            match byte {
+                b'-' => return Some(at),
+                b'#' => at = self.line_end(at),
+                b' ' | b'\t' | b'\n' | b'\r' | b':' => at += 1,
+                _ => return None,
+            }
+        }
+        None
+    }
+
+    /// Returns the columns that the lines of a block scalar would be indented by, had it any: as its header
+    /// says, else one more than the parent.
+    fn indent_of_block(&self, header: usize) -> usize {
+        let digit = self.text[header..self.line_end(header)]
+            .bytes()
+            .skip(1)
+            .take(2)
+            .find(u8::is_ascii_digit)
+            .map_or(1, |digit| usize::from(digit - b'0'));
+        let in_list = self
+            .open
+            .last()
+            .is_some_and(|open| open.kind == Container::List);
+        let parent = if in_list {
+            let before = self.text[..header].trim_end();
+            memchr::memrchr(b'-', before.as_bytes()).map_or(0, |dash| self.column(dash))
+        } else {
+            self.marks.last().map_or(0, |mark| self.column(mark.start))
+        };
+        parent + digit
     }
 
     fn line_end(&self, at: usize) -> usize {
@@ -1019,7 +1173,9 @@ impl<'a> Composer<'a> {
         let body = &self.text[start..end];
         let trimmed = body.trim_end_matches(['\n', '\r', ' ', '\t']);
         if trimmed.is_empty() {
-            return start..end;
+            // What stands before the next item on its line is not part of it.
+            let lines = memchr::memrchr(b'\n', body.as_bytes()).map_or(body.len(), |at| at + 1);
+            return start..start + lines;
         }
         // Blanks at the end of the last line are part of it.
         let rest = &body[trimmed.len()..];
@@ -1039,6 +1195,7 @@ impl<'a> Composer<'a> {
             self.push_root_frame();
         }
         self.found.documents = self.document;
+        self.check_explicit_keys()?;
         self.place_comments();
         if self.skipped > 0 {
             self.shift();
@@ -1080,6 +1237,26 @@ impl<'a> Composer<'a> {
         }
     }
 
+    /// Refuses a comment between the `?` of a key and its value: to go-yaml it belongs to what depends on
+    /// how both are written.
+    fn check_explicit_keys(&self) -> Result<(), DocumentError> {
+        for (range, _) in &self.comments {
+            let next = self.marks.partition_point(|mark| mark.start < range.start);
+            let Some(last) = next.checked_sub(1).map(|at| &self.marks[at]) else {
+                continue;
+            };
+            let is_explicit = last.is_key && self.text[..last.start].trim_end().ends_with('?');
+            let is_between = last.end == last.key_end || last.end > range.start;
+            if is_explicit && is_between {
+                return Err(self.error(
+                    range.start,
+                    "a comment between `?` and the value of its key",
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Gives every comment its container and its place in the order.
     fn place_comments(&mut self) {
         let comments = std::mem::take(&mut self.comments);
@@ -1113,7 +1290,9 @@ impl<'a> Composer<'a> {
             if metadata.iter().any(|span| span.contains(&range.start)) {
                 continue;
             }
-            let root = roots.get(document.min(roots.len().saturating_sub(1))).copied();
+            let root = roots
+                .get(document.min(roots.len().saturating_sub(1)))
+                .copied();
             let root = root.unwrap_or(0);
             match self.seat_of(&range, &flows, root) {
                 Some(seat) => parts.push(self.comment(range, seat)),
@@ -1147,14 +1326,23 @@ impl<'a> Composer<'a> {
         let parts = std::mem::take(&mut self.found.parts);
         let count = parts.len() + comments.len();
         let mut all: Vec<(Option<usize>, Part<'a>)> = Vec::with_capacity(count);
-        all.extend(parts.into_iter().enumerate().map(|(old, part)| (Some(old), part)));
+        all.extend(
+            parts
+                .into_iter()
+                .enumerate()
+                .map(|(old, part)| (Some(old), part)),
+        );
         all.extend(comments.into_iter().map(|part| (None, part)));
         all.sort_by_key(|(_, part)| part.order);
-        all.retain(|(_, part)| !matches!(part.shape, Shape::Hollow { frame } if held.contains(&frame)));
+        all.retain(
+            |(_, part)| !matches!(part.shape, Shape::Hollow { frame } if held.contains(&frame)),
+        );
         // Parts know others by number.
         let mut new_of = HashMap::new();
         let has_references = !self.found.aliases.is_empty()
-            || all.iter().any(|(_, part)| matches!(part.shape, Shape::Alias { .. }));
+            || all
+                .iter()
+                .any(|(_, part)| matches!(part.shape, Shape::Alias { .. }));
         if has_references {
             new_of = all
                 .iter()
@@ -1216,7 +1404,15 @@ impl<'a> Composer<'a> {
         let seated = |frame, order, step| Some(Seated { frame, order, step });
         // The innermost open bracket around it.
         let at = flows.partition_point(|(span, _)| span.start < range.start);
-        let around = flows[..at].iter().rev().find(|(span, _)| span.end > range.start);
+        let around = flows[..at]
+            .iter()
+            .rev()
+            .find(|(span, _)| span.end > range.start);
+        let end_of_text = line_start + before.trim_end_matches([' ', ',']).len();
+        let inner = flows[..at].iter().find(|(span, _)| span.end == end_of_text);
+        if let (Some(_), Some((span, frame)), true) = (around, inner, is_inline) {
+            return seated(*frame, (span.start, 0), Step::Aside);
+        }
         if let Some((_, frame)) = around {
             let step = if is_inline { Step::Aside } else { Step::Remark };
             let order = self.order_in_flow(range.start, is_inline);
@@ -1253,7 +1449,10 @@ impl<'a> Composer<'a> {
                 });
                 match below {
                     Some(next) => seated(next.frame, (next.start, 0), Step::Remark),
-                    None => seated(mark.frame, (mark.start, 0), Step::Aside),
+                    None => {
+                        let inner = mark.inner.filter(|_| mark.end == end_of_text);
+                        seated(inner.unwrap_or(mark.frame), (mark.start, 0), Step::Aside)
+                    }
                 }
             }
             None => {
@@ -1292,6 +1491,12 @@ impl<'a> Composer<'a> {
             .collect();
         let innermost = open.first().map_or(0, |(_, column)| *column);
         let is_value = last.is_key && last.end == last.key_end;
+        // The value of the key above stands below the comments.
+        if last.is_key && last.end > run[0].start {
+            return vec![last.frame; run.len()];
+        }
+        // What has no text of its own passes its comments on.
+        let is_carried = is_value || (!last.is_key && last.start == last.end);
         let groups = self.groups_of_run(run, &next, innermost, is_value);
         // Where the blocks end that what follows is not part of.
         let mut ends: Vec<(u32, Spot)> = Vec::new();
@@ -1317,18 +1522,30 @@ impl<'a> Composer<'a> {
         for group in &groups {
             let frame = match group.token {
                 _ if group.is_head => next.frame,
-                Spot::Prior => self.block_of(last.frame),
+                Spot::Prior if !is_carried => self.block_of(last.frame),
                 token => {
                     let is_map =
                         |frame: u32| self.found.frames[frame as usize].kind == Container::Map;
                     let first = ends.iter().position(|(_, spot)| *spot >= token);
-                    let end = first.and_then(|first| {
-                        ends[first..].iter().find(|(frame, _)| is_map(*frame))
-                    });
+                    let end = first
+                        .and_then(|first| ends[first..].iter().find(|(frame, _)| is_map(*frame)));
                     end.map_or(next.frame, |(frame, _)| *frame)
                 }
             };
             frames.extend(std::iter::repeat_n(frame, group.count));
+        }
+        // Behind a dash, a comment is about the item, not about what stands first in it.
+        let line = self.line_start(run[0].start);
+        let item = &self.found.frames[next.frame as usize];
+        if let (false, Step::Item(_), Some(list)) = (
+            self.text[line..run[0].start].trim_ascii().is_empty(),
+            item.step,
+            item.parent,
+        ) {
+            frames
+                .iter_mut()
+                .filter(|frame| **frame == next.frame)
+                .for_each(|frame| *frame = list);
         }
         frames
     }
@@ -1377,9 +1594,16 @@ impl<'a> Composer<'a> {
             let first = *start.get_or_insert(index);
             // A blank line behind it, or the end of the text.
             let is_last = index + 1 == run.len();
-            let follows = if is_last { next.at } else { run[index + 1].start };
+            let follows = if is_last {
+                next.at
+            } else {
+                run[index + 1].start
+            };
             let is_end = is_last && next.is_end_of_text;
-            if is_end || is_blank_before(follows) {
+            // go-yaml takes the two bytes of a line's end for two lines here.
+            let has_two_bytes = self.text[run[index].start..].lines().next().is_some()
+                && self.text[..follows].as_bytes()[run[index].start..].contains(&b'\r');
+            if is_end || has_two_bytes || is_blank_before(follows) {
                 let is_directly_below = first == 0
                     && is_alone(run[0].start)
                     && !is_blank_before(run[0].start)
@@ -1436,7 +1660,10 @@ impl<'a> Composer<'a> {
             let line = &self.text[at..];
             self.line_start(at) == at && (line.starts_with("---") || line.starts_with("..."))
         };
-        if is_first && (at >= seat || at >= self.text.len()) && !matches!(self.found.root, Root::Flow { .. }) {
+        if is_first
+            && (at >= seat || at >= self.text.len())
+            && !matches!(self.found.root, Root::Flow { .. })
+        {
             let column = match self.found.root {
                 Root::Block(column) => column,
                 _ => 0,
@@ -1468,15 +1695,33 @@ impl<'a> Composer<'a> {
         let is_reserved = self.found.reserved.iter().any(|one| one.key.start == at);
         let mark = self.marks.partition_point(|mark| mark.start < at);
         let mark = self.marks.get(mark).filter(|_| !is_reserved);
+        let frame = mark
+            .map(|mark| mark.frame)
+            .filter(|frame| self.root_of(*frame) == root)
+            .unwrap_or(root);
+        let is_dash = self.text[at..].starts_with("- ") || self.text[at..].starts_with("-\n");
         Next {
             at,
             column: Some(column),
-            frame: mark
-                .map(|mark| mark.frame)
-                .filter(|frame| self.root_of(*frame) == root)
-                .unwrap_or(root),
+            frame: if is_dash {
+                self.list_at(frame, column)
+            } else {
+                frame
+            },
             is_end_of_text: false,
         }
+    }
+
+    /// Returns the list around a frame whose dashes stand in that column.
+    fn list_at(&self, frame: u32, column: usize) -> u32 {
+        let mut chain = std::iter::successors(Some(frame), |frame| {
+            self.found.frames[*frame as usize].parent
+        });
+        let list = chain.find(|frame| {
+            self.found.frames[*frame as usize].kind == Container::List
+                && self.dash_column(*frame) == Some(column)
+        });
+        list.unwrap_or(frame)
     }
 
     /// Returns the column of a block; `None` for brackets, and for a list that is not indented, which
@@ -1487,11 +1732,15 @@ impl<'a> Composer<'a> {
         if self.found.frames[frame as usize].kind == Container::Map {
             return Some(self.column(first));
         }
-        let before = self.text[..first].trim_ascii_end();
-        let dash = memchr::memrchr(b'-', before.as_bytes())?;
-        let column = self.column(dash);
+        let column = self.dash_column(frame)?;
         let is_flush = extent.has_key && column == extent.key_column;
         (!is_flush).then_some(column)
+    }
+
+    fn dash_column(&self, list: u32) -> Option<usize> {
+        let first = self.extents[list as usize].first_item?;
+        let before = self.text[..first].trim_ascii_end();
+        memchr::memrchr(b'-', before.as_bytes()).map(|dash| self.column(dash))
     }
 
     /// Returns the block that a frame is in: itself, or what is around brackets.

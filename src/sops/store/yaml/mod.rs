@@ -16,14 +16,16 @@ use base64::Engine;
 use crate::secret::SecretBytes;
 
 use super::super::document::{
-    Container, Document, Expanded, Extent, KeyPath, Leaf, Note, Seat, SeatForm, SealedDocument,
-    SealedLeaf, Spelling, Step, Style,
+    Container, Document, Expanded, Extent, KeyPath, Leaf, Note, SealedDocument, SealedLeaf, Seat,
+    SeatForm, Spelling, Step, Style,
 };
 use super::super::error::DocumentError;
 use super::super::metadata::{Metadata, Node};
 use super::super::tree::{Item, Tree};
 use super::super::value::Value;
-use super::{LeafText, OpenNote, OpenedLeaves, Store, conflict_marker, splice_leaves, splice_values};
+use super::{
+    LeafText, OpenNote, OpenedLeaves, Store, conflict_marker, splice_leaves, splice_values,
+};
 use compose::{ALIAS_TAG, Composed, Part, Quote, Reserved, Root, Shape, compose, line_of};
 
 /// Blanks, for the indentation of a token in a block scalar.
@@ -58,9 +60,8 @@ impl Store for YamlStore {
                 },
                 _ => spelling_of(source, &part),
             };
-            let is_first = alias_of[index].is_none_or(|alias: usize| {
-                index == composed.aliases[alias].parts.start
-            });
+            let is_first = alias_of[index]
+                .is_none_or(|alias: usize| index == composed.aliases[alias].parts.start);
             let span = match &part.shape {
                 Shape::Copy { .. } if !is_first => part.span.end..part.span.end,
                 _ => span_of(source, &part),
@@ -181,7 +182,8 @@ impl Store for YamlStore {
                         SeatForm::Indented(columns) => columns,
                         _ => 0,
                     };
-                    let ends_with_newline = document.source[..at].last().is_none_or(|b| *b == b'\n');
+                    let ends_with_newline =
+                        document.source[..at].last().is_none_or(|b| *b == b'\n');
                     if !ends_with_newline {
                         out.push(b'\n');
                     }
@@ -219,8 +221,7 @@ impl Store for YamlStore {
     }
 
     fn spell(&self, text: &str, like: &Value<'_>) -> SecretBytes {
-        let reads_as_typed =
-            !matches!(like, Value::Str(_)) && scalar::is_plain_syntax(text, true);
+        let reads_as_typed = !matches!(like, Value::Str(_)) && scalar::is_plain_syntax(text, true);
         if reads_as_typed || scalar::is_plain(text, true) {
             return SecretBytes::copy_of(text.as_bytes());
         }
@@ -246,12 +247,6 @@ impl Store for YamlStore {
 fn decode_base64(text: &[u8]) -> Option<SecretBytes> {
     let decoded = base64::engine::general_purpose::STANDARD.decode(text);
     decoded.ok().map(SecretBytes::new)
-}
-
-/// Returns whether a text begins with a mapping in braces that is not JSON.
-pub(super) fn is_flow_root(source: &[u8]) -> bool {
-    memchr::memmem::find(source, b"sops").is_some()
-        && compose(source, true).is_ok_and(|composed| !composed.reserved.is_empty())
 }
 
 /// Names an unresolved merge, which breaks the structure, as what it is.
@@ -293,8 +288,7 @@ fn seat_of(source: &[u8], composed: &Composed<'_>) -> Seat {
 fn value_in<'a>(frames: &[super::super::document::Frame], part: &Part<'a>) -> Value<'a> {
     match &part.value {
         Value::Comment(text)
-            if text.expose().is_empty()
-                && frames[part.frame as usize].kind == Container::List =>
+            if text.expose().is_empty() && frames[part.frame as usize].kind == Container::List =>
         {
             Value::Comment(crate::secret::SecretText::Borrowed(b" "))
         }
@@ -310,7 +304,9 @@ fn span_of(source: &[u8], part: &Part<'_>) -> Range<usize> {
             has_own_tag: true,
             ..
         } => *tag..part.span.end,
-        Shape::Scalar { lines, .. } if part.span == *lines && source[lines.clone()].trim_ascii().is_empty() => {
+        Shape::Scalar { lines, .. }
+            if part.span == *lines && source[lines.clone()].trim_ascii().is_empty() =>
+        {
             // Blank lines only: their last line break stays.
             lines.start..lines.end.saturating_sub(1).max(lines.start)
         }
@@ -380,7 +376,11 @@ fn spelling_of(source: &[u8], part: &Part<'_>) -> Spelling {
             } else {
                 Spelling::BARE
             };
-            return with_note(spelling, *tag..part.span.end, "a value with a tag for its type");
+            return with_note(
+                spelling,
+                *tag..part.span.end,
+                "a value with a tag for its type",
+            );
         }
         Shape::Scalar {
             quote,
@@ -409,9 +409,17 @@ fn spelling_of(source: &[u8], part: &Part<'_>) -> Spelling {
                 Spelling::BARE
             };
             if has_break {
-                with_note(spelling, part.span.clone(), "a plain value over several lines")
+                with_note(
+                    spelling,
+                    part.span.clone(),
+                    "a plain value over several lines",
+                )
             } else if !is_text && scalar::plain_spelling(&part.value).as_bytes() != text {
-                with_note(spelling, part.span.clone(), "a value with an unusual spelling")
+                with_note(
+                    spelling,
+                    part.span.clone(),
+                    "a value with an unusual spelling",
+                )
             } else {
                 spelling
             }
@@ -419,7 +427,11 @@ fn spelling_of(source: &[u8], part: &Part<'_>) -> Spelling {
         Quote::Single => {
             let spelling = Spelling::quoted("'", "'");
             if has_break {
-                with_note(spelling, part.span.clone(), "a quoted value over several lines")
+                with_note(
+                    spelling,
+                    part.span.clone(),
+                    "a quoted value over several lines",
+                )
             } else {
                 spelling
             }
@@ -427,7 +439,11 @@ fn spelling_of(source: &[u8], part: &Part<'_>) -> Spelling {
         Quote::Double => {
             let spelling = Spelling::quoted("\"", "\"");
             if has_break {
-                return with_note(spelling, part.span.clone(), "a quoted value over several lines");
+                return with_note(
+                    spelling,
+                    part.span.clone(),
+                    "a quoted value over several lines",
+                );
             }
             let mut canonical = SecretBytes::new(Vec::with_capacity(text.len() * 2));
             let value = part.value.plaintext();
@@ -505,7 +521,10 @@ fn line_end_before(source: &[u8], at: usize) -> &'static [u8] {
 /// Appends the lines of a literal block, the first without its indentation, the last without its line
 /// break.
 fn write_literal(value: &[u8], indent: &str, line_end: &[u8], out: &mut Vec<u8>) {
-    let end = value.iter().rposition(|&byte| byte != b'\n').map_or(0, |at| at + 1);
+    let end = value
+        .iter()
+        .rposition(|&byte| byte != b'\n')
+        .map_or(0, |at| at + 1);
     for (index, line) in value[..end].split(|&byte| byte == b'\n').enumerate() {
         if index > 0 {
             out.extend_from_slice(line_end);
@@ -755,7 +774,9 @@ fn write_plain(sealed: &SealedDocument, opened: &OpenedLeaves) -> SecretBytes {
             Style::Double if is_marked && scalar::is_plain(&text, true) => {
                 out.extend_from_slice(text.as_bytes());
             }
-            Style::Double if has_tag_before(out) && is_marked && scalar::is_plain_syntax(&text, true) => {
+            Style::Double
+                if has_tag_before(out) && is_marked && scalar::is_plain_syntax(&text, true) =>
+            {
                 out.extend_from_slice(text.as_bytes());
             }
             Style::Double if std::str::from_utf8(plaintext.expose()).is_ok() => {
@@ -778,7 +799,12 @@ fn write_plain(sealed: &SealedDocument, opened: &OpenedLeaves) -> SecretBytes {
                     .map_or(0, |at| at + 1);
                 let columns = leaf.span.start - start;
                 let ending = line_end_before(&sealed.source, start);
-                write_literal(text.as_bytes(), &BLANKS[..columns.min(BLANKS.len())], ending, out);
+                write_literal(
+                    text.as_bytes(),
+                    &BLANKS[..columns.min(BLANKS.len())],
+                    ending,
+                    out,
+                );
             }
             Style::Literal | Style::Folded => {
                 drop_block_header(out);
@@ -792,7 +818,8 @@ fn write_plain(sealed: &SealedDocument, opened: &OpenedLeaves) -> SecretBytes {
 /// Returns whether the value that comes next has a tag.
 fn has_tag_before(out: &[u8]) -> bool {
     let line = memchr::memrchr(b'\n', out).map_or(0, |at| at + 1);
-    let words = out[line..].trim_ascii_end().rsplit(|byte| *byte == b' ');
+    let is_before = |byte: &u8| matches!(byte, b' ' | b'[' | b'{');
+    let words = out[line..].trim_ascii_end().rsplit(is_before);
     words
         .take_while(|word| word.starts_with(b"!") || word.starts_with(b"&"))
         .any(|word| word.starts_with(b"!"))

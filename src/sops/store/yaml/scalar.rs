@@ -129,7 +129,9 @@ fn time(text: &str) -> Option<String> {
     let (second, rest) = short_number(rest.strip_prefix(':')?)?;
     let (fraction, rest) = match rest.strip_prefix(['.', ',']) {
         Some(rest) => {
-            let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+            let end = rest
+                .find(|c: char| !c.is_ascii_digit())
+                .unwrap_or(rest.len());
             (&rest[..end], &rest[end..])
         }
         None => ("0", rest),
@@ -226,18 +228,20 @@ pub(super) fn is_plain_syntax(text: &str, is_in_flow: bool) -> bool {
         | b'"' | b'%' | b'@' | b'`' | b' ' | b'\t' => false,
         _ => true,
     };
-    let is_marker = text.starts_with("---") || text.starts_with("...");
     starts_fine
-        && !is_marker
         && !matches!(last, b' ' | b'\t' | b':')
-        && text.chars().all(|character| character == '\t' || !is_special(character))
+        && text
+            .chars()
+            .all(|character| character == '\t' || !is_special(character))
         && !bytes.windows(2).any(|pair| {
             matches!(pair, [b':', b' ' | b'\t'] | [b' ' | b'\t', b'#'])
-                || (is_in_flow
-                    && matches!(pair[1], b',' | b'[' | b']' | b'{' | b'}')
+                || (is_in_flow && matches!(pair[1], b',' | b'[' | b']' | b'{' | b'}')
                     || is_in_flow && pair[0] == b':' && matches!(pair[1], b','))
         })
-        && !(is_in_flow && bytes.iter().any(|byte| matches!(byte, b',' | b'[' | b']' | b'{' | b'}')))
+        && !(is_in_flow
+            && bytes
+                .iter()
+                .any(|byte| matches!(byte, b',' | b'[' | b']' | b'{' | b'}')))
 }
 
 /// Returns whether a character cannot stand in a scalar as it is: line breaks and what YAML does
@@ -340,7 +344,11 @@ mod tests {
             ("2024-1-2", "time", "2024-01-02T00:00:00Z"),
             ("2024-01-02 03:04:05.120", "time", "2024-01-02T03:04:05.12Z"),
             ("2024-01-02T3:4:5Z", "time", "2024-01-02T03:04:05Z"),
-            ("2024-01-02T03:04:05+07:00", "time", "2024-01-02T03:04:05+07:00"),
+            (
+                "2024-01-02T03:04:05+07:00",
+                "time",
+                "2024-01-02T03:04:05+07:00",
+            ),
             ("2024-01-02T03:04:05+00:00", "time", "2024-01-02T03:04:05Z"),
             ("2024-01-02t03:04:05z", "str", "2024-01-02t03:04:05z"),
             ("2024-01-02 03:04:05 Z", "str", "2024-01-02 03:04:05 Z"),

@@ -27,7 +27,7 @@ pub(super) fn write(
         let has_entries = items.iter().any(|item| matches!(item, Item::Entry { .. }));
         let mut writer = Writer {
             out: out.expose_mut(),
-            foot: false,
+            foot: None,
         };
         if !has_entries && metadata.is_none() {
             writer.comments(items, 0);
@@ -37,7 +37,9 @@ pub(super) fn write(
         writer.map(items, 0, metadata.is_some());
         if let Some(node) = metadata {
             writer.separate(0);
-            writer.out.extend_from_slice(self::metadata(node, false).as_bytes());
+            writer
+                .out
+                .extend_from_slice(self::metadata(node, false).as_bytes());
         }
     }
     Ok(out)
@@ -51,7 +53,7 @@ pub(super) fn metadata(node: &metadata::Node, is_quoted: bool) -> String {
     out.push(b':');
     let mut writer = Writer {
         out: &mut out,
-        foot: false,
+        foot: None,
     };
     writer.value(&tree_of(node), 0, false);
     String::from_utf8(out).unwrap_or_default()
@@ -112,19 +114,40 @@ fn owned(node: Node<'_>) -> Node<'static> {
     }
 }
 
+/// An item of a list, its first comments left out.
+enum NodeRef<'n, 't> {
+    List(&'n [Item<'t>]),
+    Map(&'n [Item<'t>]),
+    Whole(&'n Node<'t>),
+}
+
+fn has_entry(items: &[Item<'_>]) -> bool {
+    items.iter().any(|item| matches!(item, Item::Entry { .. }))
+}
+
+/// Returns whether an item is none of the comments that stand on lines of their own.
+fn is_no_remark(item: &Item<'_>) -> bool {
+    !matches!(
+        item,
+        Item::Comment {
+            is_inline: false,
+            ..
+        }
+    )
+}
+
 struct Writer<'o> {
     out: &'o mut Vec<u8>,
-    /// Whether a comment that ends a container was written last: a blank line keeps it from being taken
-    /// for the next item's.
-    foot: bool,
+    /// The column of a comment that ended a container just now: a blank line keeps it from being taken for
+    /// that of an item in the same column.
+    foot: Option<usize>,
 }
 
 impl Writer<'_> {
     /// Writes the blank line that a foot comment needs before the next item.
-    fn separate(&mut self, _column: usize) {
-        if self.foot {
+    fn separate(&mut self, column: usize) {
+        if self.foot.take() == Some(column) {
             self.out.push(b'\n');
-            self.foot = false;
         }
     }
 
@@ -163,9 +186,25 @@ impl Writer<'_> {
     fn list(&mut self, items: &[Item<'_>], column: usize) {
         self.items(items, column, false, |writer, item, column| {
             if let Item::Entry { node, .. } = item {
+                // What comments a container from its beginning stands above its dash.
+                let node = match node {
+                    Node::Map(items) | Node::List(items) if has_entry(items) => {
+                        let first = items.iter().position(is_no_remark).unwrap_or(0);
+                        writer.comments(&items[..first], column);
+                        match node {
+                            Node::Map(_) => NodeRef::Map(&items[first..]),
+                            _ => NodeRef::List(&items[first..]),
+                        }
+                    }
+                    node => NodeRef::Whole(node),
+                };
                 writer.blanks(column);
                 writer.out.push(b'-');
-                writer.value(node, column, true);
+                match node {
+                    NodeRef::Map(items) => writer.hung_map(items, column),
+                    NodeRef::List(items) => writer.hung_list(items, column),
+                    NodeRef::Whole(node) => writer.value(node, column, true),
+                }
             }
         });
     }
@@ -189,7 +228,9 @@ impl Writer<'_> {
             let Some(item) = items.get(at) else {
                 // Nothing follows: the foot of the container.
                 self.comments(above, column);
-                self.foot = !more && !above.is_empty();
+                if !more && !above.is_empty() {
+                    self.foot = Some(column);
+                }
                 break;
             };
             let mut inline: Option<&[u8]> = None;
@@ -233,21 +274,15 @@ impl Writer<'_> {
             Node::Map(items) | Node::List(items)
                 if !items.iter().any(|item| matches!(item, Item::Entry { .. })) =>
             {
-                let text: &[u8] = if matches!(node, Node::Map(_)) { b" {}" } else { b" []" };
+                let text: &[u8] = if matches!(node, Node::Map(_)) {
+                    b" {}"
+                } else {
+                    b" []"
+                };
                 self.out.extend_from_slice(text);
                 self.out.push(b'\n');
                 let inner = next_column(column);
                 self.comments(items, inner);
-            }
-            Node::Map(items) if in_list => {
-                let at = self.out.len();
-                self.map(items, column + 2, false);
-                self.hang(at, column + 2);
-            }
-            Node::List(items) if in_list => {
-                let at = self.out.len();
-                self.list(items, column + 2);
-                self.hang(at, column + 2);
             }
             Node::Map(items) => {
                 self.out.push(b'\n');
@@ -261,7 +296,11 @@ impl Writer<'_> {
                 self.out.push(b' ');
                 match value {
                     Value::Str(text) => {
-                        let inner = if in_list { column + 2 } else { next_column(column) };
+                        let inner = if in_list {
+                            column + 2
+                        } else {
+                            next_column(column)
+                        };
                         self.scalar_text(text.expose(), inner, false);
                     }
                     Value::Float(number) => {
@@ -278,6 +317,20 @@ impl Writer<'_> {
                 }
             }
         }
+    }
+
+    /// Writes a mapping behind a dash.
+    fn hung_map(&mut self, items: &[Item<'_>], column: usize) {
+        let at = self.out.len();
+        self.map(items, column + 2, false);
+        self.hang(at, column + 2);
+    }
+
+    /// Writes a list behind a dash.
+    fn hung_list(&mut self, items: &[Item<'_>], column: usize) {
+        let at = self.out.len();
+        self.list(items, column + 2);
+        self.hang(at, column + 2);
     }
 
     fn ends_in_block(&self) -> bool {
@@ -316,7 +369,8 @@ impl Writer<'_> {
     fn literal(&mut self, text: &str, column: usize) {
         self.out.push(b'|');
         if text.starts_with([' ', '\n']) {
-            self.out.extend_from_slice((column.min(9)).to_string().as_bytes());
+            self.out
+                .extend_from_slice((column.min(9)).to_string().as_bytes());
         }
         if !text.ends_with('\n') {
             self.out.push(b'-');
@@ -356,7 +410,10 @@ fn write_one_line(text: &str, out: &mut Vec<u8>) {
     let reads_back = matches!(scalar::resolve(text), Some(Value::Str(_)));
     if is_exotic || !reads_back || is_old_bool(text) || is_base_sixty(text) || text.is_empty() {
         write_escaped(text, out);
-    } else if scalar::is_plain_syntax(text, false) {
+    } else if scalar::is_plain_syntax(text, false)
+        && !text.starts_with("---")
+        && !text.starts_with("...")
+    {
         out.extend_from_slice(text.as_bytes());
     } else {
         scalar::write_single(text, out);
@@ -367,8 +424,21 @@ fn write_one_line(text: &str, out: &mut Vec<u8>) {
 fn is_old_bool(text: &str) -> bool {
     matches!(
         text,
-        "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" | "n" | "N" | "no" | "No" | "NO"
-            | "off" | "Off" | "OFF"
+        "y" | "Y"
+            | "yes"
+            | "Yes"
+            | "YES"
+            | "on"
+            | "On"
+            | "ON"
+            | "n"
+            | "N"
+            | "no"
+            | "No"
+            | "NO"
+            | "off"
+            | "Off"
+            | "OFF"
     )
 }
 
@@ -431,8 +501,7 @@ fn is_literal(text: &str) -> bool {
         && !text.contains(" \n")
         && !text.ends_with(' ')
         && !text.contains(|character: char| {
-            character != '\n'
-                && (scalar::is_special(character) || u32::from(character) > 0xffff)
+            character != '\n' && (scalar::is_special(character) || u32::from(character) > 0xffff)
         })
 }
 

@@ -1,0 +1,681 @@
+//! YAML, JSON and INI over a seeded corpus, with the real `sops` as the judge: bytes back as they were,
+//! what stock makes of our files, what we make of stock's. `SECRETS_INTEROP_FILES` sets how many files
+//! of each format are made.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::sync::Mutex;
+use std::thread;
+
+use super::support::stock;
+use super::support::{SERVER_KEY, Seeded, TestProject, key_file, recipient};
+
+const SEED: u64 = 20_261_130;
+
+fn corpus_size() -> usize {
+    std::env::var("SECRETS_INTEROP_FILES")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(70)
+}
+
+struct Case {
+    seed: u64,
+    name: String,
+    kind: &'static str,
+    source: String,
+    option: &'static str,
+}
+
+fn generate(seed: u64, number: usize, kind: &'static str) -> Case {
+    let mut random = Seeded(seed);
+    let source = match kind {
+        "yaml" => yaml::text(&mut random),
+        "json" => json::text(&mut random),
+        _ => ini::text(&mut random),
+    };
+    let option = random.pick(&[
+        "",
+        "",
+        "",
+        "    encrypted_regex: ^(password|k1)\n",
+        "    unencrypted_regex: (?i)port$|^k2\n",
+        "    encrypted_suffix: _s\n",
+        "    unencrypted_suffix: _s\n",
+        "    encrypted_regex: ^k[0-4]\n    mac_only_encrypted: true\n",
+    ]);
+    Case {
+        seed,
+        name: format!("f{number}.{kind}"),
+        kind,
+        source,
+        option,
+    }
+}
+
+fn for_all(cases: &[Case], check: impl Fn(&Case) -> Result<(), String> + Sync) -> Vec<String> {
+    let failures = Mutex::new(Vec::new());
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let Some(case) = cases.get(index) else { break };
+                    if let Err(error) = check(case) {
+                        let text = format!("{} seed {}: {error}", case.name, case.seed);
+                        failures.lock().unwrap().push(text);
+                    }
+                }
+            });
+        }
+    });
+    failures.into_inner().unwrap()
+}
+
+/// Encrypts a plaintext with stock and returns the file.
+fn sealed_by_stock(project: &TestProject, case: &Case) -> Result<Vec<u8>, String> {
+    let (repo, key) = (project.repo(), key_file(SERVER_KEY));
+    let file = format!("{}.enc", case.name);
+    let source = project.path(&format!("plain/{}", case.name));
+    let args = [
+        "encrypt",
+        "--input-type",
+        case.kind,
+        "--output-type",
+        case.kind,
+        "--filename-override",
+        &file,
+        source.to_str().unwrap(),
+    ];
+    let output = stock::sops(&repo, &key, &args);
+    if output.status.success() {
+        Ok(output.stdout)
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn trees_are_exact_and_stock_reads_them_as_its_own() {
+    if !stock::available("sops", "trees_are_exact_and_stock_reads_them_as_its_own") {
+        return;
+    }
+    let mut cases = Vec::new();
+    for (index, kind) in ["yaml", "json", "ini"].into_iter().enumerate() {
+        for number in 0..corpus_size() {
+            let number = index * 1_000_000 + number;
+            cases.push(generate(SEED + number as u64, number, kind));
+        }
+    }
+    let rows: Vec<(String, String)> = cases
+        .iter()
+        .map(|case| {
+            let row = format!("{{ path = \"{}\", layout = \"note\" }}", case.name);
+            (format!("{}.enc", case.name), row)
+        })
+        .collect();
+    let rows: Vec<_> = rows.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+    let project = TestProject::with_files(&rows, "");
+    let key = recipient(SERVER_KEY);
+    let rules = cases.iter().fold(String::new(), |mut rules, case| {
+        let name = case.name.replace('.', "\\.");
+        let option = case.option;
+        let _ = write!(
+            rules,
+            "  - path_regex: ^{name}\\.enc$\n    age: {key}\n{option}"
+        );
+        rules
+    });
+    project.write_repo(".sops.yaml", format!("creation_rules:\n{rules}"));
+    fs::create_dir(project.path("plain")).unwrap();
+    for case in &cases {
+        project.write_server(&case.name, &case.source);
+        fs::write(project.path(&format!("plain/{}", case.name)), &case.source).unwrap();
+    }
+    let output = project.run(&["encrypt", "-k"]);
+    let errors: Vec<_> = output.stderr.lines().collect();
+    let errors = errors.into_iter().filter(|line| line.starts_with("error"));
+    let errors = errors.map(|line| {
+        let case = cases
+            .iter()
+            .find(|case| line.contains(&format!(" {}.enc", case.name)));
+        (
+            line.to_owned(),
+            case.map(|case| (&case.source, case.option)),
+        )
+    });
+    assert_eq!(errors.collect::<Vec<_>>(), Vec::new());
+    let refused = output.stderr.matches("refused: ").count();
+    assert!(refused * 8 <= cases.len(), "{refused}: {}", output.stderr);
+
+    // Exactly as it was.
+    fs::remove_dir_all(project.root()).unwrap();
+    fs::create_dir(project.root()).unwrap();
+    project.run(&["decrypt", "-k"]);
+    let (repo, key) = (project.repo(), key_file(SERVER_KEY));
+    let mut failures = for_all(&cases, |case| {
+        if !project.repo_file(&format!("{}.enc", case.name)).exists() {
+            return Ok(());
+        }
+        let back = fs::read(project.server_file(&case.name)).map_err(|error| error.to_string())?;
+        if back == case.source.as_bytes() {
+            Ok(())
+        } else {
+            Err(format!("not exact: {:?}", case.source))
+        }
+    });
+
+    // Stock makes of ours what it makes of its own. What it refuses, or cannot read again after it has
+    // written it, is in docs/compatibility.md.
+    let opened = Mutex::new(HashMap::new());
+    failures.extend(for_all(&cases, |case| {
+        let file = format!("{}.enc", case.name);
+        let Ok(own) = sealed_by_stock(&project, case) else {
+            return Ok(());
+        };
+        let own_file = format!("own-{file}");
+        project.write_repo(&own_file, &own);
+        let Ok(expected) = stock::decrypt(&repo, &key, case.kind, &own_file) else {
+            return Ok(());
+        };
+        if text(&expected).contains("ENC[AES256_GCM") {
+            return Ok(());
+        }
+        let is_ours = project.repo_file(&file).exists();
+        let ours = is_ours.then(|| stock::decrypt(&repo, &key, case.kind, &file));
+        let ours = ours.transpose()?;
+        // Where comments go that belong to nothing in particular, and that stock repeats those of an
+        // anchor, is in docs/compatibility.md. Values and order are the same to the byte.
+        let is_same = ours.as_ref().is_none_or(|ours| *ours == expected)
+            || ours.as_ref().is_some_and(|ours| {
+                let (ours, expected) = (text(ours), text(&expected));
+                case.kind == "yaml" && without_comments(&ours) == without_comments(&expected)
+            });
+        let found = format!("stock reads ours as {:?}", ours.as_deref().map(text));
+        let own = format!("its own as {:?}", text(&expected));
+        opened.lock().unwrap().insert(case.name.clone(), expected);
+        if is_same {
+            Ok(())
+        } else {
+            Err(format!("{found}, {own}"))
+        }
+    }));
+
+    // What stock wrote, we open to the bytes that stock gives.
+    let opened = opened.into_inner().unwrap();
+    assert!(opened.len() * 10 >= cases.len() * 8, "{}", opened.len());
+    for name in opened.keys() {
+        let own = project.repo_file(&format!("own-{name}.enc"));
+        fs::rename(own, project.repo_file(&format!("{name}.enc"))).unwrap();
+    }
+    fs::remove_dir_all(project.root()).unwrap();
+    fs::create_dir(project.root()).unwrap();
+    let output = project.run(&["decrypt", "-k", "--force"]);
+    failures.extend(for_all(&cases, |case| {
+        let Some(expected) = opened.get(&case.name) else {
+            return Ok(());
+        };
+        let found = fs::read(project.server_file(&case.name))
+            .map_err(|error| format!("{error}: {}", output.stderr))?;
+        let (found, expected) = (text(&found), text(expected));
+        // Of two comments that both head one item stock loses the first when it reads its own file; we
+        // show both.
+        let lines = without_columns(&found);
+        let has_all = || {
+            without_columns(&expected)
+                .lines()
+                .all(|line| lines.contains(line))
+        };
+        if found == expected
+            || (case.kind == "yaml"
+                && without_comments(&found) == without_comments(&expected)
+                && has_all())
+        {
+            return Ok(());
+        }
+        Err(format!(
+            "ours makes {found:?} of stock's, stock {expected:?}"
+        ))
+    }));
+    assert!(
+        failures.is_empty(),
+        "{} failures:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
+}
+
+/// Returns the text without comments, and without the empty items that stock makes of empty ones.
+fn without_comments(text: &str) -> String {
+    let lines = text
+        .lines()
+        .map(|line| line.split(" # aside").next().unwrap_or(""));
+    let lines = lines.filter(|line| !matches!(line.trim().get(..1), Some("#")));
+    let lines = lines.filter(|line| line.trim() != "- \"\"" && !line.trim().is_empty());
+    lines.fold(String::new(), |text, line| text + line + "\n")
+}
+
+/// Returns the text with comments at the beginning of their lines.
+fn without_columns(text: &str) -> String {
+    let lines = text.lines().map(|line| match line.trim_start() {
+        "- \"\"" => "#",
+        bare if bare.starts_with('#') => bare,
+        _ => line,
+    });
+    lines.fold(String::new(), |text, line| text + line + "\n")
+}
+
+mod yaml {
+    use std::fmt::Write as _;
+
+    use super::Seeded;
+
+    const KEYS: [&str; 14] = [
+        "k1",
+        "k2",
+        "k3",
+        "k4",
+        "password",
+        "port",
+        "user_s",
+        "\"a b\"",
+        "'x:y'",
+        "ключ",
+        "a.b",
+        "p_unencrypted",
+        "\"\\u00e9\"",
+        "z-9",
+    ];
+    const SCALARS: [&str; 45] = [
+        "1",
+        "-7",
+        "0x1F",
+        "017",
+        "1_000",
+        "+5",
+        "1.5",
+        "1e3",
+        ".5",
+        "1.50",
+        ".inf",
+        "-.INF",
+        ".nan",
+        "true",
+        "False",
+        "TRUE",
+        "yes",
+        "on",
+        "n",
+        "~",
+        "null",
+        "",
+        "2024-01-02",
+        "2024-01-02T03:04:05Z",
+        "2024-01-02 03:04:05.120",
+        "12:30:45",
+        "plain",
+        "two words",
+        "p@ss#word",
+        "'a: b'",
+        "it's",
+        "\"it's\"",
+        "'it''s'",
+        "\"a\\nb\"",
+        "\"\\u00e9\\x07\"",
+        "\"\"",
+        "''",
+        "\"123\"",
+        "'true'",
+        "ünïcödé",
+        "\"tab\\there\"",
+        "-x",
+        "?x",
+        ":x",
+        "!!str 5",
+    ];
+    const COMMENTS: [&str; 7] = [
+        "# c",
+        "#",
+        "#nospace",
+        "#  two",
+        "# trailing ",
+        "# ünï",
+        "## x",
+    ];
+
+    pub(super) fn text(random: &mut Seeded) -> String {
+        let mut out = String::new();
+        if random.chance(8) {
+            out.push_str("---\n");
+        }
+        let indent = [2, 2, 4, 3][random.below(4)];
+        map(random, &mut out, 0, indent, 3, &mut Vec::new());
+        if random.chance(10) {
+            out.push_str("---\n");
+            map(random, &mut out, 0, indent, 1, &mut Vec::new());
+        }
+        if random.chance(12) {
+            out.truncate(out.trim_end_matches('\n').len());
+        }
+        if random.chance(8) {
+            out = out.replace('\n', "\r\n");
+        }
+        out
+    }
+
+    fn comment(random: &mut Seeded, out: &mut String, column: usize) {
+        if random.chance(10) {
+            out.push('\n');
+        }
+        if random.chance(14) {
+            let column = if random.chance(93) {
+                column
+            } else {
+                random.below(8)
+            };
+            let text = random.pick(&COMMENTS);
+            let _ = writeln!(out, "{:column$}{text}", "");
+        }
+    }
+
+    fn behind(random: &mut Seeded) -> &'static str {
+        if random.chance(12) { " # aside" } else { "" }
+    }
+
+    fn map(
+        random: &mut Seeded,
+        out: &mut String,
+        column: usize,
+        indent: usize,
+        depth: usize,
+        anchors: &mut Vec<String>,
+    ) {
+        let mut used: Vec<&str> = Vec::new();
+        for _ in 0..=random.below(4) {
+            let key = random.pick(&KEYS);
+            if used.contains(&key) {
+                continue;
+            }
+            used.push(key);
+            comment(random, out, column);
+            let _ = write!(out, "{:column$}{key}:", "");
+            value(random, out, column, indent, depth, anchors, false);
+        }
+        comment(random, out, column);
+    }
+
+    fn list(
+        random: &mut Seeded,
+        out: &mut String,
+        column: usize,
+        indent: usize,
+        depth: usize,
+        anchors: &mut Vec<String>,
+    ) {
+        for _ in 0..=random.below(3) {
+            comment(random, out, column);
+            let _ = write!(out, "{:column$}-", "");
+            value(random, out, column, indent, depth, anchors, true);
+        }
+    }
+
+    fn value(
+        random: &mut Seeded,
+        out: &mut String,
+        column: usize,
+        indent: usize,
+        depth: usize,
+        anchors: &mut Vec<String>,
+        in_list: bool,
+    ) {
+        let inner = column + indent;
+        match random.below(if depth > 0 { 12 } else { 8 }) {
+            0..=5 => {
+                // Behind an empty item, go-yaml gives comments to whatever comes next.
+                let text = match random.pick(&SCALARS) {
+                    "" if in_list => "~",
+                    text => text,
+                };
+                let gap = if text.is_empty() { "" } else { " " };
+                let aside = behind(random);
+                let _ = writeln!(out, "{gap}{text}{aside}");
+            }
+            6 => {
+                let header = random.pick(&["|", "|-", "|+", ">", ">-"]);
+                let column = if in_list { column + 2 } else { inner };
+                let _ = writeln!(out, " {header}");
+                for _ in 0..=random.below(2) {
+                    let _ = writeln!(out, "{:column$}line {}", "", random.below(9));
+                    if random.chance(20) {
+                        out.push('\n');
+                    }
+                }
+            }
+            7 => {
+                let text = random.pick(&[
+                    "[]",
+                    "{}",
+                    "[a, 'b', \"c\"]",
+                    "[1, 2.50]",
+                    "{a: 1, b: x}",
+                    "[[x], {y: z}]",
+                    "[ a , b ]",
+                ]);
+                let _ = writeln!(out, " {text}");
+            }
+            8 if !anchors.is_empty() && random.chance(50) => {
+                let name = anchors[random.below(anchors.len())].clone();
+                let _ = writeln!(out, " *{name}");
+            }
+            8 | 9 if !in_list => {
+                let aside = behind(random);
+                let _ = writeln!(out, "{aside}");
+                let column = if random.chance(30) { column } else { inner };
+                list(random, out, column, indent, depth - 1, anchors);
+            }
+            10 if !in_list && random.chance(30) => {
+                let name = format!("n{}", anchors.len());
+                let _ = writeln!(out, " &{name}");
+                map(random, out, inner, indent, depth - 1, &mut Vec::new());
+                anchors.push(name);
+            }
+            _ if in_list => {
+                let start = column + 2;
+                let mut text = String::new();
+                map(random, &mut text, start, indent, depth - 1, &mut Vec::new());
+                // The first line of the mapping stands behind the dash.
+                let fits = text.len() > start
+                    && text[..start].trim().is_empty()
+                    && !text[start..].starts_with(['#', ' ', '\n']);
+                if fits {
+                    let _ = write!(out, " {}", &text[start..]);
+                } else {
+                    let _ = write!(out, "\n{text}");
+                }
+            }
+            _ => {
+                let aside = behind(random);
+                let _ = writeln!(out, "{aside}");
+                map(random, out, inner, indent, depth - 1, anchors);
+            }
+        }
+    }
+}
+
+mod json {
+    use std::fmt::Write as _;
+
+    use super::Seeded;
+
+    const KEYS: [&str; 9] = [
+        "k1", "k2", "k3", "password", "port", "user_s", "a b", "\\u00e9", "",
+    ];
+    const SCALARS: [&str; 26] = [
+        "1",
+        "-7",
+        "0",
+        "-0",
+        "1.0",
+        "1.5",
+        "1e10",
+        "1E+2",
+        "1e-7",
+        "12345678901234567890",
+        "true",
+        "false",
+        "null",
+        "\"\"",
+        "\"x\"",
+        "\"<b>&\"",
+        "\"\\u00e9\"",
+        "\"é\"",
+        "\"\\/\"",
+        "\"a\\nb\\t\\\"\"",
+        "\"\\ud83d\\ude00\"",
+        "\"😀\"",
+        "\"\\u0001\"",
+        "[]",
+        "{}",
+        "\"\\ud800\"",
+    ];
+
+    pub(super) fn text(random: &mut Seeded) -> String {
+        let indent = random.pick(&["", "  ", "\t", "    "]);
+        let mut out = String::new();
+        object(random, &mut out, indent, 0, 3);
+        out.push_str(random.pick(&["\n", "\n", "", "  \n", "\n\n"]));
+        if random.chance(8) {
+            out = out.replace('\n', "\r\n");
+        }
+        out
+    }
+
+    fn line(out: &mut String, indent: &str, depth: usize) {
+        if !indent.is_empty() {
+            let _ = write!(out, "\n{}", indent.repeat(depth));
+        }
+    }
+
+    fn object(random: &mut Seeded, out: &mut String, indent: &str, level: usize, depth: usize) {
+        out.push('{');
+        let count = 1 + random.below(4);
+        for index in 0..count {
+            line(out, indent, level + 1);
+            let key = random.pick(&KEYS);
+            let colon = random.pick(&[": ", ":", " : "]);
+            let _ = write!(out, "\"{key}\"{colon}");
+            value(random, out, indent, level + 1, depth);
+            if index + 1 < count {
+                out.push(',');
+            }
+        }
+        line(out, indent, level);
+        out.push('}');
+    }
+
+    fn value(random: &mut Seeded, out: &mut String, indent: &str, level: usize, depth: usize) {
+        match random.below(if depth > 0 { 9 } else { 6 }) {
+            0..=5 => out.push_str(random.pick(&SCALARS)),
+            6 => object(random, out, indent, level, depth - 1),
+            _ => {
+                out.push('[');
+                let count = 1 + random.below(3);
+                for index in 0..count {
+                    line(out, indent, level + 1);
+                    value(random, out, indent, level + 1, depth - 1);
+                    if index + 1 < count {
+                        out.push(',');
+                    }
+                }
+                line(out, indent, level);
+                out.push(']');
+            }
+        }
+    }
+}
+
+mod ini {
+    use std::fmt::Write as _;
+
+    use super::Seeded;
+
+    const KEYS: [&str; 9] = [
+        "k1", "k2", "k3", "password", "port", "user_s", "a b", "`q=`", "\"r s\"",
+    ];
+    const VALUES: [&str; 16] = [
+        "1",
+        "x",
+        "two words",
+        "\"quoted\"",
+        "'single'",
+        "`back;tick`",
+        "\"\"\"a#b\"\"\"",
+        "",
+        "\"\"",
+        "p@ss#1",
+        "x ; aside",
+        "it's",
+        "a=b",
+        "C:\\dir",
+        "\"\"\"l1\nl2\"\"\"",
+        "ünï",
+    ];
+    const SECTIONS: [&str; 5] = ["a", "b c", "a", "p_unencrypted", "DEFAULT"];
+
+    pub(super) fn text(random: &mut Seeded) -> String {
+        let mut out = String::new();
+        if random.chance(40) {
+            keys(random, &mut out);
+        }
+        for _ in 0..=random.below(3) {
+            comments(random, &mut out);
+            let name = random.pick(&SECTIONS);
+            let aside = if random.chance(10) { " ; sec" } else { "" };
+            let _ = writeln!(out, "[{name}]{aside}");
+            keys(random, &mut out);
+        }
+        if random.chance(15) {
+            out.push_str("; the end\n");
+        }
+        if random.chance(12) {
+            out.truncate(out.trim_end_matches('\n').len());
+        }
+        if random.chance(8) {
+            out = out.replace('\n', "\r\n");
+        }
+        out
+    }
+
+    fn comments(random: &mut Seeded, out: &mut String) {
+        if random.chance(15) {
+            out.push('\n');
+        }
+        if random.chance(25) {
+            for _ in 0..=random.below(2) {
+                let text = random.pick(&["; c", "# c", ";nospace", ";; two", "; ünï", "#  x "]);
+                let _ = writeln!(out, "{text}");
+            }
+        }
+    }
+
+    fn keys(random: &mut Seeded, out: &mut String) {
+        let mut used: Vec<&str> = Vec::new();
+        for _ in 0..random.below(5) {
+            comments(random, out);
+            let key = random.pick(&KEYS);
+            if used.contains(&key) && random.chance(80) {
+                continue;
+            }
+            used.push(key);
+            let equals = random.pick(&[" = ", "=", ": ", "   =  "]);
+            let value = random.pick(&VALUES);
+            let _ = writeln!(out, "{key}{equals}{value}");
+        }
+    }
+}
