@@ -51,6 +51,8 @@ pub struct AddArgs {
 /// A stored form, as it is typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum StoredForm {
+    /// A file as the `age` program writes it
+    Age,
     /// Any bytes, in a JSON envelope
     Binary,
     /// `KEY=value` lines
@@ -325,6 +327,7 @@ pub fn fields(
     let mut fields = Vec::new();
     let usual = Entry::named(&row.repository_path, &row.server_path).format_for_new();
     let wanted = match format {
+        Some(StoredForm::Age) => Format::Age,
         Some(StoredForm::Binary) => Format::Binary,
         Some(StoredForm::Dotenv) => Format::Dotenv,
         Some(StoredForm::Ini) => Format::Ini,

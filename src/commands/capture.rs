@@ -25,7 +25,7 @@ use crate::sops::document::{Document, Leaf};
 use crate::sops::error::DocumentError;
 use crate::sops::metadata::{MasterKey, Metadata};
 use crate::sops::selector::SelectionRule;
-use crate::sops::store::Format;
+use crate::sops::store::{Format, age};
 use crate::sops::{self, Layout, Opened, Reuse};
 
 use super::drift;
@@ -576,6 +576,9 @@ impl Request<'_> {
         warnings: &mut Vec<String>,
     ) -> Result<Result<(Vec<u8>, String), Refusal>, Problem> {
         let name = &self.entry.repository_path;
+        if self.format == Format::Age {
+            return self.seal_age(source, warnings);
+        }
         let mut pool = RandomPool::new();
         let mut fill = |buffer: &mut [u8]| pool.fill(buffer);
         let store = self.format.store();
@@ -623,6 +626,28 @@ impl Request<'_> {
         warnings.extend(self.clear_secrets(&document, clear));
         drop(document);
         self.verify(sealed.bytes, &sealed.digest, &key, source, warnings)
+    }
+
+    /// Encrypts the source as an age file for the rule's recipients; armored, unless it replaces one that
+    /// is not.
+    fn seal_age(
+        &self,
+        source: &SecretBytes,
+        warnings: &mut Vec<String>,
+    ) -> Result<Result<(Vec<u8>, String), Refusal>, Problem> {
+        let content = DataKey::of_content(source.clone());
+        let is_armored = self
+            .existing
+            .is_none_or(|file| file.format != Format::Age || age::is_armored(&file.sealed.source));
+        let recipients = &self.governing.recipients;
+        let keyring = &self.workspace.keyring;
+        let sealed = keyring
+            .wrap_content(&content, recipients, is_armored)
+            .map_err(|error| {
+                Problem::of(&self.entry.repository_path, error)
+                    .with_help("mend or take out this recipient in `.sops.yaml`")
+            })?;
+        self.verify(sealed, "", &content, source, warnings)
     }
 
     /// Returns whether the file comes back as stock `sops` spells it.

@@ -125,7 +125,7 @@ fn keys_of(format: Format, sealed: &SealedDocument) -> Vec<(String, Vec<Vec<u8>>
     let mut positions: HashMap<String, usize> = HashMap::new();
     for leaf in &sealed.leaves {
         let name = match format {
-            Format::Binary => CONTENT.to_owned(),
+            Format::Age | Format::Binary => CONTENT.to_owned(),
             Format::Dotenv if leaf.is_comment => COMMENTS.to_owned(),
             Format::Dotenv => bare_key(&leaf.path.display()).to_owned(),
             _ if leaf.is_comment => COMMENTS.to_owned(),

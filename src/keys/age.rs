@@ -13,7 +13,7 @@ use age::{plugin, ssh, x25519};
 
 use crate::os::terminal::Ask;
 use crate::secret::SecretBytes;
-use crate::sops::data_key::{DATA_KEY_BYTES, DataKey};
+use crate::sops::data_key::DataKey;
 
 use super::KeyError;
 use super::hybrid::{self, HybridIdentity, HybridRecipient};
@@ -114,32 +114,32 @@ pub fn shortened(text: &str) -> String {
     }
 }
 
-/// Wraps a data key for a recipient: an armored age file with a final newline. `ask` serves
-/// plugins that have questions.
+/// Wraps a data key, or encrypts a content, for recipients: an armored age file with a final newline.
+/// `ask` serves plugins that have questions.
 ///
 /// # Errors
 /// `InvalidRecipient`, `PluginMissing`, `WrapFailed`.
-pub fn wrap(key: &DataKey, text: &str, ask: Option<&Arc<dyn Ask>>) -> Result<String, KeyError> {
+pub fn wrap(key: &DataKey, texts: &[&str], ask: Option<&Arc<dyn Ask>>) -> Result<String, KeyError> {
     let failed = || KeyError::WrapFailed {
-        recipient: shortened(text),
+        recipient: texts.first().map_or_else(String::new, |text| shortened(text)),
     };
-    let parsed = parse_recipient(text)?;
-    let through_plugin;
-    let recipient: &dyn age::Recipient = match &parsed {
-        Recipient::Hybrid(recipient) => &**recipient,
-        Recipient::Ssh(recipient) => &**recipient,
-        Recipient::X25519(recipient) => recipient,
-        Recipient::Plugin(recipient) => {
-            let name = recipient.plugin();
-            let one = std::slice::from_ref(recipient);
-            through_plugin = plugin::RecipientPluginV1::new(name, one, &[], Questions::of(ask))
-                .map_err(|_| KeyError::PluginMissing {
-                    name: name.to_owned(),
-                })?;
-            &through_plugin
-        }
-    };
-    let encryptor = age::Encryptor::with_recipients(iter::once(recipient)).map_err(|_| failed())?;
+    let mut recipients: Vec<Box<dyn age::Recipient>> = Vec::with_capacity(texts.len());
+    for text in texts {
+        recipients.push(match parse_recipient(text)? {
+            Recipient::Hybrid(recipient) => recipient,
+            Recipient::Ssh(recipient) => recipient,
+            Recipient::X25519(recipient) => Box::new(recipient),
+            Recipient::Plugin(recipient) => {
+                let name = recipient.plugin().to_owned();
+                let one = [recipient];
+                let plugin = plugin::RecipientPluginV1::new(&name, &one, &[], Questions::of(ask))
+                    .map_err(|_| KeyError::PluginMissing { name })?;
+                Box::new(plugin)
+            }
+        });
+    }
+    let recipients = recipients.iter().map(|recipient| &**recipient);
+    let encryptor = age::Encryptor::with_recipients(recipients).map_err(|_| failed())?;
     let wrap = || -> Option<String> {
         let armored = ArmoredWriter::wrap_output(Vec::new(), Format::AsciiArmor).ok()?;
         let mut writer = encryptor.wrap_output(armored).ok()?;
@@ -216,14 +216,11 @@ fn unwrap_with(identity: &dyn age::Identity, wrapped: &str) -> Option<DataKey> {
     let reader = ArmoredReader::new(wrapped.trim_start().as_bytes());
     let decryptor = age::Decryptor::new_buffered(reader).ok()?;
     let reader = decryptor.decrypt(iter::once(identity)).ok()?;
-    // One byte more than a key, so that a longer payload is noticed; reserved, so that no copy
-    // of the key is left behind by growing.
-    let mut payload = SecretBytes::new(Vec::with_capacity(256));
-    reader
-        .take(DATA_KEY_BYTES as u64 + 1)
-        .read_to_end(payload.expose_mut())
-        .ok()?;
-    DataKey::from_slice(payload.expose())
+    // Reserved, so that no copy is left behind by growing; the payload is shorter than its base64.
+    let mut payload = SecretBytes::new(Vec::with_capacity(wrapped.len().max(256)));
+    let mut reader = reader;
+    reader.read_to_end(payload.expose_mut()).ok()?;
+    Some(DataKey::of_content(payload))
 }
 
 /// A new identity and its recipient, as text.

@@ -17,6 +17,7 @@ use crate::os::{self, Env, process};
 use crate::secret::SecretBytes;
 use crate::sops::data_key::DataKey;
 use crate::sops::metadata::{MasterKey, Metadata};
+use crate::sops::store::age::without_armor;
 
 use super::KeyError;
 use super::age::{self as kinds, Identity, canonical, parse_recipient};
@@ -294,7 +295,30 @@ impl Keyring {
     /// As [`Keyring::check_recipient`]; `PluginMissing`, `WrapFailed`.
     pub fn wrap(&self, key: &DataKey, recipient: &str) -> Result<String, KeyError> {
         self.check_recipient(recipient)?;
-        kinds::wrap(key, recipient, self.ask.as_ref())
+        kinds::wrap(key, &[recipient], self.ask.as_ref())
+    }
+
+    /// Encrypts a content for recipients: an age file, armored or not.
+    ///
+    /// # Errors
+    /// As [`Keyring::wrap`].
+    pub fn wrap_content(
+        &self,
+        content: &DataKey,
+        recipients: &[String],
+        is_armored: bool,
+    ) -> Result<Vec<u8>, KeyError> {
+        for recipient in recipients {
+            self.check_recipient(recipient)?;
+        }
+        let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
+        let armored = kinds::wrap(content, &recipients, self.ask.as_ref())?;
+        if is_armored {
+            return Ok(armored.into_bytes());
+        }
+        without_armor(&armored).ok_or_else(|| KeyError::WrapFailed {
+            recipient: recipients.join(", "),
+        })
     }
 
     /// Returns whether a plugin may be started: the user has an identity of it. That a file of the
@@ -346,12 +370,20 @@ impl Keyring {
                 .unwrapped
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
+            if !key.is_key() && !metadata.is_age_file() {
+                let recipient = wrapped.first().map(|(recipient, _)| (*recipient).to_owned());
+                let recipient = recipient.unwrap_or_default();
+                return Err(KeyError::Damaged { recipient });
+            }
             unwrapped.insert(enc.to_owned(), key.clone());
             return Ok(key);
         }
         let mut wanted: Vec<String> = wrapped
             .iter()
-            .map(|(recipient, _)| (*recipient).to_owned())
+            .map(|(recipient, _)| match *recipient {
+                "" => "(an age file does not say for whom it is)".to_owned(),
+                recipient => recipient.to_owned(),
+            })
             .collect();
         let others = metadata.other_kinds();
         wanted.extend(others.iter().map(|kind| format!("a key of kind {kind}")));
@@ -376,7 +408,9 @@ impl Keyring {
         if is_hopeless {
             return None;
         }
-        let found = self.unwrap_quietly(&wrapped);
+        let found = self
+            .unwrap_quietly(&wrapped)
+            .filter(|(_, key)| key.is_key() || metadata.is_age_file());
         let Some((enc, key)) = found else {
             let mut hopeless = self.hopeless.lock().unwrap_or_else(PoisonError::into_inner);
             hopeless.insert((*first).to_owned());

@@ -33,7 +33,7 @@ impl Reading {
     /// Returns the reading of a stored form's plaintext.
     pub fn of(format: Format) -> Self {
         match format {
-            Format::Binary => Self::Bytes,
+            Format::Age | Format::Binary => Self::Bytes,
             Format::Dotenv => Self::Env,
             Format::Ini | Format::Json | Format::Yaml => Self::Tree(format),
         }

@@ -588,13 +588,14 @@ impl Reader<'_> {
         match value.get_ref().as_str() {
             Some("dotenv") => Some(Format::Dotenv),
             Some("binary") => Some(Format::Binary),
+            Some("age") => Some(Format::Age),
             Some("ini") => Some(Format::Ini),
             Some("json") => Some(Format::Json),
             Some("yaml") => Some(Format::Yaml),
             _ => {
                 self.problem(
                     value.span(),
-                    "`format` is none of \"binary\", \"dotenv\", \"ini\", \"json\" and \"yaml\"",
+                    "`format` is none of \"age\", \"binary\", \"dotenv\", \"ini\", \"json\" and \"yaml\"",
                 );
                 None
             }

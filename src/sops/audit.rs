@@ -30,12 +30,13 @@ pub fn clear_leaves(sealed: &SealedDocument, selection: &Selection) -> Vec<Clear
         let text = sealed.text(leaf);
         let comment = leaf.is_comment.then_some(text);
         let selected = selector.select(&leaf.path, leaf.frame, comment, &sealed.frames);
-        if text.is_empty() || Token::parse(text).is_ok() {
+        let is_empty = sealed.clear_value(leaf).plaintext().expose().is_empty();
+        if text.is_empty() || is_empty || Token::parse(text).is_ok() {
             continue;
         }
         let before = &sealed.source[..leaf.span.start.min(sealed.source.len())];
         found.push(ClearLeaf {
-            key: leaf.path.display(),
+            key: sealed.place(leaf),
             name: leaf.path.last().unwrap_or_default().to_vec(),
             line: memchr::memchr_iter(b'\n', before).count() + 1,
             is_comment: leaf.is_comment,

@@ -132,7 +132,11 @@ pub struct Cipher {
 impl Cipher {
     /// Returns a cipher for `key`.
     pub fn new(key: &DataKey) -> Self {
-        let block = Aes256::new(key.expose().into());
+        #[expect(
+            clippy::expect_used,
+            reason = "what unwraps a key refuses every other length"
+        )]
+        let block = Aes256::new_from_slice(key.expose()).expect("a data key has 32 bytes");
         Self {
             gcm: AesGcm::from(block.clone()),
             block,

@@ -243,12 +243,8 @@ pub struct Document<'a> {
 }
 
 impl Document<'_> {
-    /// Returns the leaf's place in words, as [`SealedDocument::place`]; of a form without containers its
-    /// key as it stands.
+    /// Returns the leaf's place in words, as [`SealedDocument::place`].
     pub fn place(&self, leaf: &Leaf<'_>) -> String {
-        if self.frames.len() == 1 && leaf.frame == Frame::ROOT {
-            return leaf.path.display();
-        }
         place(&self.frames, &leaf.path, leaf.frame, leaf.step)
     }
 }

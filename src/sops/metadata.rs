@@ -310,6 +310,25 @@ impl Metadata {
         metadata
     }
 
+    /// Returns what stands for the metadata of a raw age file: one wrapped key, which holds the content.
+    /// It has no recipient in words.
+    pub fn of_age_file(armored: String) -> Self {
+        let mut metadata = Self::new(None);
+        metadata.node = Node::Map(Vec::new());
+        metadata.groups = vec![vec![MasterKey::Age {
+            recipient: String::new(),
+            enc: armored,
+        }]];
+        metadata
+    }
+
+    /// Returns whether this stands for the metadata of a raw age file.
+    pub fn is_age_file(&self) -> bool {
+        matches!(&self.groups[..], [group] if matches!(&group[..],
+            [MasterKey::Age { recipient, .. }] if recipient.is_empty()))
+            && self.node == Node::Map(Vec::new())
+    }
+
     /// Replaces the selection option.
     pub fn set_selection(&mut self, selection: &Selection) {
         for name in SELECTION_OPTIONS {

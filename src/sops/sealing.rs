@@ -69,6 +69,12 @@ pub fn seal(
     fill: Fill<'_>,
 ) -> Result<Sealed, DocumentError> {
     let store = format.store();
+    if format == Format::Age {
+        return Err(DocumentError::Inexpressible {
+            what: "what the `age` program makes",
+            format: "SOPS",
+        });
+    }
     let cipher = Cipher::new(key);
     let now = value::next_change(&metadata.last_modified, now);
     let selection = metadata.selection.clone();

@@ -679,3 +679,35 @@ mod ini {
         }
     }
 }
+
+/// Files as they are found in repositories, with comments everywhere.
+const SHAPES: [(&str, &str); 7] = [
+    (
+        "deployment.yaml",
+        "# deployment\napiVersion: apps/v1\nkind: Deployment # the kind\nmetadata:\n  name: web\n  labels: {app: web, tier: \"front\"} # flow\nspec:\n  replicas: 3\n\n  template:\n    spec:\n      containers:\n        # the only one\n        - name: web\n          image: \"web:1.2\"\n          env:\n            - name: DB_PASSWORD\n              value: hunter2 # rotate me\n            - name: PORT\n              value: \"8080\"\n          args: [\"--verbose\", '--port', 8080]\n",
+    ),
+    (
+        "compose.yaml",
+        "services:\n  db:\n    image: postgres:16\n    environment:\n      POSTGRES_PASSWORD: 'hunter2'   # quoted\n      POSTGRES_USER: app\n    ports:\n    - \"5432:5432\"\n    - 80:80\n\n  # commented out\n  # cache:\n  #   image: redis\nvolumes:\n  data:\n",
+    ),
+    (
+        "playbook.yaml",
+        "---\n- hosts: all\n".trim_ascii_start_of_list(),
+    ),
+    (
+        "workflow.yml",
+        "name: ci\non:\n  push:\n    branches: [main]\njobs:\n  build:\n    runs-on: ubuntu-latest\n    steps:\n      - uses: actions/checkout@v4\n      # the tests\n      - name: test\n        env:\n          TOKEN: hunter2\n        run: |\n          cargo test\n          echo done\n",
+    ),
+    (
+        "application.yml",
+        "spring:\n  datasource:\n    url: jdbc:postgresql://db/app\n    password: hunter2\n    hikari:\n      maximum-pool-size: 10 # ten\n---\nspring:\n  config:\n    activate:\n      on-profile: prod\n",
+    ),
+    (
+        "php.ini",
+        "; php\n[PHP]\nengine = On\n; memory\nmemory_limit = 128M ; enough\n\n[mail function]\nSMTP = localhost\nsmtp_password = \"hunter2\"\n",
+    ),
+    (
+        "package.json",
+        "{\n  \"name\": \"web\",\n  \"version\": \"1.0.0\",\n  \"scripts\": { \"test\": \"jest\" },\n  \"config\": {\n    \"token\": \"hunter2\",\n    \"ports\": [80, 443]\n  }\n}\n",
+    ),
+];

@@ -4,6 +4,7 @@
 //! stands and where the metadata goes. It never encrypts, and it never re-emits what it can leave
 //! alone.
 
+pub mod age;
 mod binary;
 mod dotenv;
 mod flatten;
@@ -25,6 +26,8 @@ use super::value::Value;
 /// A stored form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
+    /// A raw age file, as the `age` program writes it.
+    Age,
     /// Any bytes as one value, in the JSON envelope `{"data": …, "sops": …}`.
     Binary,
     /// `KEY=value` lines.
@@ -39,7 +42,8 @@ pub enum Format {
 
 impl Format {
     /// All stored forms.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
+        Self::Age,
         Self::Binary,
         Self::Dotenv,
         Self::Ini,
@@ -50,6 +54,7 @@ impl Format {
     /// Returns the name that the manifest and `sops --input-type` use.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Age => "age",
             Self::Binary => "binary",
             Self::Dotenv => "dotenv",
             Self::Ini => "ini",
@@ -61,6 +66,7 @@ impl Format {
     /// Returns the store for this form.
     pub fn store(self) -> &'static dyn Store {
         match self {
+            Self::Age => &age::AgeStore,
             Self::Binary => &binary::BinaryStore,
             Self::Dotenv => &dotenv::DotenvStore,
             Self::Ini => &ini::IniStore,
@@ -88,6 +94,9 @@ impl Format {
         let Some(first) = text.iter().find(|byte| !byte.is_ascii_whitespace()) else {
             return Err(DocumentError::Empty);
         };
+        if age::is_age(text) {
+            return Ok(Self::Age);
+        }
         let has_flat = has_flat_metadata(source);
         // An environment file may begin with a brace too.
         if *first == b'{' && !has_flat {
