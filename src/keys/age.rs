@@ -121,7 +121,9 @@ pub fn shortened(text: &str) -> String {
 /// `InvalidRecipient`, `PluginMissing`, `WrapFailed`.
 pub fn wrap(key: &DataKey, texts: &[&str], ask: Option<&Arc<dyn Ask>>) -> Result<String, KeyError> {
     let failed = || KeyError::WrapFailed {
-        recipient: texts.first().map_or_else(String::new, |text| shortened(text)),
+        recipient: texts
+            .first()
+            .map_or_else(String::new, |text| shortened(text)),
     };
     let mut recipients: Vec<Box<dyn age::Recipient>> = Vec::with_capacity(texts.len());
     for text in texts {

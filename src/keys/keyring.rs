@@ -371,7 +371,9 @@ impl Keyring {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
             if !key.is_key() && !metadata.is_age_file() {
-                let recipient = wrapped.first().map(|(recipient, _)| (*recipient).to_owned());
+                let recipient = wrapped
+                    .first()
+                    .map(|(recipient, _)| (*recipient).to_owned());
                 let recipient = recipient.unwrap_or_default();
                 return Err(KeyError::Damaged { recipient });
             }

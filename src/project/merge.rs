@@ -57,6 +57,24 @@ fn merge_tree(layout: &[u8], other: &[u8], takes: &Takes, format: Format) -> Opt
     );
     let keys_of_layout = lines_of_keys(layout, format)?;
     let keys_of_other = lines_of_keys(other, format)?;
+    // A key that differs and of which nothing is said stays as the layout has it.
+    let reading = Reading::Tree(format);
+    let (values, others) = (reading.keys(layout)?, reading.keys(other)?);
+    let others: HashMap<&str, _> = others
+        .iter()
+        .map(|(key, values)| (&**key, values))
+        .collect();
+    let mut takes = takes.clone();
+    for (key, values) in &values {
+        if others.get(&**key) != Some(&values) {
+            takes.entry(key.to_string()).or_insert(Take::Layout);
+        }
+    }
+    for key in others.keys() {
+        if !values.iter().any(|(known, _)| known == key) {
+            takes.entry((*key).to_owned()).or_insert(Take::Layout);
+        }
+    }
     let (old_lines, new_lines) = (lines_of(old), lines_of(new));
     let diff = similar::TextDiff::from_slices(&old_lines, &new_lines);
     let mut out = SecretBytes::new(Vec::with_capacity(layout.len() + other.len()));
@@ -67,39 +85,16 @@ fn merge_tree(layout: &[u8], other: &[u8], takes: &Takes, format: Format) -> Opt
             continue;
         }
         let hunk = Hunk { layout, other };
-        let is_paired = hunk.layout.len() == hunk.other.len();
-        match taken(&hunk, &keys_of_layout, &keys_of_other, takes) {
+        match taken(&hunk, &keys_of_layout, &keys_of_other, &takes) {
             Taken::Layout => push(&old_lines[hunk.layout], &mut out),
             Taken::Other => push(&new_lines[hunk.other], &mut out),
-            Taken::Both if is_paired => {
-                for (one, two) in hunk.layout.zip(hunk.other) {
-                    let pair = Hunk {
-                        layout: one..one + 1,
-                        other: two..two + 1,
-                    };
-                    match taken(&pair, &keys_of_layout, &keys_of_other, takes) {
-                        Taken::Layout => push(&old_lines[pair.layout], &mut out),
-                        Taken::Other => push(&new_lines[pair.other], &mut out),
-                        Taken::Both => return None,
-                    }
-                }
-            }
             Taken::Both => {
-                // Lines of the one, then lines of the other, each for its own keys.
-                let keep = |lines: Range<usize>, keys: &[KeyLines], side: &Take| -> Vec<usize> {
-                    lines
-                        .filter(|line| {
-                            let mut held = keys.iter().filter(|key| key.lines.contains(line));
-                            held.any(|key| is_taken(takes, &key.key, side))
-                        })
-                        .collect()
+                let sides = Sides {
+                    takes: &takes,
+                    layout: (&old_lines, &keys_of_layout),
+                    other: (&new_lines, &keys_of_other),
                 };
-                for line in keep(hunk.layout, &keys_of_layout, &Take::Layout) {
-                    push(&old_lines[line..=line], &mut out);
-                }
-                for line in keep(hunk.other, &keys_of_other, &Take::Other) {
-                    push(&new_lines[line..=line], &mut out);
-                }
+                push(&mixed(&hunk, &sides), &mut out);
             }
         }
     }
@@ -111,6 +106,67 @@ fn merge_tree(layout: &[u8], other: &[u8], takes: &Takes, format: Format) -> Opt
         out = with_typed(&out, key, text, format)?;
     }
     Some(out)
+}
+
+/// Both versions with the lines of their keys.
+struct Sides<'s, 't> {
+    takes: &'s Takes,
+    layout: (&'s [&'t str], &'s [KeyLines]),
+    other: (&'s [&'t str], &'s [KeyLines]),
+}
+
+/// Returns the lines of a run of which some keys are taken from one version and some from the other:
+/// those of the layout, with the lines of the other for each key that is taken from it; what only the
+/// other has goes behind the key that stands before it there.
+fn mixed<'t>(hunk: &Hunk, sides: &Sides<'_, 't>) -> Vec<&'t str> {
+    let (layout_lines, layout_keys) = sides.layout;
+    let (other_lines, other_keys) = sides.other;
+    let key_at = |keys: &'_ [KeyLines], line: usize| {
+        let at = keys.iter().position(|key| key.lines.contains(&line))?;
+        Some(keys[at].key.clone())
+    };
+    let lines_for = |key: &str| -> Vec<&'t str> {
+        let one = other_keys.iter().find(|one| one.key == key);
+        one.map_or_else(Vec::new, |one| other_lines[one.lines.clone()].to_vec())
+    };
+    let mut out: Vec<(Option<String>, &'t str)> = Vec::new();
+    let mut done: Vec<String> = Vec::new();
+    for line in hunk.layout.clone() {
+        match key_at(layout_keys, line) {
+            Some(key) if is_taken(sides.takes, &key, &Take::Other) => {
+                if !done.contains(&key) {
+                    out.extend(
+                        lines_for(&key)
+                            .into_iter()
+                            .map(|line| (Some(key.clone()), line)),
+                    );
+                    done.push(key);
+                }
+            }
+            key => out.push((key, layout_lines[line])),
+        }
+    }
+    let mut previous: Option<String> = None;
+    for line in hunk.other.clone() {
+        let Some(key) = key_at(other_keys, line) else {
+            continue;
+        };
+        let is_new = !layout_keys.iter().any(|one| one.key == key);
+        if is_new && is_taken(sides.takes, &key, &Take::Other) && !done.contains(&key) {
+            let at = previous.as_ref().and_then(|previous| {
+                out.iter()
+                    .rposition(|(key, _)| key.as_ref() == Some(previous))
+            });
+            let at = at.map_or(0, |at| at + 1);
+            let lines = lines_for(&key)
+                .into_iter()
+                .map(|line| (Some(key.clone()), line));
+            out.splice(at..at, lines.collect::<Vec<_>>());
+            done.push(key.clone());
+        }
+        previous = Some(key);
+    }
+    out.into_iter().map(|(_, line)| line).collect()
 }
 
 fn lines_of(text: &str) -> Vec<&str> {

@@ -8,6 +8,10 @@ use std::fs;
 use std::sync::Mutex;
 use std::thread;
 
+use secret_files::project::keys::Reading;
+use secret_files::project::merge;
+use secret_files::sops::store::Format;
+
 use super::support::stock;
 use super::support::{SERVER_KEY, Seeded, TestProject, key_file, recipient};
 
@@ -691,8 +695,8 @@ const SHAPES: [(&str, &str); 7] = [
         "services:\n  db:\n    image: postgres:16\n    environment:\n      POSTGRES_PASSWORD: 'hunter2'   # quoted\n      POSTGRES_USER: app\n    ports:\n    - \"5432:5432\"\n    - 80:80\n\n  # commented out\n  # cache:\n  #   image: redis\nvolumes:\n  data:\n",
     ),
     (
-        "playbook.yaml",
-        "---\n- hosts: all\n".trim_ascii_start_of_list(),
+        "group_vars.yml",
+        "---\n# ansible\ndb_password: hunter2\nvault_users:\n  - { name: ops, key: 'x1' }\n  - { name: dev, key: 'x2' } # second\nmotd: |\n  hello\n  world\n...\n",
     ),
     (
         "workflow.yml",
@@ -711,3 +715,369 @@ const SHAPES: [(&str, &str); 7] = [
         "{\n  \"name\": \"web\",\n  \"version\": \"1.0.0\",\n  \"scripts\": { \"test\": \"jest\" },\n  \"config\": {\n    \"token\": \"hunter2\",\n    \"ports\": [80, 443]\n  }\n}\n",
     ),
 ];
+
+/// Returns the numbers of added and removed lines of `git diff`, and the lines added.
+fn changed_lines(project: &TestProject, file: &str) -> Vec<String> {
+    let diff = project.git(&["diff", "--unified=0", "--", file]);
+    let lines = diff
+        .lines()
+        .filter(|line| line.starts_with('+') && !line.starts_with("+++"));
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn one_changed_value_is_one_changed_leaf() {
+    let rows: Vec<(String, &str)> = SHAPES
+        .iter()
+        .map(|(name, _)| (format!("{name}.enc"), *name))
+        .collect();
+    let rows: Vec<_> = rows.iter().map(|(a, b)| (a.as_str(), *b)).collect();
+    let project = TestProject::with_files(&rows, "");
+    for (name, text) in SHAPES {
+        project.write_server(name, text);
+    }
+    project.ok(&["encrypt"]);
+    project.git(&["init", "-q", "-b", "main"]);
+    project.commit();
+    for (name, text) in SHAPES {
+        let file = format!("{name}.enc");
+        fs::remove_file(project.server_file(name)).unwrap();
+        project.ok(&["decrypt", name]);
+        assert_eq!(project.read_server(name), text.as_bytes(), "{name}");
+        let (old, new) = if text.contains("hunter2") {
+            ("hunter2", "hunter3")
+        } else {
+            ("on-profile: prod", "on-profile: test")
+        };
+        project.write_server(name, text.replace(old, new));
+        project.ok(&["encrypt", name]);
+        let changed = changed_lines(&project, &file);
+        assert_eq!(changed.len(), 3, "{name}: {changed:#?}");
+        let has = |word: &str| changed.iter().any(|line| line.contains(word));
+        assert!(has("lastmodified") && has("mac"), "{changed:#?}");
+    }
+    // Deep in a list, and a new item in front.
+    let (name, text) = SHAPES[0];
+    project.commit();
+    let with_item = text.replace(
+        "            - name: DB_PASSWORD\n",
+        "            - name: FIRST\n              value: one\n            - name: DB_PASSWORD\n",
+    );
+    project.write_server(name, with_item.replace("hunter2", "hunter3"));
+    project.ok(&["encrypt", name]);
+    let changed = changed_lines(&project, &format!("{name}.enc"));
+    assert_eq!(changed.len(), 4, "{changed:#?}");
+}
+
+#[test]
+fn layout_exact_refuses_with_the_line_and_the_choices() {
+    let project = TestProject::with_files(&[("a.yaml.enc", "a.yaml")], "");
+    for (text, line, construct) in [
+        ("a: 1\nb: 0x1F\n", 2, "an unusual spelling"),
+        ("a: >\n  x\n  y\n", 2, "a folded block"),
+        ("a: &x s\nb: *x\n", 2, "an alias to a value"),
+        ("a: \"\\u00e9\"\n", 1, "a string with unusual escapes"),
+        ("a: one\n  two\n", 1, "a plain value over several lines"),
+    ] {
+        project.write_server("a.yaml", text);
+        let output = project.run(&["encrypt"]);
+        assert_eq!(output.code, 3, "{output:#?}");
+        for expected in [
+            &*format!("line {line}: "),
+            construct,
+            "layout = \"note\"",
+            "layout = \"stock\"",
+            "format = \"binary\"",
+        ] {
+            assert!(output.stderr.contains(expected), "{expected}: {output:#?}");
+        }
+        assert!(!project.repo_file("a.yaml.enc").exists());
+    }
+    project.write_server("a.yaml", "a: [x, 1.5] # fine\n");
+    project.ok(&["encrypt"]);
+}
+
+#[test]
+fn layout_stock_is_what_stock_writes_and_says_what_changed() {
+    if !stock::available(
+        "sops",
+        "layout_stock_is_what_stock_writes_and_says_what_changed",
+    ) {
+        return;
+    }
+    let rows = [("a.yaml.enc", "{ path = \"a.yaml\", layout = \"stock\" }")];
+    let project = TestProject::with_files(&rows, "");
+    let source = "a:\n  b: 0x1F # hex\n\n  c: [x, 'y']\n";
+    project.write_server("a.yaml", source);
+    let output = project.ok(&["encrypt"]);
+    assert!(
+        output.stderr.contains("lines 2, 3, 4 differ"),
+        "{output:#?}"
+    );
+    assert_eq!(project.ok(&["diff"]).stdout, "");
+    assert_eq!(project.ok(&["encrypt"]).stdout, "");
+    let (repo, key) = (project.repo(), key_file(SERVER_KEY));
+    let stock = stock::decrypt(&repo, &key, "yaml", "a.yaml.enc").unwrap();
+    assert_eq!(
+        text(&stock),
+        "a:\n    # hex\n    b: 31\n    c:\n        - x\n        - \"y\"\n"
+    );
+    fs::remove_file(project.server_file("a.yaml")).unwrap();
+    project.ok(&["decrypt"]);
+    assert_eq!(project.read_server("a.yaml"), stock);
+    assert_eq!(project.ok(&["diff"]).stdout, "");
+}
+
+#[test]
+fn stock_commands_on_our_files_keep_the_values() {
+    if !stock::available("sops", "stock_commands_on_our_files_keep_the_values") {
+        return;
+    }
+    let key = key_file(SERVER_KEY);
+    for (name, kind, source, path) in [
+        (
+            "a.yaml",
+            "yaml",
+            "a: 0x1F # hex\n\nl: [x, 'y']\n",
+            "[\"z\"]",
+        ),
+        (
+            "a.json",
+            "json",
+            "{\"a\": 1.0, \"l\": [\"x\"]}\n",
+            "[\"z\"]",
+        ),
+        (
+            "a.ini",
+            "ini",
+            "; c\n[s]\na = \"x\" ; in\n",
+            "[\"s\"][\"z\"]",
+        ),
+    ] {
+        let row = format!("{{ path = \"{name}\", layout = \"note\" }}");
+        let file = format!("{name}.enc");
+        let project = TestProject::with_files(&[(&file, &row)], "");
+        project.write_server(name, source);
+        project.ok(&["encrypt"]);
+        let (repo, form) = (
+            project.repo(),
+            ["--input-type", kind, "--output-type", kind],
+        );
+        let before = stock::decrypt(&repo, &key, kind, &file).unwrap();
+        for command in ["set", "unset", "rotate", "updatekeys"] {
+            let args: Vec<&str> = match command {
+                "set" => [&["set"][..], &form, &[&file, path, "\"new\""]].concat(),
+                "unset" => [&["unset"][..], &form, &[&file, path]].concat(),
+                "rotate" => [&["rotate", "-i"][..], &form, &[&file]].concat(),
+                _ => vec!["updatekeys", "-y", "--input-type", kind, &file],
+            };
+            let output = stock::sops(&repo, &key, &args);
+            assert!(output.status.success(), "{name} {command}: {output:?}");
+            // What stock makes of it, we make of it.
+            let expected = stock::decrypt(&repo, &key, kind, &file).unwrap();
+            fs::remove_file(project.server_file(name)).unwrap();
+            project.ok(&["decrypt", "--force"]);
+            assert_eq!(
+                text(&project.read_server(name)),
+                text(&expected),
+                "{name} {command}"
+            );
+        }
+        assert_eq!(stock::decrypt(&repo, &key, kind, &file).unwrap(), before);
+        // Our next capture restores the source's spelling.
+        project.write_server(name, source);
+        project.ok(&["encrypt", "--force"]);
+        fs::remove_file(project.server_file(name)).unwrap();
+        project.ok(&["decrypt", "--force"]);
+        assert_eq!(text(&project.read_server(name)), source);
+    }
+}
+
+#[test]
+fn clear_parts_are_the_repositorys_to_change_where_the_rule_says_so() {
+    let rule = |option: &str| {
+        format!(
+            "creation_rules:\n  - age: {}\n    encrypted_regex: ^pass\n{option}",
+            recipient(SERVER_KEY)
+        )
+    };
+    for (option, is_change) in [("    mac_only_encrypted: true\n", true), ("", false)] {
+        let project = TestProject::with_files(&[("a.yaml.enc", "a.yaml")], "");
+        project.write_repo(".sops.yaml", rule(option));
+        project.write_server("a.yaml", "host: one\npass: hunter2\n");
+        project.ok(&["encrypt"]);
+        let file = text(project.read_repo("a.yaml.enc").as_bytes());
+        project.write_repo("a.yaml.enc", file.replace("host: one", "host: two"));
+        let output = project.run(&["diff"]);
+        if is_change {
+            assert_eq!(output.code, 1, "{output:#?}");
+            assert!(output.stdout.contains("~ host"), "{output:#?}");
+            assert!(output.stdout.contains("repository is ahead"), "{output:#?}");
+        } else {
+            assert_eq!(output.code, 2, "{output:#?}");
+            assert!(output.stderr.contains("MAC mismatch"), "{output:#?}");
+        }
+    }
+}
+
+#[test]
+fn age_files_are_entries_like_any_other() {
+    let rows = [("a.key.enc", "{ path = \"a.key\", format = \"age\" }")];
+    let project = TestProject::with_files(&rows, "");
+    let content: Vec<u8> = (0..=255).cycle().take(5000).collect();
+    project.write_server("a.key", &content);
+    project.ok(&["encrypt"]);
+    let file = fs::read(project.repo_file("a.key.enc")).unwrap();
+    assert!(file.starts_with(b"-----BEGIN AGE ENCRYPTED FILE-----\n"));
+    assert_eq!(project.ok(&["diff"]).stdout, "");
+    project.ok(&["encrypt"]);
+    assert_eq!(fs::read(project.repo_file("a.key.enc")).unwrap(), file);
+    fs::remove_file(project.server_file("a.key")).unwrap();
+    project.ok(&["decrypt"]);
+    assert_eq!(project.read_server("a.key"), content);
+    // A damaged one is an error, an empty one too.
+    let mut damaged = file.clone();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    project.write_repo("a.key.enc", damaged);
+    assert_eq!(project.run(&["diff"]).code, 2);
+    if !stock::available("age", "age_files_are_entries_like_any_other") {
+        return;
+    }
+    let run = |args: &[&str]| {
+        let output = std::process::Command::new("age")
+            .args(args)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        output.stdout
+    };
+    project.write_repo("a.key.enc", &file);
+    let path = project.repo_file("a.key.enc");
+    let path = path.to_str().unwrap();
+    let identity = key_file(SERVER_KEY);
+    assert_eq!(
+        run(&["-d", "-i", identity.to_str().unwrap(), path]),
+        content
+    );
+    // Made by `age`, binary: opened here, and binary it stays.
+    let plain = project.path("plain");
+    fs::write(&plain, "by age\n").unwrap();
+    run(&[
+        "-r",
+        &recipient(SERVER_KEY),
+        "-o",
+        path,
+        plain.to_str().unwrap(),
+    ]);
+    project.ok(&["decrypt", "--force"]);
+    assert_eq!(project.read_server("a.key"), b"by age\n");
+    project.write_server("a.key", "changed\n");
+    project.ok(&["encrypt"]);
+    assert!(
+        fs::read(path)
+            .unwrap()
+            .starts_with(b"age-encryption.org/v1\n")
+    );
+    assert_eq!(
+        run(&["-d", "-i", identity.to_str().unwrap(), path]),
+        b"changed\n"
+    );
+}
+
+/// A tree of two levels, by section and key.
+type Sections = std::collections::BTreeMap<String, std::collections::BTreeMap<String, String>>;
+
+fn rendered(sections: &Sections, random: &mut Seeded) -> String {
+    let mut out = String::from("# head\n");
+    for (name, keys) in sections {
+        if random.chance(20) {
+            let _ = writeln!(out, "\n# about {name}");
+        }
+        let _ = writeln!(out, "{name}:");
+        for (key, value) in keys {
+            let _ = writeln!(out, "  {key}: {value}");
+        }
+    }
+    out
+}
+
+fn edited(base: &Sections, random: &mut Seeded, only: usize) -> Sections {
+    let mut sections = base.clone();
+    for (index, (_, keys)) in sections.iter_mut().enumerate() {
+        // Both sides touch different keys: those of even and of odd numbers.
+        for number in 0..6 {
+            if (number + index) % 2 != only || !random.chance(30) {
+                continue;
+            }
+            let key = format!("k{number}");
+            if random.chance(30) && keys.len() > 1 {
+                keys.remove(&key);
+            } else {
+                keys.insert(key, format!("new{}", random.below(1000)));
+            }
+        }
+    }
+    sections
+}
+
+/// Merges of trees against the three-way merge of plain maps.
+#[test]
+fn trees_merge_as_maps_do() {
+    let mut done = 0;
+    for seed in 0..400 {
+        let mut random = Seeded(SEED + seed);
+        let mut base = Sections::new();
+        for section in 0..1 + random.below(4) {
+            let keys = (0..6).filter(|_| random.chance(70)).collect::<Vec<_>>();
+            let keys = keys
+                .into_iter()
+                .map(|key| (format!("k{key}"), format!("old{key}")));
+            let mut keys: std::collections::BTreeMap<_, _> = keys.collect();
+            keys.insert("k9".to_owned(), "last".to_owned());
+            base.insert(format!("s{section}"), keys);
+        }
+        let ours = edited(&base, &mut random, 0);
+        let theirs = edited(&base, &mut random, 1);
+        let mut expected = Sections::new();
+        let mut takes = merge::Takes::new();
+        for (name, before) in &base {
+            let mut keys = ours[name].clone();
+            for number in 0..10 {
+                let key = format!("k{number}");
+                let (old, new) = (before.get(&key), theirs[name].get(&key));
+                if old == new {
+                    continue;
+                }
+                match new {
+                    Some(value) => keys.insert(key.clone(), value.clone()),
+                    None => keys.remove(&key),
+                };
+                takes.insert(format!("{name}.{key}"), merge::Take::Other);
+            }
+            expected.insert(name.clone(), keys);
+        }
+        let layout = rendered(&ours, &mut Seeded(seed));
+        let other = rendered(&theirs, &mut Seeded(seed));
+        let reading = Reading::Tree(Format::Yaml);
+        let merged = merge::merge(layout.as_bytes(), other.as_bytes(), &takes, reading);
+        let Some(merged) = merged else { continue };
+        done += 1;
+        let keys = |text: &[u8]| -> Vec<(String, Vec<u8>)> {
+            let keys = reading.keys(text).unwrap().into_iter();
+            let mut keys: Vec<_> = keys
+                .filter(|(key, _)| !key.starts_with('('))
+                .map(|(key, values)| (key.into_owned(), values[0].expose().to_vec()))
+                .collect();
+            keys.sort();
+            keys
+        };
+        let expected = rendered(&expected, &mut Seeded(seed));
+        assert_eq!(
+            keys(merged.expose()),
+            keys(expected.as_bytes()),
+            "seed {seed}\n{layout}\n{other}"
+        );
+    }
+    assert!(done >= 390, "{done} of 400 could be merged");
+}

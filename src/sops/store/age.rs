@@ -10,7 +10,7 @@ use base64::Engine;
 use crate::secret::{SecretBytes, SecretText};
 
 use super::super::document::{
-    Document, Frame, KeyPath, Leaf, Seat, SealedDocument, SealedLeaf, Spelling, Step, Style,
+    Document, Frame, KeyPath, Leaf, SealedDocument, SealedLeaf, Seat, Spelling, Step, Style,
 };
 use super::super::error::DocumentError;
 use super::super::metadata::{Metadata, Node};
@@ -40,10 +40,14 @@ pub fn is_armored(source: &[u8]) -> bool {
 
 /// Returns an armored age file without its armor; `None` where it is damaged.
 pub fn without_armor(armored: &str) -> Option<Vec<u8>> {
-    let body = armored.trim().strip_prefix("-----BEGIN AGE ENCRYPTED FILE-----")?;
+    let body = armored
+        .trim()
+        .strip_prefix("-----BEGIN AGE ENCRYPTED FILE-----")?;
     let body = body.strip_suffix(ARMOR_END)?;
     let compact: String = body.split_ascii_whitespace().collect();
-    base64::engine::general_purpose::STANDARD.decode(compact).ok()
+    base64::engine::general_purpose::STANDARD
+        .decode(compact)
+        .ok()
 }
 
 fn armored(source: &[u8]) -> String {

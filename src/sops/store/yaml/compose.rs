@@ -488,7 +488,12 @@ impl<'a> Composer<'a> {
         self.extents.push(Extent {
             is_flow,
             span: range.clone(),
-            key_column: self.column(place.order),
+            // In brackets columns mean nothing, and lines may be long.
+            key_column: if is_flow || self.open.last().is_some_and(|open| open.is_flow) {
+                0
+            } else {
+                self.column(place.order)
+            },
             has_key: place.step == Step::Key,
             has_anchor: anchor != 0 || has_tag,
             first_item: None,
@@ -1264,14 +1269,17 @@ impl<'a> Composer<'a> {
             self.sort(Vec::new());
             return;
         }
-        let mut flows: Vec<(Range<usize>, u32)> = self
-            .extents
-            .iter()
-            .zip(0..)
-            .filter(|(extent, _)| extent.is_flow)
-            .map(|(extent, frame)| (extent.span.clone(), frame))
-            .collect();
-        flows.sort_by_key(|(span, _)| span.start);
+        let mut flows = Flows::default();
+        for (extent, frame) in self.extents.iter().zip(0..) {
+            if extent.is_flow {
+                flows.opened.push(frame);
+                // The outermost of those that end here was opened first.
+                let end = flows.closed.entry(extent.span.end);
+                end.or_insert((extent.span.start, frame));
+            }
+        }
+        let start_of = |frame: &u32| self.extents[*frame as usize].span.start;
+        flows.opened.sort_by_key(start_of);
         let roots: Vec<u32> = (0..)
             .zip(&self.found.frames)
             .filter(|(_, frame)| frame.parent.is_none())
@@ -1392,40 +1400,36 @@ impl<'a> Composer<'a> {
 
     /// Returns where a comment belongs that stands in brackets or behind something on its line; `None`
     /// for one on a line of its own, or behind a dash alone, which counts as such.
-    fn seat_of(
-        &self,
-        range: &Range<usize>,
-        flows: &[(Range<usize>, u32)],
-        root: u32,
-    ) -> Option<Seated> {
+    fn seat_of(&self, range: &Range<usize>, flows: &Flows, root: u32) -> Option<Seated> {
         let line_start = self.line_start(range.start);
         let before = self.text[line_start..range.start].trim_end();
         let is_inline = !before.trim_start_matches([' ', '-']).is_empty();
         let seated = |frame, order, step| Some(Seated { frame, order, step });
         // The innermost open bracket around it.
-        let at = flows.partition_point(|(span, _)| span.start < range.start);
-        let around = flows[..at]
-            .iter()
-            .rev()
-            .find(|(span, _)| span.end > range.start);
+        let at = flows
+            .opened
+            .partition_point(|frame| self.extents[*frame as usize].span.start < range.start);
+        let before_it = at.checked_sub(1).map(|at| flows.opened[at]);
+        let around = std::iter::successors(before_it, |frame| self.extents[*frame as usize].parent)
+            .take_while(|frame| self.extents[*frame as usize].is_flow)
+            .find(|frame| self.extents[*frame as usize].span.end > range.start);
         let end_of_text = line_start + before.trim_end_matches([' ', ',']).len();
-        let inner = flows[..at].iter().find(|(span, _)| span.end == end_of_text);
-        if let (Some(_), Some((span, frame)), true) = (around, inner, is_inline) {
-            return seated(*frame, (span.start, 0), Step::Aside);
+        let inner = flows.closed.get(&end_of_text);
+        if let (Some(_), Some((start, frame)), true) = (around, inner, is_inline) {
+            return seated(*frame, (*start, 0), Step::Aside);
         }
-        if let Some((_, frame)) = around {
+        if let Some(frame) = around {
             let step = if is_inline { Step::Aside } else { Step::Remark };
             let order = self.order_in_flow(range.start, is_inline);
-            return seated(*frame, order, step);
+            return seated(frame, order, step);
         }
         if !is_inline {
             return None;
         }
         let end_of_text = line_start + before.len();
         if before.ends_with([']', '}']) {
-            let closed = flows[..at].iter().find(|(span, _)| span.end == end_of_text);
-            if let Some((span, frame)) = closed {
-                return seated(*frame, (span.start, 0), Step::Aside);
+            if let Some((start, frame)) = flows.closed.get(&end_of_text) {
+                return seated(*frame, (*start, 0), Step::Aside);
             }
         }
         let next = self.marks.partition_point(|mark| mark.start < range.start);
@@ -1770,6 +1774,15 @@ impl<'a> Composer<'a> {
         }
         frame
     }
+}
+
+/// The collections in brackets.
+#[derive(Default)]
+struct Flows {
+    /// In the order they begin.
+    opened: Vec<u32>,
+    /// By where they end: where the outermost begins, and which it is.
+    closed: HashMap<usize, (usize, u32)>,
 }
 
 /// Where a comment belongs.

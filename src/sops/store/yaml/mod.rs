@@ -817,6 +817,9 @@ fn write_plain(sealed: &SealedDocument, opened: &OpenedLeaves) -> SecretBytes {
 
 /// Returns whether the value that comes next has a tag.
 fn has_tag_before(out: &[u8]) -> bool {
+    /// Longer tags than this are taken for none: lines may be long.
+    const LOOKED_AT: usize = 512;
+    let out = &out[out.len().saturating_sub(LOOKED_AT)..];
     let line = memchr::memrchr(b'\n', out).map_or(0, |at| at + 1);
     let is_before = |byte: &u8| matches!(byte, b' ' | b'[' | b'{');
     let words = out[line..].trim_ascii_end().rsplit(is_before);
