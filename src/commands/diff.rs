@@ -132,18 +132,18 @@ fn build_mask(workspace: &Workspace, root: &Base) -> Option<Mask> {
     let sides: Option<Vec<_>> = in_parallel(&secret, workspace.jobs, |entry| {
         read_sides(workspace, root, entry)
             .ok()
-            .map(|sides| (sides, entry.is_env()))
+            .map(|sides| (sides, entry.reading()))
     })
     .into_iter()
     .collect();
     let sides = sides?;
-    let texts = sides.iter().flat_map(|(sides, is_env)| {
+    let texts = sides.iter().flat_map(|(sides, reading)| {
         let repository = sides.repository.as_ref().map(SecretBytes::expose);
         let server = sides.server.as_ref().map(|(_, content)| content.expose());
         repository
             .into_iter()
             .chain(server)
-            .map(|text| (text, *is_env))
+            .map(|text| (text, *reading))
     });
     Mask::from_plaintexts(texts)
 }

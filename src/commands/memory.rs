@@ -134,11 +134,10 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
                 known.meaning.clone(),
                 known.keys.clone(),
             ),
-            _ => (
-                digester.content(one.content),
-                digester.meaning(one.content, reading),
-                digester.keys(one.content, reading),
-            ),
+            _ => {
+                let (meaning, keys) = digester.meaning_and_keys(one.content, reading);
+                (digester.content(one.content), meaning, keys)
+            }
         };
         let (uid, gid, mode) = match known {
             Some(known) if !one.is_placed => (known.uid, known.gid, known.mode),

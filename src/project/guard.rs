@@ -72,6 +72,9 @@ pub fn check_change(
     allowed: Allowed<'_>,
 ) -> Vec<Refusal> {
     let mut refusals = Vec::new();
+    if stored.is_none() && required.is_empty() {
+        return refusals;
+    }
     let keys_of_source = reading.keys(source);
     let keys_of_stored = stored.map(|stored| reading.keys(stored));
     let (Some(keys_of_source), Some(Some(_)) | None) = (&keys_of_source, &keys_of_stored) else {

@@ -7,6 +7,7 @@ use aho_corasick::AhoCorasick;
 
 use crate::secret::SecretBytes;
 
+use super::keys::Reading;
 use super::lines::{Item, items};
 
 /// What is shown in the place of a value.
@@ -52,23 +53,32 @@ impl Finder {
 }
 
 impl Mask {
-    /// Builds a mask from plaintexts: the values of environment files, and of other files whole
+    /// Builds a mask from plaintexts: the values of files with keys, and of other files whole
     /// lines, quoted strings and what stands behind a colon or an equals sign. `None` when there is
     /// too much of it, so that nothing would be safe to show.
     pub fn from_plaintexts<'p>(
-        plaintexts: impl IntoIterator<Item = (&'p [u8], bool)>,
+        plaintexts: impl IntoIterator<Item = (&'p [u8], Reading)>,
     ) -> Option<Self> {
         let mut found: BTreeSet<Vec<u8>> = BTreeSet::new();
         let mut total = 0;
-        for (text, is_env) in plaintexts {
+        for (text, reading) in plaintexts {
             total += text.len();
             if total > MOST_PLAINTEXT {
                 return None;
             }
-            if is_env {
-                collect_env(text, &mut found);
-            } else {
-                collect_text(text, &mut found);
+            match reading {
+                Reading::Env => collect_env(text, &mut found),
+                Reading::Bytes => collect_text(text, &mut found),
+                Reading::Tree(_) => {
+                    // As they are spelled, and as their readers see them.
+                    collect_text(text, &mut found);
+                    let keys = reading.keys(text).unwrap_or_default();
+                    let values = keys.iter().flat_map(|(_, values)| values);
+                    for value in values {
+                        let lines = value.expose().split(|byte| matches!(byte, b'\n' | b'\r'));
+                        found.extend(lines.map(|line| line.trim_ascii().to_vec()));
+                    }
+                }
             }
         }
         found.retain(|value| value.len() >= SHORTEST);
@@ -310,7 +320,7 @@ mod tests {
     fn overlaps_parts_and_binary_files_are_hidden_too() {
         let env = b"PORT=80\nTOKEN=0abcdef-secret-99\nURL=postgres://app:s3cretpw99xyz@db/x?sig=longsignature\n";
         let mask =
-            Mask::from_plaintexts([(&env[..], true), (&b"tok\0nulsecret-99887\n"[..], false)])
+            Mask::from_plaintexts([(&env[..], Reading::Env), (&b"tok\0nulsecret-99887\n"[..], Reading::Bytes)])
                 .unwrap();
         assert_eq!(mask.apply("t=x80abcdef-secret-99"), format!("t=x8{MASKED}"));
         assert_eq!(
@@ -322,7 +332,7 @@ mod tests {
             format!("{MASKED} {MASKED}")
         );
         let long = vec![b'a'; MOST_PLAINTEXT + 1];
-        assert!(Mask::from_plaintexts([(&long[..], false)]).is_none());
+        assert!(Mask::from_plaintexts([(&long[..], Reading::Bytes)]).is_none());
     }
 
     #[test]
@@ -332,7 +342,7 @@ M=line1secret\nline2secret
 C=Server=db;Password=adoPass99;User=sa
 J={"k":"jsonsecret1"}
 "#;
-        let mask = Mask::from_plaintexts([(&env[..], true)]).unwrap();
+        let mask = Mask::from_plaintexts([(&env[..], Reading::Env)]).unwrap();
         for part in [
             "p@ssw/rd",
             "line1secret",
@@ -350,7 +360,7 @@ J={"k":"jsonsecret1"}
 
     #[test]
     fn other_spellings_are_hidden_too() {
-        let mask = Mask::from_plaintexts([(&b"P=can ary/p\"w\n"[..], true)]).unwrap();
+        let mask = Mask::from_plaintexts([(&b"P=can ary/p\"w\n"[..], Reading::Env)]).unwrap();
         assert_eq!(
             mask.apply("u:can%20ary%2Fp%22w@h u:can%20ary/p%22w@h"),
             format!("u:{MASKED}@h u:{MASKED}@h")
@@ -363,7 +373,7 @@ J={"k":"jsonsecret1"}
     fn known_values_are_hidden_and_words_are_not() {
         let env = b"PASSWORD=\"hunter2hunter2\"\nPORT=5432\nUSER=app\nKEY='a\nsecondline'\n";
         let sql = b"CREATE USER x PASSWORD 'sqlsecret';\n";
-        let mask = Mask::from_plaintexts([(&env[..], true), (&sql[..], false)]).unwrap();
+        let mask = Mask::from_plaintexts([(&env[..], Reading::Env), (&sql[..], Reading::Bytes)]).unwrap();
         assert_eq!(
             mask.apply("url x:hunter2hunter2@db"),
             format!("url x:{MASKED}@db")

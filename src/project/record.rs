@@ -12,7 +12,7 @@ use sha2::Sha256;
 
 use crate::secret::{SecretBytes, SecretText};
 
-use super::keys::Reading;
+use super::keys::{Keyed, Reading};
 use super::lines::{COMMENTS, OTHER_LINES};
 
 /// The version of the stored form.
@@ -118,19 +118,21 @@ impl Records {
 
 /// Makes keyed digests, so that a record tells nothing to somebody without the key.
 pub struct Digester {
-    key: SecretBytes,
+    /// Keyed once; what is digested starts from a copy.
+    keyed: Hmac<Sha256>,
 }
 
 impl Digester {
     /// Returns one for a key of any length; 32 bytes are usual.
+    #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+    #[expect(clippy::needless_pass_by_value, reason = "the key is wiped here")]
     pub fn new(key: SecretBytes) -> Self {
-        Self { key }
+        let keyed = Hmac::new_from_slice(key.expose()).expect("HMAC takes a key of any length");
+        Self { keyed }
     }
 
-    #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
     fn start(&self, purpose: u8) -> Hmac<Sha256> {
-        let mut mac =
-            Hmac::new_from_slice(self.key.expose()).expect("HMAC takes a key of any length");
+        let mut mac = self.keyed.clone();
         mac.update(&[purpose]);
         mac
     }
@@ -146,9 +148,28 @@ impl Digester {
     /// comments and other lines, whatever their order and the blank lines between them, which is what
     /// [`super::diff::between`] calls layout; for others the content.
     pub fn meaning(&self, content: &[u8], reading: Reading) -> String {
-        let Some(mut keys) = reading.keys(content) else {
-            return self.content(content);
-        };
+        match reading.keys(content) {
+            Some(keys) => self.meaning_of(keys),
+            None => self.content(content),
+        }
+    }
+
+    /// Returns both digests of a content, [`Digester::meaning`] and [`Digester::keys`], reading it once.
+    pub fn meaning_and_keys(
+        &self,
+        content: &[u8],
+        reading: Reading,
+    ) -> (String, BTreeMap<String, String>) {
+        match reading.keys(content) {
+            Some(keys) => {
+                let digests = self.keys_of(&keys);
+                (self.meaning_of(keys), digests)
+            }
+            None => (self.content(content), BTreeMap::new()),
+        }
+    }
+
+    fn meaning_of(&self, mut keys: Keyed<'_>) -> String {
         let mut texts_of = |name: &str| {
             let at = keys.iter().position(|(key, _)| *key == name);
             at.map_or_else(Vec::new, |at| keys.remove(at).1)
@@ -176,8 +197,12 @@ impl Digester {
     /// digits) that of all its values as written (32). What stands for comments and for lines that
     /// are no assignments is among them. Empty for other files.
     pub fn keys(&self, content: &[u8], reading: Reading) -> BTreeMap<String, String> {
-        let keys = reading.keys(content).unwrap_or_default().into_iter();
-        keys.map(|(key, values)| (self.key_name(&key), self.key_values(&key, &values)))
+        self.keys_of(&reading.keys(content).unwrap_or_default())
+    }
+
+    fn keys_of(&self, keys: &Keyed<'_>) -> BTreeMap<String, String> {
+        keys.iter()
+            .map(|(key, values)| (self.key_name(key), self.key_values(key, values)))
             .collect()
     }
 
@@ -207,9 +232,11 @@ fn shortened(mac: Hmac<Sha256>, digits: usize) -> String {
 }
 
 fn hexadecimal(mac: Hmac<Sha256>) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(64);
     for byte in mac.finalize().into_bytes() {
-        text.push_str(&format!("{byte:02x}"));
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
     }
     text
 }

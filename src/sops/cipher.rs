@@ -102,7 +102,7 @@ impl<'a> Token<'a> {
     /// Returns whether `text` looks as if it was meant to be a token: used to tell a damaged
     /// comment from one that was never encrypted.
     pub fn is_likely(text: &[u8]) -> bool {
-        let has = |needle: &[u8]| text.windows(needle.len()).any(|window| window == needle);
+        let has = |needle: &[u8]| memchr::memmem::find(text, needle).is_some();
         has(b"ENC[") || has(b"AES256_GCM") || (has(IV_MARK) && has(TAG_MARK)) || has(b",type:")
     }
 }
@@ -114,8 +114,7 @@ fn decoded_len(base64: &[u8]) -> usize {
 }
 
 fn rfind(text: &[u8], needle: &[u8]) -> Option<usize> {
-    text.windows(needle.len())
-        .rposition(|window| window == needle)
+    memchr::memmem::rfind(text, needle)
 }
 
 fn split_last<'a>(text: &'a [u8], mark: &[u8]) -> Result<(&'a [u8], &'a [u8]), TokenError> {

@@ -140,7 +140,7 @@ fn has_layout_mark(metadata: &Metadata) -> bool {
 
 /// Returns whether stock `sops` would write the file byte for byte as it is.
 pub(super) fn has_stock_layout(store: &dyn Store, sealed: &SealedDocument) -> bool {
-    store.is_respelled()
+    store.may_be_of_stock(&sealed.source)
         && store
             .emit_tree(&Tree::of_sealed(sealed), Some(sealed.metadata.node()))
             .is_ok_and(|text| is_same_text(text.expose(), &sealed.source))

@@ -190,7 +190,7 @@ fn in_stock_layout(store: &dyn Store, bytes: Vec<u8>) -> Result<Vec<u8>, Documen
 /// Marks an encrypted file that stock `sops` could have written, where what stock makes of it is not
 /// the source.
 fn with_layout_mark(store: &dyn Store, document: &Document<'_>, mut bytes: Vec<u8>) -> Vec<u8> {
-    if !store.is_respelled() || !may_have_stock_layout(document) {
+    if !store.may_be_of_stock(document.source) || !may_have_stock_layout(document) {
         return bytes;
     }
     let Ok(sealed) = store.parse_sealed(bytes.clone()) else {

@@ -200,6 +200,10 @@ impl Store for JsonStore {
         true
     }
 
+    fn may_be_of_stock(&self, source: &[u8]) -> bool {
+        source.starts_with(b"{\n\t\"")
+    }
+
     fn emit_tree(
         &self,
         tree: &Tree<'_>,

@@ -246,6 +246,12 @@ pub trait Store: Sync {
     /// Returns whether stock `sops` spells files of this form anew when it writes them.
     fn is_respelled(&self) -> bool;
 
+    /// Returns whether nothing tells at a glance that a text is not laid out as stock `sops` does it; the
+    /// encrypted text and its source agree in that.
+    fn may_be_of_stock(&self, _source: &[u8]) -> bool {
+        self.is_respelled()
+    }
+
     /// Returns the text of the tree as the reference program writes it, metadata included where
     /// there is any.
     ///

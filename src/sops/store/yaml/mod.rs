@@ -234,6 +234,13 @@ impl Store for YamlStore {
         true
     }
 
+    fn may_be_of_stock(&self, source: &[u8]) -> bool {
+        // What is indented first is so by four columns.
+        let first = memchr::memmem::find(source, b"\n ").map(|at| &source[at + 1..]);
+        let is_indented = first.is_none_or(|rest| rest.starts_with(b"    "));
+        is_indented && !source.starts_with(b"---") && !source.starts_with(b"\n")
+    }
+
     fn emit_tree(
         &self,
         tree: &Tree<'_>,
