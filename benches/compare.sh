@@ -210,8 +210,18 @@ bench() {
 dotenv() { awk -v n="$1" -v seed="$RANDOM" 'BEGIN { srand(seed); for (i = 1; i <= n; i++)
   printf "KEY_%05d=%08x%08x%08x\n", i, rand() * 2^31, rand() * 2^31, rand() * 2^31 }'; }
 
+# Trees of a hundred sections, in the layout that sops itself writes, so that both give the same bytes.
+yaml() { awk -v n="$1" -v seed="$RANDOM" 'BEGIN { srand(seed); for (i = 0; i < 100; i++) {
+  printf "section_%02d:\n", i; for (j = 0; j < n / 100; j++)
+  printf "    key_%04d: v%08x%08x\n", j, rand() * 2^31, rand() * 2^31 } }'; }
+json() { awk -v n="$1" -v seed="$RANDOM" 'BEGIN { srand(seed); printf "{"; for (i = 0; i < 100; i++) {
+  printf "%s\n\t\"section_%02d\": {", (i ? "," : ""), i; for (j = 0; j < n / 100; j++)
+  printf "%s\n\t\t\"key_%04d\": \"v%08x%08x\"", (j ? "," : ""), j, rand() * 2^31, rand() * 2^31
+  printf "\n\t}" } printf "\n}\n" }'; }
+
 # new_case NAME SIZE FILE...: plaintext of about SIZE bytes a file, and a repository that has none
-# of it yet. The format follows the name as in `secrets`: dotenv for .env* and *.env, else binary.
+# of it yet. The format follows the name as in `secrets`: dotenv for .env* and *.env, trees for *.yaml
+# and *.json, else binary.
 new_case() {
   local size=$2 i base
   dir=$area/$1
@@ -223,6 +233,8 @@ new_case() {
     base=${names[i]##*/}
     case $base in
       .env* | *.env) types[i]=dotenv && dotenv "$((size / 32))" ;;
+      *.yaml) types[i]=yaml && yaml "$((size / 32))" ;;
+      *.json) types[i]=json && json "$((size / 32))" ;;
       *) types[i]=binary && head -c "$size" /dev/urandom ;;
     esac >"$dir/plain/${names[i]}"
   done
@@ -276,6 +288,15 @@ cases() {
   fill_repo
   bench "one dotenv of $key_count keys, decrypt" decrypt "$runs" secrets sops
   rm -rf "$dir"
+
+  local kind
+  for kind in yaml json; do
+    new_case "$kind" $((32 * key_count)) "tree.$kind"
+    bench "one tree of $key_count values, ${kind^^}, encrypt" encrypt "$runs" secrets sops
+    fill_repo
+    bench "one tree of $key_count values, ${kind^^}, decrypt" decrypt "$runs" secrets sops
+    rm -rf "$dir"
+  done
 
   peak=("${with_peak[@]}")
   new_case blob $((blob_mib << 20)) blob.bin

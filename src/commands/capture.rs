@@ -21,12 +21,12 @@ use crate::project::plan::{self, Action, Step, Stored};
 use crate::secret::SecretBytes;
 use crate::sops::cipher::Token;
 use crate::sops::data_key::DataKey;
-use crate::sops::document::{Document, Leaf};
+use crate::sops::document::{self, Document, Leaf};
 use crate::sops::error::DocumentError;
 use crate::sops::metadata::{MasterKey, Metadata};
 use crate::sops::selector::SelectionRule;
 use crate::sops::store::{Format, age};
-use crate::sops::{self, Layout, Opened, Reuse};
+use crate::sops::{self, Layout, Manner, Opened, Reuse};
 
 use super::drift;
 use super::gather::Prospect;
@@ -250,7 +250,7 @@ pub fn capture_content<'w>(
         .as_ref()
         .or(source.as_ref().map(|(_, content)| content));
     if let Some(content) = content {
-        let found = guard::check_source(content.expose(), format, entry.reading());
+        let found = guard::check_source(content.expose(), format, entry.reading(), entry.layout);
         judgement.refusals.extend(found);
         if existing.is_none() && judgement.refusals.is_empty() {
             let allowed = options.allowed.for_entry(entry);
@@ -586,6 +586,7 @@ impl Request<'_> {
             Ok(document) => document,
             Err(error) => return Ok(Err(guard::unrepresentable(&error))),
         };
+        warnings.extend(self.cut_values(&document));
         let (key, metadata, keeps_tokens) = self.key_and_metadata(&mut fill)?;
         let reuse = match (self.existing, self.opened) {
             (Some(encrypted), Some(opened)) if keeps_tokens && self.format != Format::Binary => {
@@ -603,17 +604,12 @@ impl Request<'_> {
             }
             _ => Reuse::Nothing,
         };
-        let layout = self.entry.layout;
-        let sealed = match sops::seal(
-            self.format,
-            &document,
-            &key,
-            &metadata,
-            &reuse,
-            layout,
-            self.now,
-            &mut fill,
-        ) {
+        let manner = Manner {
+            reuse,
+            layout: self.entry.layout,
+            now: self.now,
+        };
+        let sealed = match sops::seal(self.format, &document, &key, &metadata, &manner, &mut fill) {
             Ok(sealed) => sealed,
             Err(error @ DocumentError::SelfMatching) => {
                 return Err(
@@ -653,6 +649,28 @@ impl Request<'_> {
     /// Returns whether the file comes back as stock `sops` spells it.
     fn is_respelled(&self) -> bool {
         self.entry.layout == Layout::Stock && self.format.store().is_respelled()
+    }
+
+    /// Says where a mark in an INI value makes a comment of what may have been meant as its end.
+    fn cut_values(&self, document: &Document<'_>) -> Option<String> {
+        let is_cut = |leaf: &&Leaf<'_>| {
+            let mark = document.source[..leaf.span.start]
+                .iter()
+                .rposition(|byte| matches!(byte, b'#' | b';'));
+            let is_adjacent = mark.and_then(|mark| mark.checked_sub(1)).is_some_and(|at| {
+                !document.source[at].is_ascii_whitespace() && document.source[at] != b']'
+            });
+            leaf.step == document::Step::Aside && is_adjacent
+        };
+        let leaf = document
+            .leaves
+            .iter()
+            .find(|leaf| self.format == Format::Ini && is_cut(leaf))?;
+        let line = memchr::memchr_iter(b'\n', &document.source[..leaf.span.start]).count() + 1;
+        Some(format!(
+            "{}: line {line}: stock `sops` takes what stands behind `#` or `;` for a comment, quotes or not",
+            self.entry.repository_path
+        ))
     }
 
     /// Says which keys look like secrets and stay in clear by a rule. A suffix on the key itself is

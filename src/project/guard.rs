@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use crate::sops::Layout;
+use crate::sops::document::{Document, Note};
 use crate::sops::error::DocumentError;
 use crate::sops::store::{Format, conflict_marker};
 
@@ -12,7 +14,12 @@ use super::lines;
 
 /// Checks a source before it is encrypted and returns everything that speaks against it. `reading`
 /// is that of the plaintext, whatever it is stored as.
-pub fn check_source(source: &[u8], stored: Format, reading: Reading) -> Vec<Refusal> {
+pub fn check_source(
+    source: &[u8],
+    stored: Format,
+    reading: Reading,
+    layout: Layout,
+) -> Vec<Refusal> {
     if source.is_empty() {
         return vec![Refusal::Empty];
     }
@@ -46,11 +53,32 @@ pub fn check_source(source: &[u8], stored: Format, reading: Reading) -> Vec<Refu
                     key: key.to_owned(),
                 }),
         );
-        if let (Err(error), true) = (stored.store().parse(source), refusals.is_empty()) {
-            refusals.push(unrepresentable(&error));
+        if refusals.is_empty() {
+            match stored.store().parse(source) {
+                Err(error) => refusals.push(unrepresentable(&error)),
+                Ok(document) if layout != Layout::Note => {
+                    refusals.extend(raw_line(&document).map(|error| unrepresentable(&error)));
+                }
+                Ok(_) => {}
+            }
         }
     }
     refusals
+}
+
+/// Returns the first line that stock `sops` refuses.
+fn raw_line(document: &Document<'_>) -> Option<DocumentError> {
+    document.leaves.iter().find_map(|leaf| {
+        let Note::Word { construct, .. } = leaf.spelling.note else {
+            return None;
+        };
+        let before = &document.source[..leaf.span.start];
+        Some(DocumentError::Line {
+            line: memchr::memchr_iter(b'\n', before).count() + 1,
+            construct,
+            format: "dotenv",
+        })
+    })
 }
 
 /// What a guard is told to let pass.
@@ -332,7 +360,12 @@ mod tests {
     use super::*;
 
     fn check(source: &str) -> Vec<Refusal> {
-        check_source(source.as_bytes(), Format::Dotenv, Reading::Env)
+        check_source(
+            source.as_bytes(),
+            Format::Dotenv,
+            Reading::Env,
+            Layout::Exact,
+        )
     }
 
     #[test]
@@ -341,7 +374,7 @@ mod tests {
         assert_eq!(check(" \n\t\r\n"), [Refusal::Blank]);
         assert_eq!(check("# a\n\n#b\n"), [Refusal::CommentsOnly]);
         assert_eq!(
-            check_source(b"-- x\n", Format::Binary, Reading::Bytes),
+            check_source(b"-- x\n", Format::Binary, Reading::Bytes, Layout::Exact),
             [Refusal::CommentsOnly]
         );
         assert_eq!(check("# a\nA=1\n"), []);

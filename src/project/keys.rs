@@ -86,12 +86,11 @@ fn keys_of_tree(format: Format, content: &[u8]) -> Option<Keyed<'_>> {
             value => text_of(value, format),
         };
         let place = document::place(&document.frames, &leaf.path, leaf.frame, leaf.step);
-        match positions.get(&place) {
-            Some(&at) => keys[at].1.push(text),
-            None => {
-                positions.insert(place.clone(), keys.len());
-                keys.push((Cow::Owned(place), vec![text]));
-            }
+        if let Some(&at) = positions.get(&place) {
+            keys[at].1.push(text);
+        } else {
+            positions.insert(place.clone(), keys.len());
+            keys.push((Cow::Owned(place), vec![text]));
         }
     }
     if !comments.is_empty() {

@@ -319,9 +319,11 @@ mod tests {
     #[test]
     fn overlaps_parts_and_binary_files_are_hidden_too() {
         let env = b"PORT=80\nTOKEN=0abcdef-secret-99\nURL=postgres://app:s3cretpw99xyz@db/x?sig=longsignature\n";
-        let mask =
-            Mask::from_plaintexts([(&env[..], Reading::Env), (&b"tok\0nulsecret-99887\n"[..], Reading::Bytes)])
-                .unwrap();
+        let mask = Mask::from_plaintexts([
+            (&env[..], Reading::Env),
+            (&b"tok\0nulsecret-99887\n"[..], Reading::Bytes),
+        ])
+        .unwrap();
         assert_eq!(mask.apply("t=x80abcdef-secret-99"), format!("t=x8{MASKED}"));
         assert_eq!(
             mask.apply("password s3cretpw99xyz;"),
@@ -373,7 +375,8 @@ J={"k":"jsonsecret1"}
     fn known_values_are_hidden_and_words_are_not() {
         let env = b"PASSWORD=\"hunter2hunter2\"\nPORT=5432\nUSER=app\nKEY='a\nsecondline'\n";
         let sql = b"CREATE USER x PASSWORD 'sqlsecret';\n";
-        let mask = Mask::from_plaintexts([(&env[..], Reading::Env), (&sql[..], Reading::Bytes)]).unwrap();
+        let mask =
+            Mask::from_plaintexts([(&env[..], Reading::Env), (&sql[..], Reading::Bytes)]).unwrap();
         assert_eq!(
             mask.apply("url x:hunter2hunter2@db"),
             format!("url x:{MASKED}@db")

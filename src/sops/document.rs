@@ -142,7 +142,12 @@ pub enum Note {
     /// `~`: the source was plain, spelled as the value; the quotes around the token are ours.
     Mark,
     /// `~` and a word that says what the token stands for, such as `~r`.
-    Word(Box<str>),
+    Word {
+        /// The word.
+        word: Box<str>,
+        /// What the token stands for, in words.
+        construct: &'static str,
+    },
     /// `~` and the encrypted source text, which the value does not determine.
     Source {
         /// Where the text stands in the source.

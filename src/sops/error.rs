@@ -80,7 +80,7 @@ pub enum DocumentError {
     ReservedKey {
         /// The line.
         line: usize,
-        /// What the name is: `is \`sops\`` or `starts with \`sops_\``.
+        /// What the name is, in words.
         name: &'static str,
     },
     /// A comment rule would leave a file that cannot be opened again.

@@ -21,7 +21,7 @@ pub mod tree;
 pub mod value;
 
 pub use opening::{Opened, matches, open, parse_sealed};
-pub use sealing::{Layout, Reuse, Sealed, seal, seal_stream};
+pub use sealing::{Layout, Manner, Reuse, Sealed, seal, seal_stream};
 
 /// A source of cryptographically secure random bytes: fills its argument.
 pub type Fill<'f> = &'f mut dyn FnMut(&mut [u8]);

@@ -53,8 +53,17 @@ pub struct Sealed {
     pub clear: Vec<usize>,
 }
 
+/// How a document is encrypted.
+pub struct Manner<'a> {
+    /// What of a previous file is used again.
+    pub reuse: Reuse<'a>,
+    /// How much of its spelling has to come back.
+    pub layout: Layout,
+    /// The time: RFC 3339, UTC, whole seconds; a file changed twice in a second gets the next one.
+    pub now: &'a str,
+}
+
 /// Encrypts a plain document. `metadata` holds keys and selection; its MAC and time are set here.
-/// `now` is RFC 3339, UTC, whole seconds; a file changed twice in a second gets the next one.
 ///
 /// # Errors
 /// `SelfMatching` for a comment rule that its own output would trip over.
@@ -63,11 +72,10 @@ pub fn seal(
     document: &Document<'_>,
     key: &DataKey,
     metadata: &Metadata,
-    reuse: &Reuse<'_>,
-    layout: Layout,
-    now: &str,
+    manner: &Manner<'_>,
     fill: Fill<'_>,
 ) -> Result<Sealed, DocumentError> {
+    let Manner { reuse, layout, now } = manner;
     let store = format.store();
     if format == Format::Age {
         return Err(DocumentError::Inexpressible {
@@ -89,7 +97,7 @@ pub fn seal(
         .filter(|((_, leaf), (selected, _))| !selected && !leaf.value.is_comment())
         .map(|((index, _), _)| index)
         .collect();
-    check_plans(document, &plans, layout)?;
+    check_plans(format, document, &plans, *layout)?;
     let compute_mac = || mac_of(document, &plans, selection.scope);
     let mut mac_iv = [0; IV_BYTES];
     fill(&mut mac_iv);
@@ -135,6 +143,7 @@ pub fn seal(
 
 /// Refuses what a layout does not carry, and an alias in clear to a value that is encrypted.
 fn check_plans(
+    format: Format,
     document: &Document<'_>,
     plans: &[(bool, LeafPlan<'_>)],
     layout: Layout,
@@ -159,10 +168,18 @@ fn check_plans(
             });
         }
         let construct = match &leaf.spelling.note {
-            Note::Source { construct, .. } => *construct,
-            Note::Word(_) => "a line that stock `sops` refuses",
+            Note::Source { construct, .. } | Note::Word { construct, .. } => *construct,
             Note::Mark | Note::None => continue,
         };
+        // A line that stock refuses travels as an encrypted comment, or not at all.
+        let is_raw = format == Format::Dotenv;
+        if is_raw && (layout != Layout::Note || !is_token(index)) {
+            return Err(DocumentError::Line {
+                line: line_of(leaf.span.start),
+                construct,
+                format: "dotenv",
+            });
+        }
         if is_token(index) {
             count += 1;
             first.get_or_insert((line_of(leaf.span.start), construct));

@@ -11,6 +11,7 @@ use std::thread;
 use secret_files::project::keys::Reading;
 use secret_files::project::merge;
 use secret_files::sops::store::Format;
+use secret_files::sops::tree::Tree;
 
 use super::support::stock;
 use super::support::{SERVER_KEY, Seeded, TestProject, key_file, recipient};
@@ -1028,7 +1029,7 @@ fn trees_merge_as_maps_do() {
     for seed in 0..400 {
         let mut random = Seeded(SEED + seed);
         let mut base = Sections::new();
-        for section in 0..1 + random.below(4) {
+        for section in 0..=random.below(4) {
             let keys = (0..6).filter(|_| random.chance(70)).collect::<Vec<_>>();
             let keys = keys
                 .into_iter()
@@ -1080,4 +1081,106 @@ fn trees_merge_as_maps_do() {
         );
     }
     assert!(done >= 390, "{done} of 400 could be merged");
+}
+
+/// Every form in every other, as stock converts it.
+#[test]
+fn conversions_are_those_of_stock() {
+    if !stock::available("sops", "conversions_are_those_of_stock") {
+        return;
+    }
+    let project = TestProject::with_files(&[("a.bin.enc", "a.bin")], "");
+    let (repo, key) = (project.repo(), key_file(SERVER_KEY));
+    let sources = [
+        (
+            Format::Yaml,
+            "# head\na: 1\nb: 1.5\nc: true\nd: null\ne: 2024-01-02T03:04:05Z\nf: \"x\\ny\"\ng: 1000000.5\nh: <b>&\n",
+        ),
+        (Format::Yaml, "s:\n  k: v\n  n: 7\nt:\n  e: ''\n"),
+        (Format::Yaml, "l: [1, {a: b}]\nm: {}\nn: []\n"),
+        (
+            Format::Json,
+            "{\"a\": {\"b\": \"c d\", \"e\": 1e10}, \"f\": {\"g\": \"#x\"}}\n",
+        ),
+        (Format::Json, "{\"data\": \"x\", \"b\": 1}\n"),
+        (Format::Ini, "top = 1\n[s]\n; c\na = x\nb = \"  y\"\n"),
+        (Format::Dotenv, "# c\nA=1\nB=two words\nC=x\\ny\n"),
+    ];
+    for (from, source) in sources {
+        project.write_repo("plain", source);
+        let args = [
+            "encrypt",
+            "--input-type",
+            from.name(),
+            "--output-type",
+            from.name(),
+        ];
+        let rule = ["--filename-override", "a.bin.enc", "plain"];
+        let output = stock::sops(&repo, &key, &[&args[..], &rule].concat());
+        assert!(output.status.success(), "{output:?}");
+        project.write_repo("sealed", output.stdout);
+        let document = from.store().parse(source.as_bytes()).unwrap();
+        let tree = Tree::of(&document);
+        for to in [
+            Format::Yaml,
+            Format::Json,
+            Format::Ini,
+            Format::Dotenv,
+            Format::Binary,
+        ] {
+            let args = [
+                "decrypt",
+                "--input-type",
+                from.name(),
+                "--output-type",
+                to.name(),
+                "sealed",
+            ];
+            let output = stock::sops(&repo, &key, &args);
+            let ours = to.store().emit_tree(&tree, None);
+            let what = format!("{} to {}: {source:?}", from.name(), to.name());
+            match ours {
+                Ok(ours) => assert_eq!(text(ours.expose()), text(&output.stdout), "{what}"),
+                // INI lists and mappings within sections stock prints as a dump of its memory.
+                Err(error) => assert!(
+                    !output.status.success() || text(&output.stdout).contains("[{"),
+                    "{what}: {error}"
+                ),
+            }
+        }
+    }
+}
+
+#[test]
+fn lines_that_stock_dotenv_refuses_travel_as_notes() {
+    let rows = [("a.env.enc", "{ path = \"a.env\", layout = \"note\" }")];
+    let project = TestProject::with_files(&rows, "");
+    let source = "A=1\n  # indented\n\r\n   \nexport\nB=2\n";
+    project.write_server("a.env", source);
+    project.ok(&["encrypt"]);
+    assert_eq!(project.ok(&["diff"]).stdout, "");
+    fs::remove_file(project.server_file("a.env")).unwrap();
+    project.ok(&["decrypt"]);
+    assert_eq!(text(&project.read_server("a.env")), source);
+    if stock::available("sops", "lines_that_stock_dotenv_refuses_travel_as_notes") {
+        let opened = stock::decrypt(
+            &project.repo(),
+            &key_file(SERVER_KEY),
+            "dotenv",
+            "a.env.enc",
+        );
+        assert_eq!(
+            text(&opened.unwrap()),
+            "A=1\n#  # indented\n#\r\n#   \n#export\nB=2\n"
+        );
+    }
+    // Without the setting they are refused, and where comments stay in clear too.
+    project.write_manifest(&[("a.env.enc", "a.env")], "");
+    project.write_server("a.env", format!("{source}C=3\n"));
+    let output = project.run(&["encrypt"]);
+    assert_eq!(output.code, 3, "{output:#?}");
+    assert!(
+        output.stderr.contains("line 2: an indented comment"),
+        "{output:#?}"
+    );
 }

@@ -5,7 +5,7 @@ use std::fs;
 use secret_files::sops::data_key::DataKey;
 use secret_files::sops::metadata::Metadata;
 use secret_files::sops::store::Format;
-use secret_files::sops::{self, Layout, Reuse};
+use secret_files::sops::{self, Layout, Manner, Reuse};
 
 use super::support::{self, TestProject};
 
@@ -81,9 +81,11 @@ fn every_source_is_encrypted_again_with_all_tokens_kept() {
             &document,
             &data_key(),
             &sealed.metadata,
-            &reuse,
-            Layout::Note,
-            now,
+            &Manner {
+                reuse,
+                layout: Layout::Note,
+                now,
+            },
             &mut fill,
         )
         .unwrap();
@@ -134,9 +136,11 @@ fn a_new_file_of_every_source_opens_to_it() {
             &document,
             &data_key(),
             &metadata,
-            &Reuse::Nothing,
-            Layout::Note,
-            now,
+            &Manner {
+                reuse: Reuse::Nothing,
+                layout: Layout::Note,
+                now,
+            },
             &mut fill,
         )
         .unwrap();

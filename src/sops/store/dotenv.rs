@@ -11,7 +11,7 @@ use std::ops::Range;
 use crate::secret::{SecretBytes, SecretText};
 
 use super::super::document::{
-    Document, Frame, KeyPath, Leaf, SealedDocument, SealedLeaf, Seat, Spelling, Step, Style,
+    Document, Frame, KeyPath, Leaf, Note, SealedDocument, SealedLeaf, Seat, Spelling, Step, Style,
 };
 use super::super::error::DocumentError;
 use super::super::metadata::{Metadata, Node};
@@ -38,14 +38,33 @@ enum Line {
         key: Range<usize>,
         value: Range<usize>,
     },
+    /// A line that the reference refuses.
+    Raw {
+        /// What it is, in words.
+        construct: &'static str,
+    },
 }
 
 impl Store for DotenvStore {
     fn parse<'a>(&self, source: &'a [u8]) -> Result<Document<'a>, DocumentError> {
         let mut leaves = Vec::new();
         for (number, range) in lines(source) {
-            match parse_line(source, range, number)? {
+            match parse_line(source, range.clone()) {
                 Line::Blank => {}
+                Line::Raw { construct } => leaves.push(Leaf {
+                    path: KeyPath::root(),
+                    frame: Frame::ROOT,
+                    step: Step::Remark,
+                    value: Value::Comment(SecretText::Borrowed(&source[range.clone()])),
+                    span: range,
+                    spelling: Spelling {
+                        note: Note::Word {
+                            word: RAW.into(),
+                            construct,
+                        },
+                        ..Spelling::quoted("#", "")
+                    },
+                }),
                 Line::Comment { text } => leaves.push(Leaf {
                     path: KeyPath::root(),
                     frame: Frame::ROOT,
@@ -86,8 +105,15 @@ impl Store for DotenvStore {
         let mut pairs = Vec::new();
         for (number, range) in lines(&source) {
             let after_line = (range.end + 1).min(source.len());
-            match parse_line(&source, range.clone(), number)? {
+            match parse_line(&source, range.clone()) {
                 Line::Blank => {}
+                Line::Raw { construct } => {
+                    return Err(DocumentError::Line {
+                        line: number,
+                        construct,
+                        format: "dotenv",
+                    });
+                }
                 Line::Comment { text } => leaves.push(SealedLeaf {
                     path: KeyPath::root(),
                     frame: Frame::ROOT,
@@ -265,22 +291,22 @@ fn lines(source: &[u8]) -> impl Iterator<Item = (usize, Range<usize>)> {
     })
 }
 
-fn parse_line(source: &[u8], range: Range<usize>, number: usize) -> Result<Line, DocumentError> {
+fn parse_line(source: &[u8], range: Range<usize>) -> Line {
     let line = &source[range.clone()];
     if line.is_empty() {
-        return Ok(Line::Blank);
+        return Line::Blank;
     }
     if line[0] == b'#' {
-        return Ok(Line::Comment {
+        return Line::Comment {
             text: range.start + 1..range.end,
-        });
+        };
     }
     if let Some(equals) = line.iter().position(|&byte| byte == b'=') {
         let equals = range.start + equals;
-        return Ok(Line::Pair {
+        return Line::Pair {
             key: range.start..equals,
             value: equals + 1..range.end,
-        });
+        };
     }
     let construct = match line.trim_ascii() {
         [] if line == b"\r" => "a blank line that ends in CR",
@@ -288,11 +314,7 @@ fn parse_line(source: &[u8], range: Range<usize>, number: usize) -> Result<Line,
         [b'#', ..] => "an indented comment",
         _ => "a line without `=`",
     };
-    Err(DocumentError::Line {
-        line: number,
-        construct,
-        format: "dotenv",
-    })
+    Line::Raw { construct }
 }
 
 /// Replaces the two characters `\n` by a line feed; borrows when there are none.

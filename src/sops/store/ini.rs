@@ -89,6 +89,7 @@ struct Scan {
 }
 
 /// One item of the tree, in its order.
+#[derive(Clone, Copy)]
 enum Piece<'s> {
     Comment {
         comment: &'s Comment,
@@ -235,7 +236,7 @@ impl Store for IniStore {
         Ok(SealedDocument {
             leaves,
             frames,
-            metadata_spans: vec![before..end],
+            metadata_spans: std::iter::once(before..end).collect(),
             aliases: Vec::new(),
             places,
             metadata,
@@ -386,7 +387,10 @@ fn leaf_of<'a>(source: &[u8], piece: Piece<'_>, frame: u32, path: KeyPath) -> Le
                 } else {
                     "\n"
                 };
-                spelling.note = Note::Word(format!("{HEADER_WORD}{before}").into());
+                spelling.note = Note::Word {
+                    word: format!("{HEADER_WORD}{before}").into(),
+                    construct: "a comment behind a section header",
+                };
                 spelling.extent = Extent::Joined(Box::new([blanks]));
             } else if !comment.others.is_empty() {
                 spelling.extent = Extent::Joined(comment.others.clone().into());
@@ -563,7 +567,7 @@ struct Reader<'s> {
     at: usize,
 }
 
-impl<'s> Reader<'s> {
+impl Reader<'_> {
     /// Returns the next line with its line feed.
     fn line(&mut self) -> Range<usize> {
         let start = self.at;
@@ -612,7 +616,7 @@ impl Pending {
     fn take(
         &mut self,
         source: &[u8],
-        inline: Option<Range<usize>>,
+        inline: Option<&Range<usize>>,
         on_header: bool,
     ) -> Option<Comment> {
         let lines = std::mem::take(&mut self.lines);
@@ -620,7 +624,7 @@ impl Pending {
         let is_inline = inline.is_some();
         let mut joined = SecretBytes::new(Vec::new());
         let mut places: Vec<Range<usize>> = Vec::new();
-        for line in lines.iter().chain(inline.as_ref()) {
+        for line in lines.iter().chain(inline) {
             joined.expose_mut().extend_from_slice(&source[line.clone()]);
             places.push(range_in(source, trim(&source[line.clone()])));
         }
@@ -698,7 +702,7 @@ fn scan(source: &[u8]) -> Result<Scan, DocumentError> {
                 }
                 let rest = start + close + 1..line.end;
                 let inline = mark_in(source, rest);
-                let comment = pending.take(source, inline, true);
+                let comment = pending.take(source, inline.as_ref(), true);
                 sections.push(Section {
                     name: inner[1..close].to_vec(),
                     header: line.start..line.start + whole.trim_ascii_end_lf(),
@@ -781,6 +785,18 @@ fn read_key(
     if matches!(key, [b'#' | b';', ..]) {
         return Err("a key that begins with a comment mark");
     }
+    read_value(source, line, (key, value_at), reader, pending)
+}
+
+/// Reads the value of a key that begins at an offset of its line.
+fn read_value(
+    source: &[u8],
+    line: Range<usize>,
+    (key, value_at): (&[u8], usize),
+    reader: &mut Reader<'_>,
+    pending: &mut Pending,
+) -> Result<KeyLine, &'static str> {
+    let text = &source[line.clone()];
     let mut found = KeyLine {
         key: key.to_vec(),
         value: SecretBytes::default(),
@@ -828,7 +844,7 @@ fn read_key(
         found.value = SecretBytes::copy_of(&source[inner..end]);
         found.span = inner..end;
         found.needs_lines = inline.is_some();
-        found.comment = pending.take(source, inline, false);
+        found.comment = pending.take(source, inline.as_ref(), false);
         return Ok(found);
     }
     let trimmed = trim(value);
@@ -869,7 +885,7 @@ fn read_key(
     } else {
         range_in(source, inner)
     };
-    found.comment = pending.take(source, inline, false);
+    found.comment = pending.take(source, inline.as_ref(), false);
     Ok(found)
 }
 
@@ -981,15 +997,12 @@ mod stock {
     /// Appends the lines of a comment, trimmed above keys only.
     fn write_comment(comment: &[u8], is_trimmed: bool, out: &mut Vec<u8>) {
         for line in comment.split(|&byte| byte == b'\n') {
-            match line {
-                [mark @ (b'#' | b';'), rest @ ..] => {
-                    out.extend_from_slice(&[*mark, b' ']);
-                    out.extend_from_slice(trim(rest));
-                }
-                _ => {
-                    out.extend_from_slice(b"; ");
-                    out.extend_from_slice(if is_trimmed { trim(line) } else { line });
-                }
+            if let [mark @ (b'#' | b';'), rest @ ..] = line {
+                out.extend_from_slice(&[*mark, b' ']);
+                out.extend_from_slice(trim(rest));
+            } else {
+                out.extend_from_slice(b"; ");
+                out.extend_from_slice(if is_trimmed { trim(line) } else { line });
             }
             out.push(b'\n');
         }

@@ -109,15 +109,13 @@ impl Store for JsonStore {
             .map_err(|_| syntax(&source, span.start, "the `sops` member cannot be read"))?;
         let metadata = Metadata::from_node(node)?;
         // The comma in front belongs to the member, or the one behind it where it is the first.
-        let cut = match source[..span.start].trim_ascii_end() {
-            [before @ .., b','] => before.len()..span.end,
-            _ => {
-                let rest = source[span.end..].trim_ascii_start();
-                match rest {
-                    [b',', ..] => span.start..source.len() - rest.len() + 1,
-                    _ => scan.after_brace..span.end,
-                }
-            }
+        let rest = source[span.end..].trim_ascii_start();
+        let cut = if let [before @ .., b','] = source[..span.start].trim_ascii_end() {
+            before.len()..span.end
+        } else if rest.starts_with(b",") {
+            span.start..source.len() - rest.len() + 1
+        } else {
+            scan.after_brace..span.end
         };
         let mut leaves = Vec::with_capacity(scan.leaves.len());
         for raw in scan.leaves {
@@ -126,7 +124,7 @@ impl Store for JsonStore {
         Ok(SealedDocument {
             leaves,
             frames: scan.frames,
-            metadata_spans: vec![cut],
+            metadata_spans: std::iter::once(cut).collect(),
             aliases: Vec::new(),
             places: BTreeMap::new(),
             metadata,
@@ -247,9 +245,7 @@ fn indentation(source: &[u8]) -> &str {
     let white = &rest[..rest.len() - inner.len()];
     let last = memchr::memrchr(b'\n', white).map(|at| &white[at + 1..]);
     match last {
-        Some(indent)
-            if !indent.is_empty() && indent.len() <= 16 && indent.iter().all(|b| blank(b)) =>
-        {
+        Some(indent) if !indent.is_empty() && indent.len() <= 16 && indent.iter().all(blank) => {
             std::str::from_utf8(indent).unwrap_or("  ")
         }
         _ => "  ",

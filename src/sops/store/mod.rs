@@ -100,14 +100,13 @@ impl Format {
         let has_flat = has_flat_metadata(source);
         // An environment file may begin with a brace too.
         if *first == b'{' && !has_flat {
+            // JSON is YAML too: our own YAML writes the metadata in one line.
+            let is_yaml = memchr::memmem::find(text, yaml::FLOW_METADATA).is_some();
             return Ok(match json::is_envelope(text) {
-                // JSON is YAML too: our own YAML writes the metadata in one line.
-                Some(_) if memchr::memmem::find(text, yaml::FLOW_METADATA).is_some() => Self::Yaml,
-                Some(true) => Self::Binary,
+                _ if is_yaml => Self::Yaml,
                 Some(false) => Self::Json,
-                None if memchr::memmem::find(text, yaml::FLOW_METADATA).is_some() => Self::Yaml,
                 None if json::has_metadata(text) => Self::Json,
-                None => Self::Binary,
+                Some(true) | None => Self::Binary,
             });
         }
         if let Some(line) = conflict_marker(source) {
@@ -348,7 +347,7 @@ fn write_leaf(document: &Document<'_>, index: usize, leaves: &mut dyn LeafText, 
     match &spelling.note {
         Note::None => {}
         Note::Mark => out.push(b'~'),
-        Note::Word(word) => {
+        Note::Word { word, .. } => {
             out.push(b'~');
             out.extend_from_slice(word.as_bytes());
         }

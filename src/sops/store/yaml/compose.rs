@@ -241,6 +241,11 @@ pub(super) fn compose(source: &[u8], is_sealed: bool) -> Result<Composed<'_>, Do
     composer.finish()
 }
 
+/// Returns the number of the next frame; there are never as many as would not fit.
+fn frame_number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
 fn is_anchor_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')
 }
@@ -348,7 +353,7 @@ impl<'a> Composer<'a> {
                     tag_at,
                     indent,
                 };
-                self.scalar(value)?;
+                self.scalar(&value)?;
             }
             Event::SequenceStart(style, anchor, tag) => {
                 let is_flow = style == StructureStyle::Flow;
@@ -372,7 +377,7 @@ impl<'a> Composer<'a> {
                     tag_at,
                 )?;
             }
-            Event::SequenceEnd | Event::MappingEnd => self.end(range)?,
+            Event::SequenceEnd | Event::MappingEnd => self.end(range),
             _ => {}
         }
         Ok(())
@@ -543,9 +548,9 @@ impl<'a> Composer<'a> {
         Ok(())
     }
 
-    fn end(&mut self, range: Range<usize>) -> Result<(), DocumentError> {
+    fn end(&mut self, range: Range<usize>) {
         let Some(open) = self.open.pop() else {
-            return Ok(());
+            return;
         };
         let end = if open.is_flow { range.end } else { range.start };
         let extent = &mut self.extents[open.frame as usize];
@@ -593,7 +598,6 @@ impl<'a> Composer<'a> {
         {
             *last = open.last_end;
         }
-        Ok(())
     }
 
     /// Notes the end of a value in the container around it.
@@ -748,11 +752,9 @@ impl<'a> Composer<'a> {
         }
         self.copy(
             parts,
-            target_frame,
-            &path,
+            (target_frame, &path),
             &place,
-            range.clone(),
-            name,
+            (range.clone(), name),
             in_flow,
         );
         self.item_ends(range.end);
@@ -763,11 +765,9 @@ impl<'a> Composer<'a> {
     fn copy(
         &mut self,
         parts: Range<usize>,
-        target: u32,
-        target_path: &KeyPath,
+        (target, target_path): (u32, &KeyPath),
         place: &Place,
-        range: Range<usize>,
-        name: String,
+        (range, name): (Range<usize>, String),
         in_flow: bool,
     ) {
         let depth = target_path.keys_upward().count();
@@ -781,7 +781,7 @@ impl<'a> Composer<'a> {
         let mut frames: HashMap<u32, u32> = HashMap::new();
         let alias = self.found.aliases.len();
         let first = self.found.parts.len();
-        let root = self.found.frames.len() as u32;
+        let root = frame_number(self.found.frames.len());
         let kind = self.found.frames[target as usize].kind;
         self.found.frames.push(Frame {
             parent: Some(place.frame),
@@ -824,7 +824,7 @@ impl<'a> Composer<'a> {
                     continue;
                 }
                 let frame = self.found.frames[id as usize].clone();
-                let new = self.found.frames.len() as u32;
+                let new = frame_number(self.found.frames.len());
                 self.found.frames.push(Frame {
                     parent: frame.parent.and_then(|parent| frames.get(&parent).copied()),
                     step: frame.step,
@@ -856,26 +856,54 @@ impl<'a> Composer<'a> {
         });
     }
 
-    fn scalar(&mut self, found: Found<'a, '_>) -> Result<(), DocumentError> {
+    /// Finds the lines of a block scalar.
+    fn block(&self, found: &Found<'a, '_>) -> Block {
+        let header = self.header();
+        let lines = self.block_lines(header, found.range.end);
+        // Where there are blank lines only, nothing tells: any column behind the parent's.
+        let indent = found.indent.unwrap_or_else(|| self.indent_of_block(header));
+        let body = &self.text[lines.clone()];
+        let blanks = body.len() - body.trim_start_matches(' ').len();
+        let is_blank = body[blanks..].starts_with(['\n', '\r']) || blanks == body.len();
+        let span = if is_blank || blanks < indent {
+            lines.clone()
+        } else {
+            lines.start + indent..lines.end
+        };
+        Block {
+            header,
+            lines,
+            span,
+            indent,
+        }
+    }
+
+    /// Takes a scalar for the key of the innermost mapping.
+    fn scalar_key(&mut self, found: &Found<'a, '_>) -> Result<(), DocumentError> {
         let range = found.range.clone();
-        self.check_scalar(&found)?;
+        let (value, _) = self.value_of(found)?;
+        // A merge key is a string to SOPS.
+        let is_string = matches!(value, Value::Str(_));
+        if !is_string {
+            return Err(self.error(range.start, "a key that is not a string"));
+        }
+        let text = found.text.as_ref();
+        self.last_token = range.end;
+        let bytes = value.plaintext().expose().to_vec();
+        let key = std::str::from_utf8(&bytes).unwrap_or(text);
+        self.key(key, &range)?;
+        if found.anchor != 0 {
+            self.anchored_keys.insert(found.anchor, bytes);
+        }
+        Ok(())
+    }
+
+    fn scalar(&mut self, found: &Found<'a, '_>) -> Result<(), DocumentError> {
+        let range = found.range.clone();
+        self.check_scalar(found)?;
         let is_key = self.expects_key();
         if is_key {
-            let (value, _) = self.value_of(&found)?;
-            // A merge key is a string to SOPS.
-            let is_string = matches!(value, Value::Str(_));
-            if !is_string {
-                return Err(self.error(range.start, "a key that is not a string"));
-            }
-            let text = found.text.as_ref();
-            self.last_token = range.end;
-            let bytes = value.plaintext().expose().to_vec();
-            let key = std::str::from_utf8(&bytes).unwrap_or(text);
-            self.key(key, &range)?;
-            if found.anchor != 0 {
-                self.anchored_keys.insert(found.anchor, bytes);
-            }
-            return Ok(());
+            return self.scalar_key(found);
         }
         let mut span = range.clone();
         let mut lines = 0..0;
@@ -889,21 +917,11 @@ impl<'a> Composer<'a> {
         };
         let mut header = None;
         if matches!(quote, Quote::Literal | Quote::Folded) {
-            let start = self.header();
-            header = Some(start);
-            lines = self.block_lines(start, range.end);
-            // Where there are blank lines only, nothing tells: any column behind the parent's.
-            indent = found.indent.unwrap_or_else(|| self.indent_of_block(start));
-            let body = &self.text[lines.clone()];
-            let blanks = body.len() - body.trim_start_matches(' ').len();
-            let is_blank = body[blanks..].starts_with(['\n', '\r']) || blanks == body.len();
-            span = if is_blank || blanks < indent {
-                lines.clone()
-            } else {
-                lines.start + indent..lines.end
-            };
+            let block = self.block(found);
+            header = Some(block.header);
+            (span, lines, indent) = (block.span, block.lines, block.indent);
         }
-        let (value, has_own_tag) = self.value_of(&found)?;
+        let (value, has_own_tag) = self.value_of(found)?;
         if self.open.is_empty() {
             // An empty document, or one that only has a tag or an anchor.
             let is_nothing = matches!(value, Value::Null) && range.is_empty();
@@ -1302,25 +1320,24 @@ impl<'a> Composer<'a> {
                 .get(document.min(roots.len().saturating_sub(1)))
                 .copied();
             let root = root.unwrap_or(0);
-            match self.seat_of(&range, &flows, root) {
-                Some(seat) => parts.push(self.comment(range, seat)),
-                None => {
-                    run.push(range.clone());
-                    let goes_on = comments.peek().is_some_and(|(next, next_document)| {
-                        *next_document == document
-                            && self.text[range.end..next.start].trim_ascii().is_empty()
-                            && !metadata.iter().any(|span| span.contains(&next.start))
-                    });
-                    if !goes_on {
-                        let frames = self.frames_of_run(&run, root);
-                        for (range, frame) in std::mem::take(&mut run).into_iter().zip(frames) {
-                            let seat = Seated {
-                                frame,
-                                order: (range.start, 0),
-                                step: Step::Remark,
-                            };
-                            parts.push(self.comment(range, seat));
-                        }
+            if let Some(seat) = self.seat_of(&range, &flows, root) {
+                parts.push(self.comment(range, &seat));
+            } else {
+                run.push(range.clone());
+                let goes_on = comments.peek().is_some_and(|(next, next_document)| {
+                    *next_document == document
+                        && self.text[range.end..next.start].trim_ascii().is_empty()
+                        && !metadata.iter().any(|span| span.contains(&next.start))
+                });
+                if !goes_on {
+                    let frames = self.frames_of_run(&run, root);
+                    for (range, frame) in std::mem::take(&mut run).into_iter().zip(frames) {
+                        let seat = Seated {
+                            frame,
+                            order: (range.start, 0),
+                            step: Step::Remark,
+                        };
+                        parts.push(self.comment(range, &seat));
                     }
                 }
             }
@@ -1383,7 +1400,7 @@ impl<'a> Composer<'a> {
         }
     }
 
-    fn comment(&self, range: Range<usize>, seat: Seated) -> Part<'a> {
+    fn comment(&self, range: Range<usize>, seat: &Seated) -> Part<'a> {
         let text = &self.text.as_bytes()[range.start + 1..range.end];
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         let span = range.start + 1..range.start + 1 + text.len();
@@ -1427,10 +1444,10 @@ impl<'a> Composer<'a> {
             return None;
         }
         let end_of_text = line_start + before.len();
-        if before.ends_with([']', '}']) {
-            if let Some((start, frame)) = flows.closed.get(&end_of_text) {
-                return seated(*frame, (*start, 0), Step::Aside);
-            }
+        if before.ends_with([']', '}'])
+            && let Some((start, frame)) = flows.closed.get(&end_of_text)
+        {
+            return seated(*frame, (*start, 0), Step::Aside);
         }
         let next = self.marks.partition_point(|mark| mark.start < range.start);
         let next_mark = self.marks.get(next);
@@ -1451,12 +1468,11 @@ impl<'a> Composer<'a> {
                             .trim_matches([':', ' '])
                             .is_empty()
                 });
-                match below {
-                    Some(next) => seated(next.frame, (next.start, 0), Step::Remark),
-                    None => {
-                        let inner = mark.inner.filter(|_| mark.end == end_of_text);
-                        seated(inner.unwrap_or(mark.frame), (mark.start, 0), Step::Aside)
-                    }
+                if let Some(next) = below {
+                    seated(next.frame, (next.start, 0), Step::Remark)
+                } else {
+                    let inner = mark.inner.filter(|_| mark.end == end_of_text);
+                    seated(inner.unwrap_or(mark.frame), (mark.start, 0), Step::Aside)
                 }
             }
             None => {
@@ -1606,7 +1622,7 @@ impl<'a> Composer<'a> {
             let is_end = is_last && next.is_end_of_text;
             // go-yaml takes the two bytes of a line's end for two lines here.
             let has_two_bytes = self.text[run[index].start..].lines().next().is_some()
-                && self.text[..follows].as_bytes()[run[index].start..].contains(&b'\r');
+                && self.text.as_bytes()[run[index].start..follows].contains(&b'\r');
             if is_end || has_two_bytes || is_blank_before(follows) {
                 let is_directly_below = first == 0
                     && is_alone(run[0].start)
@@ -1783,6 +1799,14 @@ struct Flows {
     opened: Vec<u32>,
     /// By where they end: where the outermost begins, and which it is.
     closed: HashMap<usize, (usize, u32)>,
+}
+
+/// Where a block scalar stands.
+struct Block {
+    header: usize,
+    lines: Range<usize>,
+    span: Range<usize>,
+    indent: usize,
 }
 
 /// Where a comment belongs.

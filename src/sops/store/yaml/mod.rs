@@ -246,7 +246,7 @@ impl Store for YamlStore {
         tree: &Tree<'_>,
         metadata: Option<&Node>,
     ) -> Result<SecretBytes, DocumentError> {
-        stock::write(tree, metadata)
+        Ok(stock::write(tree, metadata))
     }
 }
 
@@ -401,6 +401,15 @@ fn spelling_of(source: &[u8], part: &Part<'_>) -> Spelling {
             }
             (*quote, *in_flow)
         }
+    };
+    quoted_spelling(source, part, quote, in_flow)
+}
+
+/// Says how the token of a plain or quoted scalar is written.
+fn quoted_spelling(source: &[u8], part: &Part<'_>, quote: Quote, in_flow: bool) -> Spelling {
+    let with_note = |spelling: Spelling, text: Range<usize>, construct| Spelling {
+        note: Note::Source { text, construct },
+        ..spelling
     };
     let text = &source[part.span.clone()];
     let has_break = memchr::memchr(b'\n', text).is_some();

@@ -218,8 +218,8 @@ pub(super) fn is_plain_syntax(text: &str, is_in_flow: bool) -> bool {
     let next = bytes.get(1).copied();
     let starts_word = |byte: Option<u8>| {
         byte.is_some_and(|byte| {
-            !matches!(byte, b' ' | b'\t')
-                && !(is_in_flow && matches!(byte, b',' | b'[' | b']' | b'{' | b'}'))
+            let ends_flow = matches!(byte, b',' | b'[' | b']' | b'{' | b'}');
+            !(matches!(byte, b' ' | b'\t') || (is_in_flow && ends_flow))
         })
     };
     let starts_fine = match first {

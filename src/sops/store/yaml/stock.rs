@@ -5,7 +5,6 @@
 use crate::secret::SecretBytes;
 
 use super::super::super::document::Container;
-use super::super::super::error::DocumentError;
 use super::super::super::metadata;
 use super::super::super::tree::{Item, Node, Tree};
 use super::super::super::value::Value;
@@ -15,10 +14,7 @@ use super::scalar;
 const INDENT: usize = 4;
 
 /// Returns the documents of a tree; `metadata` goes at the end of each.
-pub(super) fn write(
-    tree: &Tree<'_>,
-    metadata: Option<&metadata::Node>,
-) -> Result<SecretBytes, DocumentError> {
+pub(super) fn write(tree: &Tree<'_>, metadata: Option<&metadata::Node>) -> SecretBytes {
     let mut out = SecretBytes::default();
     for (index, items) in tree.documents.iter().enumerate() {
         if index > 0 {
@@ -42,7 +38,7 @@ pub(super) fn write(
                 .extend_from_slice(self::metadata(node, false).as_bytes());
         }
     }
-    Ok(out)
+    out
 }
 
 /// Returns the lines of the metadata block.
@@ -391,14 +387,13 @@ impl Writer<'_> {
 
 /// Writes a string in one line where a literal block is out of reach.
 pub(super) fn write_text(text: &[u8], out: &mut Vec<u8>) {
-    match std::str::from_utf8(text) {
-        Ok(text) => write_one_line(text, out),
-        Err(_) => {
-            use base64::Engine;
-            let encoded = base64::engine::general_purpose::STANDARD.encode(text);
-            out.extend_from_slice(b"!!binary ");
-            out.extend_from_slice(encoded.as_bytes());
-        }
+    if let Ok(text) = std::str::from_utf8(text) {
+        write_one_line(text, out);
+    } else {
+        use base64::Engine;
+        let encoded = base64::engine::general_purpose::STANDARD.encode(text);
+        out.extend_from_slice(b"!!binary ");
+        out.extend_from_slice(encoded.as_bytes());
     }
 }
 
