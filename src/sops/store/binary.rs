@@ -161,25 +161,24 @@ impl Store for BinaryStore {
         metadata: Option<&Node>,
     ) -> Result<SecretBytes, DocumentError> {
         let refused = DocumentError::Inexpressible {
-            what: "anything but one string under the key `data`",
+            what: "anything but a string under the key `data`",
             format: "binary",
         };
+        if metadata.is_some() {
+            return super::Format::Json.store().emit_tree(tree, metadata);
+        }
         let [document] = &tree.documents[..] else {
             return Err(refused);
         };
-        match (&document[..], metadata) {
-            (
-                [
-                    Item::Entry {
-                        key,
-                        node: tree::Node::Scalar(Value::Str(text)),
-                    },
-                ],
-                None,
-            ) if **key == *DATA_KEY_NAME => Ok(SecretBytes::copy_of(text.expose())),
-            (_, Some(_)) => super::Format::Json.store().emit_tree(tree, metadata),
-            _ => Err(refused),
-        }
+        // What stands beside it is dropped, as the reference does.
+        let data = document.iter().find_map(|item| match item {
+            Item::Entry {
+                key,
+                node: tree::Node::Scalar(Value::Str(text)),
+            } if **key == *DATA_KEY_NAME => Some(SecretBytes::copy_of(text.expose())),
+            _ => None,
+        });
+        data.ok_or(refused)
     }
 }
 
