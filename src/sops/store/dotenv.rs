@@ -212,18 +212,6 @@ impl Store for DotenvStore {
         })
     }
 
-    fn is_typed(&self) -> bool {
-        false
-    }
-
-    fn spell(&self, text: &str, _like: &Value<'_>) -> SecretBytes {
-        SecretBytes::copy_of(text.as_bytes())
-    }
-
-    fn is_respelled(&self) -> bool {
-        false
-    }
-
     fn emit_tree(
         &self,
         tree: &Tree<'_>,

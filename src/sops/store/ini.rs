@@ -280,10 +280,6 @@ impl Store for IniStore {
         })
     }
 
-    fn is_typed(&self) -> bool {
-        false
-    }
-
     fn spell(&self, text: &str, _like: &Value<'_>) -> SecretBytes {
         let mut out = SecretBytes::new(Vec::with_capacity(text.len() + 6));
         stock::write_value(text.as_bytes(), out.expose_mut());

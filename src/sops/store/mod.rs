@@ -236,14 +236,20 @@ pub trait Store: Sync {
 
     /// Returns whether values keep their type when they are read back from a plain text: in forms
     /// that know strings only, a token of any type stands for its text.
-    fn is_typed(&self) -> bool;
+    fn is_typed(&self) -> bool {
+        false
+    }
 
     /// Returns how a text is spelled where a value stands in a plain document: as a number or truth value
     /// where it reads as one and `like` is one, else as a string.
-    fn spell(&self, text: &str, like: &Value<'_>) -> SecretBytes;
+    fn spell(&self, text: &str, _like: &Value<'_>) -> SecretBytes {
+        SecretBytes::copy_of(text.as_bytes())
+    }
 
     /// Returns whether stock `sops` spells files of this form anew when it writes them.
-    fn is_respelled(&self) -> bool;
+    fn is_respelled(&self) -> bool {
+        false
+    }
 
     /// Returns whether nothing tells at a glance that a text is not laid out as stock `sops` does it; the
     /// encrypted text and its source agree in that.
