@@ -217,9 +217,12 @@ fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> Prob
         Refusal::Empty | Refusal::Blank | Refusal::CommentsOnly => {
             "write its content first, then add it"
         }
-        Refusal::MultiLineValue { .. }
-        | Refusal::NeedsNote { .. }
-        | Refusal::Unrepresentable { .. } => "`--format binary` stores the file byte for byte",
+        Refusal::NeedsNote { .. } => {
+            "mend the line, or `--format binary` stores the file byte for byte; with `layout = \"note\"` or `\"stock\"` in a row of its own, `encrypt` captures it"
+        }
+        Refusal::MultiLineValue { .. } | Refusal::Unrepresentable { .. } => {
+            "`--format binary` stores the file byte for byte"
+        }
         Refusal::NotOpenable => {
             "name your identity with `-i FILE`, or add its recipient to the rule"
         }

@@ -794,10 +794,13 @@ impl Request<'_> {
                 .map_err(|error| Problem::of(name, error))?;
             let plaintext = opened.plaintext.expose();
             let differences = diff::between(source.expose(), plaintext, Reading::of(format));
-            if differences.is_layout_only {
+            let reading = Reading::of(format);
+            let is_same = differences.changes.is_empty()
+                || diff::is_same_to_stock(source.expose(), plaintext, reading);
+            if is_same && !differences.is_empty() {
                 warnings.push(respelling(name, source.expose(), plaintext));
             }
-            differences.changes.is_empty()
+            is_same
         } else {
             format == self.format
                 && sops::matches(format, &document, &unwrapped, source.expose(), Some(digest))

@@ -544,10 +544,11 @@ fn put_together<'w>(
     let content = if is_keyed(open) {
         let merged = merge::merge(base.expose(), other.expose(), &takes, entry.reading());
         let Some(content) = merged else {
-            let message = "the two layouts cannot be put together so that every key has the value that was decided";
+            let message = "the two versions cannot be put together line by line so that every key has the value that was decided: both changed the same list, or added the same block";
             let name = &entry.repository_path;
-            return Err(Problem::of(name, ErrorKind::Option(message.to_owned()))
-                .with_help("mend the file on the server by hand, then `encrypt --force` it"));
+            return Err(Problem::of(name, ErrorKind::Option(message.to_owned())).with_help(
+                format!("`secrets diff --show-values {name}` shows both; write the repository's changes into the server's file and `secrets encrypt --force {name}`; or take one whole: that command takes the server's, `secrets decrypt --force {name}` the repository's"),
+            ));
         };
         content
     } else {

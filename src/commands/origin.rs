@@ -19,6 +19,7 @@ use crate::sops;
 use crate::sops::cipher::Token;
 use crate::sops::document::SealedDocument;
 use crate::sops::store::Format;
+use crate::sops::value::Value;
 
 use super::drift::opened_quietly;
 use super::workspace::Workspace;
@@ -120,6 +121,11 @@ impl Snapshot {
     }
 }
 
+/// Returns whether a text is an encrypted comment, as the reference writes them into lists.
+fn is_comment_token(text: &[u8]) -> bool {
+    Token::parse(text).is_ok_and(|token| token.kind == "comment")
+}
+
 fn keys_of(format: Format, sealed: &SealedDocument) -> Vec<(String, Vec<Vec<u8>>)> {
     let mut keys: Vec<(String, Vec<Vec<u8>>)> = Vec::new();
     let mut positions: HashMap<String, usize> = HashMap::new();
@@ -128,10 +134,14 @@ fn keys_of(format: Format, sealed: &SealedDocument) -> Vec<(String, Vec<Vec<u8>>
             Format::Age | Format::Binary => CONTENT.to_owned(),
             Format::Dotenv if leaf.is_comment => COMMENTS.to_owned(),
             Format::Dotenv => bare_key(&leaf.path.display()).to_owned(),
-            _ if leaf.is_comment => COMMENTS.to_owned(),
+            _ if leaf.is_comment || is_comment_token(sealed.text(leaf)) => COMMENTS.to_owned(),
             _ => sealed.place(leaf),
         };
-        let text = sealed.text(leaf).to_vec();
+        // However nothing is spelled.
+        let text = match &leaf.clear {
+            Some(Value::Null) => b"null".to_vec(),
+            _ => sealed.text(leaf).to_vec(),
+        };
         let at = *positions.entry(name.clone()).or_insert_with(|| {
             keys.push((name, Vec::new()));
             keys.len() - 1

@@ -90,10 +90,27 @@ impl Differences {
 /// Compares both sides of an entry. Where its layout is stock's, only values count.
 pub fn of(entry: &Entry, repository: &[u8], server: &[u8]) -> Differences {
     let differences = between(repository, server, entry.reading());
-    if differences.is_layout_only && entry.layout == Layout::Stock {
-        return Differences::default();
+    if differences.is_empty() || entry.layout != Layout::Stock {
+        return differences;
     }
-    differences
+    let is_same =
+        differences.is_layout_only || is_same_to_stock(repository, server, entry.reading());
+    if is_same {
+        Differences::default()
+    } else {
+        differences
+    }
+}
+
+/// Returns whether stock `sops` makes the same values of both: it makes an integer of `1.0`.
+pub fn is_same_to_stock(one: &[u8], other: &[u8], reading: Reading) -> bool {
+    let respelled = |text: &[u8]| reading.as_stock(text);
+    match (respelled(one), respelled(other)) {
+        (Some(one), Some(other)) => between(one.expose(), other.expose(), reading)
+            .changes
+            .is_empty(),
+        _ => false,
+    }
 }
 
 /// Compares the repository's plaintext with the server's, by key where both can be read by keys.

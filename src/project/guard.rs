@@ -112,7 +112,11 @@ pub fn check_change(
     };
     let now = last_values(keys_of_source);
     if !allowed.shrink {
-        let is_missing = |key: &&String| !now.contains_key(key.as_str());
+        let is_hollow = |value: &&[u8]| {
+            matches!(reading, Reading::Tree(_))
+                && matches!(*value, b"null" | b"[]" | b"{}" | b"\"\"")
+        };
+        let is_missing = |key: &&String| now.get(key.as_str()).is_none_or(is_hollow);
         let missing: Vec<&str> = required
             .iter()
             .filter(is_missing)
@@ -134,8 +138,13 @@ pub fn check_change(
         .iter()
         .filter(|(key, old)| {
             let new = now.get(*key);
-            new.is_some_and(|new| is_placeholder_now(old, new))
-                && !allowed.placeholders.iter().any(|allowed| allowed == *key)
+            let is_hollow = |value: &[u8]| {
+                matches!(reading, Reading::Tree(_)) && matches!(value, b"null" | b"[]" | b"{}")
+            };
+            new.is_some_and(|new| {
+                is_placeholder_now(old, new)
+                    || (is_hollow(new) && !is_hollow(old) && !is_placeholder(bare(old)))
+            }) && !allowed.placeholders.iter().any(|allowed| allowed == *key)
         })
         .map(|(key, _)| *key)
         .collect();

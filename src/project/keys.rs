@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use crate::secret::{SecretBytes, SecretText};
 use crate::sops::document::{self, Container};
 use crate::sops::store::Format;
+use crate::sops::tree::Tree;
 use crate::sops::value::Value;
 
 use super::lines;
@@ -47,6 +48,15 @@ impl Reading {
     /// Returns whether the content is an environment file.
     pub fn is_env(self) -> bool {
         self == Self::Env
+    }
+
+    /// Returns a content as stock `sops` would write it; `None` where it has no tree or cannot be read.
+    pub fn as_stock(self, content: &[u8]) -> Option<SecretBytes> {
+        let Self::Tree(format) = self else {
+            return None;
+        };
+        let document = format.store().parse(content).ok()?;
+        format.store().emit_tree(&Tree::of(&document), None).ok()
     }
 
     /// Returns the keys of a content; `None` where it has none to be named, also because it cannot be

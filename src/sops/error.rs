@@ -36,7 +36,10 @@ pub enum DocumentError {
         format: &'static str,
     },
     /// A line that stock SOPS refuses, or would read as something else.
-    #[error("line {line}: {construct} cannot be kept in a {format} SOPS file")]
+    #[error(
+        "line {line}: {construct} cannot be kept in {} {format} SOPS file",
+        if *.format == "INI" { "an" } else { "a" }
+    )]
     Line {
         /// The line.
         line: usize,
@@ -47,7 +50,7 @@ pub enum DocumentError {
     },
     /// A spelling that travels in a note only.
     #[error(
-        "line {line}: {construct} is spelled in a way that a value in a SOPS file does not tell{}",
+        "line {line}: {construct}, which a value in a SOPS file does not tell{}",
         if *.others == 0 { String::new() } else { format!(" (and {} more)", .others) }
     )]
     NeedsNote {

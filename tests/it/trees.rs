@@ -1184,3 +1184,56 @@ fn lines_that_stock_dotenv_refuses_travel_as_notes() {
         "{output:#?}"
     );
 }
+
+#[test]
+fn a_folded_block_with_a_note_stays_when_another_value_changes() {
+    let rows = [("a.yaml.enc", "{ path = \"a.yaml\", layout = \"note\" }")];
+    let project = TestProject::with_files(&rows, "");
+    for header in [">", ">+", ">-", "|2"] {
+        project.write_server("a.yaml", format!("f: {header}\n  fold\n\n  more\nz: 1\n"));
+        project.ok(&["encrypt", "--force"]);
+        project.write_server("a.yaml", format!("f: {header}\n  fold\n\n  more\nz: 2\n"));
+        let before = project.read_repo("a.yaml.enc");
+        project.ok(&["encrypt"]);
+        let after = project.read_repo("a.yaml.enc");
+        let kept = before.lines().filter(|line| after.contains(line)).count();
+        assert_eq!(
+            kept + 3,
+            before.lines().count(),
+            "{header}: {before}\n{after}"
+        );
+    }
+}
+
+#[test]
+fn a_value_that_becomes_nothing_is_refused() {
+    for (name, source, others) in [
+        (
+            "a.yaml",
+            "db:\n  password: hunter2\n  user: u\n",
+            ["", "[]", "{}", "~", "\"\""],
+        ),
+        (
+            "a.json",
+            "{\"db\": {\"password\": \"hunter2\"}}\n",
+            ["null", "[]", "{}", "null", "\"\""],
+        ),
+    ] {
+        let row = format!("{{ path = \"{name}\", required = [\"db.password\"] }}");
+        let file = format!("{name}.enc");
+        let project = TestProject::with_files(&[(&file, &row)], "");
+        project.write_server(name, source);
+        project.ok(&["encrypt"]);
+        for other in others {
+            let spelled = if name == "a.json" {
+                "\"hunter2\""
+            } else {
+                "hunter2"
+            };
+            project.write_server(name, source.replace(spelled, other));
+            let output = project.run(&["encrypt"]);
+            assert_eq!(output.code, 3, "{other}: {output:#?}");
+            assert!(output.stderr.contains("db.password"), "{output:#?}");
+        }
+    }
+}

@@ -95,7 +95,10 @@ impl Store for DotenvStore {
             source,
             leaves,
             frames: vec![Frame::root(0)],
-            seat: Seat::default(),
+            seat: Seat {
+                at: source.len(),
+                ..Seat::default()
+            },
         })
     }
 

@@ -8,7 +8,7 @@ mod compose;
 mod scalar;
 mod stock;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use base64::Engine;
@@ -16,8 +16,8 @@ use base64::Engine;
 use crate::secret::SecretBytes;
 
 use super::super::document::{
-    Container, Document, Expanded, Extent, KeyPath, Leaf, Note, SealedDocument, SealedLeaf, Seat,
-    SeatForm, Spelling, Step, Style,
+    Container, Document, Expanded, Extent, Frame, KeyPath, Leaf, Note, SealedDocument, SealedLeaf,
+    Seat, SeatForm, Spelling, Step, Style,
 };
 use super::super::error::DocumentError;
 use super::super::metadata::{Metadata, Node};
@@ -128,7 +128,15 @@ impl Store for YamlStore {
             };
             // Where the text is a token, the value is the text; where quotes hide it, it is not.
             let (clear, unescaped) = match part.value {
-                Value::Str(value) if value.expose() == &source[text.clone()] => (None, None),
+                // A block's value ends with a line break that is no part of the token.
+                Value::Str(value)
+                    if value.expose() == &source[text.clone()]
+                        || (matches!(style, Style::Folded | Style::Literal)
+                            && value.expose().starts_with(b"ENC[")
+                            && value.expose().trim_ascii_end() == &source[text.clone()]) =>
+                {
+                    (None, None)
+                }
                 Value::Str(value) if value.expose().starts_with(b"ENC[") => {
                     (None, Some(value.into_owned().into_public()))
                 }
@@ -147,10 +155,12 @@ impl Store for YamlStore {
                 style,
             }
         });
-        let leaves = leaves.collect();
+        let mut leaves: Vec<SealedLeaf> = leaves.collect();
+        let mut frames = composed.frames;
+        count_items(&source, &mut leaves, &mut frames);
         Ok(SealedDocument {
             leaves,
-            frames: composed.frames,
+            frames,
             metadata_spans,
             aliases,
             places: BTreeMap::new(),
@@ -250,6 +260,37 @@ impl Store for YamlStore {
     }
 }
 
+/// Numbers the items of lists anew, without the comments that the reference writes as items.
+fn count_items(source: &[u8], leaves: &mut [SealedLeaf], frames: &mut [Frame]) {
+    let mut comments: HashMap<u32, usize> = HashMap::new();
+    let mut is_counted = vec![false; frames.len()];
+    for leaf in leaves {
+        let mut frame = Some(leaf.frame);
+        while let Some(id) = frame
+            && !std::mem::replace(&mut is_counted[id as usize], true)
+        {
+            let parent = frames[id as usize].parent;
+            if let (Step::Item(number), Some(parent)) = (frames[id as usize].step, parent) {
+                let before = comments.get(&parent).copied().unwrap_or(0);
+                frames[id as usize].step = Step::Item(number - before.min(number));
+            }
+            frame = parent;
+        }
+        let Step::Item(number) = leaf.step else {
+            continue;
+        };
+        let before = comments.get(&leaf.frame).copied().unwrap_or(0);
+        leaf.step = Step::Item(number - before.min(number));
+        let text = leaf
+            .unescaped
+            .as_deref()
+            .unwrap_or(&source[leaf.text.clone()]);
+        if text.ends_with(b",type:comment]") && text.starts_with(b"ENC[") {
+            *comments.entry(leaf.frame).or_default() += 1;
+        }
+    }
+}
+
 /// Decodes base64 as Go does: standard alphabet, padding required.
 fn decode_base64(text: &[u8]) -> Option<SecretBytes> {
     let decoded = base64::engine::general_purpose::STANDARD.decode(text);
@@ -292,7 +333,7 @@ fn seat_of(source: &[u8], composed: &Composed<'_>) -> Seat {
 
 /// Returns the value of a part; an empty comment in a list is one blank, since the reference makes an
 /// item of an encrypted comment that is empty.
-fn value_in<'a>(frames: &[super::super::document::Frame], part: &Part<'a>) -> Value<'a> {
+fn value_in<'a>(frames: &[Frame], part: &Part<'a>) -> Value<'a> {
     match &part.value {
         Value::Comment(text)
             if text.expose().is_empty() && frames[part.frame as usize].kind == Container::List =>
