@@ -248,6 +248,10 @@ fn keys_of(
         let name = repository.map(|content| diff::between(content, server, Reading::Bytes));
         let name = name.and_then(|found| found.changes.into_iter().next());
         let key = name.map_or_else(|| "(content)".to_owned(), |(_, name)| name);
+        let key = match entry.reading().trouble(server) {
+            Some(trouble) => format!("(content: the server's file cannot be read: {trouble})"),
+            None => key,
+        };
         let moved = all.unwrap_or(match drift.verdict {
             Verdict::BothMoved | Verdict::RepositoryAhead => Moved::Both,
             _ => Moved::Unknown,

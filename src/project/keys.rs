@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use crate::secret::{SecretBytes, SecretText};
 use crate::sops::document::{self, Container};
+use crate::sops::error::DocumentError;
 use crate::sops::store::Format;
 use crate::sops::tree::Tree;
 use crate::sops::value::Value;
@@ -48,6 +49,17 @@ impl Reading {
     /// Returns whether the content is an environment file.
     pub fn is_env(self) -> bool {
         self == Self::Env
+    }
+
+    /// Says in words, line first, what makes a content none of its format; never what stands there.
+    pub fn trouble(self, content: &[u8]) -> Option<String> {
+        let Self::Tree(format) = self else {
+            return None;
+        };
+        match format.store().parse(content) {
+            Err(error @ DocumentError::Syntax { .. }) => Some(error.to_string()),
+            _ => None,
+        }
     }
 
     /// Returns a content as stock `sops` would write it; `None` where it has no tree or cannot be read.

@@ -1206,6 +1206,21 @@ fn a_folded_block_with_a_note_stays_when_another_value_changes() {
 }
 
 #[test]
+fn a_broken_file_on_the_server_is_named_as_such() {
+    let project = TestProject::with_files(&[("a.yaml.enc", "a.yaml")], "");
+    project.write_server("a.yaml", "a: hunter2\nb: 1\n");
+    project.ok(&["encrypt"]);
+    project.write_server("a.yaml", "a: hunter2\nb: [1\nc: 2\n");
+    let output = project.run(&["diff"]);
+    assert_eq!(output.code, 1, "{output:#?}");
+    assert!(output.stdout.contains("not valid YAML"), "{output:#?}");
+    assert!(!output.stdout.contains("hunter2"), "{output:#?}");
+    let output = project.run(&["encrypt"]);
+    assert_eq!(output.code, 3, "{output:#?}");
+    assert!(output.stderr.contains("not valid YAML"), "{output:#?}");
+}
+
+#[test]
 fn a_value_that_becomes_nothing_is_refused() {
     for (name, source, others) in [
         (
