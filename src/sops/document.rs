@@ -2,7 +2,7 @@
 //!
 //! A document never re-emits what it does not understand. It keeps the source as it is and knows
 //! for every leaf where it stands; encrypting and decrypting replace leaf texts in place
-//! ([`splice`]). Plain and sealed documents are different types, so that nothing encrypted twice
+//! (`store/mod.rs`). Plain and sealed documents are different types, so that nothing encrypted twice
 //! or written in clear type-checks.
 
 use std::collections::BTreeMap;

@@ -2,7 +2,8 @@
 //!
 //! Only scalars, comments and aliases are replaced; indentation, blank lines, quotes, keys, markers
 //! and line ends stay (SOPS `stores/yaml/store.go`; what can be carried and how is
-//! `docs/format.md`). The parser is `granit-parser`; what its events mean to SOPS is [`compose`].
+//! `docs/compatibility.md`). The parser is `granit-parser`; what its events mean to SOPS is
+//! [`compose()`].
 
 mod compose;
 mod scalar;
