@@ -167,6 +167,13 @@ fn check_plans(
                 format: "YAML",
             });
         }
+        if format == Format::Yaml && !is_token(index) && is_open_ended_block(document, leaf) {
+            return Err(DocumentError::Line {
+                line: line_of(leaf.span.start),
+                construct: "a block in clear at the end of a text without a line break",
+                format: "YAML",
+            });
+        }
         let construct = match &leaf.spelling.note {
             Note::Source { construct, .. } | Note::Word { construct, .. } => *construct,
             Note::Mark | Note::None => continue,
@@ -193,6 +200,25 @@ fn check_plans(
         }),
         _ => Ok(()),
     }
+}
+
+/// Returns whether a leaf is a block scalar that ends with the text, whose value would gain a line break
+/// by what is appended.
+fn is_open_ended_block(document: &Document<'_>, leaf: &document::Leaf<'_>) -> bool {
+    let source = document.source;
+    if source.ends_with(b"\n") || leaf.span.end != source.len() || document.seat.at != source.len()
+    {
+        return false;
+    }
+    let before = source[..leaf.span.start].trim_ascii_end();
+    let line = memchr::memrchr(b'\n', before).map_or(0, |at| at + 1);
+    let header = before[line..]
+        .split(|&byte| byte == b'#')
+        .next()
+        .unwrap_or_default()
+        .trim_ascii_end();
+    let starts_line = source[before.len()..leaf.span.start].contains(&b'\n');
+    starts_line && matches!(header, [.., b'|' | b'>' | b'+' | b'0'..=b'9'])
 }
 
 /// Returns an encrypted file as stock `sops` would lay it out.

@@ -155,7 +155,23 @@ fn trees_are_exact_and_stock_reads_them_as_its_own() {
             case.map(|case| (&case.source, case.option)),
         )
     });
-    assert_eq!(errors.collect::<Vec<_>>(), Vec::new());
+    let named = output
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("  ") && line.contains(".enc"));
+    let named: Vec<_> = named
+        .flat_map(|line| {
+            cases
+                .iter()
+                .filter(move |case| line.contains(&format!("{}.enc", case.name)))
+        })
+        .map(|case| (&case.source, case.option))
+        .take(3)
+        .collect();
+    assert_eq!(
+        (errors.collect::<Vec<_>>(), named),
+        (Vec::new(), Vec::new())
+    );
     let refused = output.stderr.matches("refused: ").count();
     assert!(refused * 8 <= cases.len(), "{refused}: {}", output.stderr);
 
