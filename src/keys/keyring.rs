@@ -349,7 +349,8 @@ impl Keyring {
             })
             .collect();
         // The same wrapped key in many versions of a file is unwrapped once.
-        if let Some(key) = self.remembered(&wrapped) {
+        let fits = |key: &DataKey| key.is_key() || metadata.is_age_file();
+        if let Some(key) = self.remembered(&wrapped).filter(fits) {
             return Ok(key);
         }
         let mut looked_at = self.looked_at.clone();
@@ -370,7 +371,7 @@ impl Keyring {
                 .unwrapped
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            if !key.is_key() && !metadata.is_age_file() {
+            if !fits(&key) {
                 let recipient = wrapped
                     .first()
                     .map(|(recipient, _)| (*recipient).to_owned());
@@ -399,7 +400,8 @@ impl Keyring {
             return None;
         }
         let wrapped: Vec<(&str, &str)> = metadata.age_keys().collect();
-        if let Some(key) = self.remembered(&wrapped) {
+        let fits = |key: &DataKey| key.is_key() || metadata.is_age_file();
+        if let Some(key) = self.remembered(&wrapped).filter(fits) {
             return Some(key);
         }
         let (_, first) = wrapped.first()?;
@@ -410,9 +412,7 @@ impl Keyring {
         if is_hopeless {
             return None;
         }
-        let found = self
-            .unwrap_quietly(&wrapped)
-            .filter(|(_, key)| key.is_key() || metadata.is_age_file());
+        let found = self.unwrap_quietly(&wrapped).filter(|(_, key)| fits(key));
         let Some((enc, key)) = found else {
             let mut hopeless = self.hopeless.lock().unwrap_or_else(PoisonError::into_inner);
             hopeless.insert((*first).to_owned());

@@ -1268,3 +1268,33 @@ fn a_value_that_becomes_nothing_is_refused() {
         }
     }
 }
+
+#[test]
+fn an_age_file_in_the_place_of_a_wrapped_key_is_damage() {
+    let rows = [
+        ("a.key.enc", "{ path = \"a.key\", format = \"age\" }"),
+        ("b.env.enc", "b.env"),
+    ];
+    let project = TestProject::with_files(&rows, "");
+    project.write_server("a.key", "content that is no data key\n");
+    project.write_server("b.env", "B=1\n");
+    project.ok(&["encrypt"]);
+    let age = project.read_repo("a.key.enc").replace('\n', "\\n");
+    let file = project.read_repo("b.env.enc");
+    let lines = file.lines().map(|line| match line.split_once("_enc=") {
+        Some((key, _)) => format!("{key}_enc={age}\n"),
+        None => format!("{line}\n"),
+    });
+    project.write_repo("b.env.enc", lines.collect::<String>());
+    for args in [
+        &["diff"][..],
+        &["diff", "-j", "1"],
+        &["status"],
+        &["diff", "b.env"],
+    ] {
+        let output = project.run(args);
+        assert_eq!(output.code, 2, "{output:#?}");
+        assert!(!output.stderr.contains("panicked"), "{output:#?}");
+        assert!(output.stderr.contains("b.env.enc"), "{output:#?}");
+    }
+}
