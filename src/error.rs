@@ -244,7 +244,7 @@ impl ErrorKind {
                 Refusal::Placeholder { .. } => "placeholder",
                 Refusal::RequiredMissing { .. } => "required-missing",
                 Refusal::Shrunk { .. } => "shrunk",
-                Refusal::Conflict { .. } => "conflict",
+                Refusal::Conflict { .. } | Refusal::Entangled { .. } => "conflict",
                 Refusal::Pinned { .. } => "pinned",
                 Refusal::RepositoryAhead { .. } => "repo-ahead",
                 Refusal::Rollback { .. } => "rollback",

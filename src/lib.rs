@@ -25,6 +25,7 @@ pub mod commands;
 pub mod error;
 pub mod keys;
 pub mod os;
+pub mod parallel;
 pub mod project;
 pub mod rules;
 pub mod secret;

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 
 use crate::sops::mac::MacScope;
+use crate::sops::master_key::KeyId;
 use crate::sops::metadata::Node;
 use crate::sops::pattern::{Pattern, PatternError};
 use crate::sops::selector::{Selection, SelectionRule};
@@ -57,6 +58,314 @@ pub struct Rule {
     pub groups: usize,
     /// Names of what this version does not honour when writing.
     pub unsupported: Vec<String>,
+    /// All its keys, by group; why they cannot be told where one is malformed.
+    pub key_groups: Result<Vec<Vec<KeyId>>, String>,
+    /// How many groups are to be needed; 0 where it does not say.
+    pub threshold: usize,
+    /// Its selection option as it is written, if it has one.
+    pub selection_option: Option<SelectionRule>,
+}
+
+/// Where `publish` sends files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// The key-value store of Vault.
+    Vault {
+        /// The server, empty for the user's own.
+        address: String,
+        /// The path in the store, with a `/` at its end.
+        path: String,
+        /// Where the store is mounted, with a `/` at its end.
+        mount: String,
+        /// Version 1 of the store, rather than 2.
+        is_first_version: bool,
+    },
+    /// A storage this program has no client for, by its name.
+    Other(&'static str),
+}
+
+/// A rule of `destination_rules`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DestinationRule {
+    /// Where files go; `None` where the rule names nothing.
+    pub destination: Option<Destination>,
+    /// Whether their names lose their extension.
+    pub omit_extensions: bool,
+}
+
+/// The rules file as the reference program reads it: rule by rule, when one is needed.
+#[derive(Clone, Debug)]
+pub struct Config {
+    node: Node,
+}
+
+impl Config {
+    /// Reads a rules file.
+    ///
+    /// # Errors
+    /// `Yaml`, or a list that is none.
+    pub fn parse(text: &str) -> Result<Self, RulesError> {
+        let node = if text.trim().is_empty() {
+            Node::Map(Vec::new())
+        } else {
+            read_yaml(text)?
+        };
+        let node = match node {
+            Node::Null => Node::Map(Vec::new()),
+            node => node,
+        };
+        let config = Self { node };
+        if !matches!(config.node, Node::Map(_)) {
+            return Err(malformed(0, "the file", "is not a mapping"));
+        }
+        for key in ["creation_rules", "destination_rules"] {
+            let is_list = matches!(
+                config.node.get(key),
+                None | Some(Node::Null | Node::List(_))
+            );
+            if !is_list {
+                return Err(malformed(0, key, "is not a list"));
+            }
+        }
+        config.indents()?;
+        Ok(config)
+    }
+
+    /// Returns what `stores` says of indents.
+    ///
+    /// # Errors
+    /// `Malformed` for what is no number.
+    pub fn indents(&self) -> Result<(Option<i64>, Option<i64>, Option<i64>), RulesError> {
+        let stores = self.node.get("stores");
+        let indent = |store: &str| {
+            let node = stores
+                .and_then(|stores| stores.get(store))
+                .and_then(|store| store.get("indent"));
+            match node {
+                None | Some(Node::Null) => Ok(None),
+                Some(Node::Number(number)) if number.is_i64() => Ok(number.as_i64()),
+                Some(_) => Err(malformed(0, "indent", "is not a number")),
+            }
+        };
+        Ok((indent("yaml")?, indent("json")?, indent("json_binary")?))
+    }
+
+    /// Returns the first creation rule for `path`, the file's path relative to the folder of the rules
+    /// file: `None` where there are no creation rules at all.
+    ///
+    /// # Errors
+    /// `NoRule`; what is wrong with the rule, or with the pattern of one before it.
+    pub fn creation_rule(&self, path: &str) -> Result<Option<Rule>, RulesError> {
+        let Some(Node::List(rules)) = self.node.get("creation_rules") else {
+            return Ok(None);
+        };
+        for (index, node) in rules.iter().enumerate() {
+            if governs(index + 1, node, path)? {
+                return parse_rule(index + 1, node).map(Some);
+            }
+        }
+        Err(RulesError::NoRule)
+    }
+
+    /// Returns the first destination rule for `path`, the path as it was typed.
+    ///
+    /// # Errors
+    /// `NoDestination`, `SeveralDestinations`; what is wrong with a rule.
+    pub fn destination_rule(&self, path: &str) -> Result<DestinationRule, RulesError> {
+        let Some(Node::List(rules)) = self.node.get("destination_rules") else {
+            return Err(RulesError::NoDestination);
+        };
+        for (index, node) in rules.iter().enumerate() {
+            // The reference takes a pattern that cannot be compiled for one that matches nothing.
+            if governs(index + 1, node, path).unwrap_or(false) {
+                return parse_destination(node);
+            }
+        }
+        Err(RulesError::NoDestination)
+    }
+}
+
+/// Returns whether a rule governs a path.
+fn governs(number: usize, node: &Node, path: &str) -> Result<bool, RulesError> {
+    if !matches!(node, Node::Map(_)) {
+        let reason = "holds something that is not a mapping";
+        return Err(malformed(number, "creation_rules", reason));
+    }
+    match node.get("path_regex").map(scalar_text) {
+        None => Ok(true),
+        Some(None) => Err(malformed(number, "path_regex", "is not a string")),
+        Some(Some(pattern)) if pattern.is_empty() => Ok(true),
+        Some(Some(pattern)) => {
+            let pattern = Pattern::new(&pattern).map_err(|source| RulesError::Pattern {
+                rule: number,
+                source,
+            })?;
+            Ok(pattern.is_match(path.as_bytes()))
+        }
+    }
+}
+
+/// Returns a scalar as text; empty for null.
+fn scalar_text(node: &Node) -> Option<String> {
+    match node {
+        Node::Text(text) => Some(text.clone()),
+        Node::Number(number) => Some(number.to_string()),
+        Node::Bool(flag) => Some(flag.to_string()),
+        Node::Null => Some(String::new()),
+        Node::List(_) | Node::Map(_) => None,
+    }
+}
+
+fn parse_destination(node: &Node) -> Result<DestinationRule, RulesError> {
+    let text = |key: &str| node.get(key).and_then(scalar_text).unwrap_or_default();
+    let with_slash = |text: String| {
+        if text.ends_with('/') {
+            text
+        } else {
+            format!("{text}/")
+        }
+    };
+    let (s3, gcs, vault) = (text("s3_bucket"), text("gcs_bucket"), text("vault_path"));
+    let named = [&s3, &gcs, &vault];
+    if named.iter().filter(|name| !name.is_empty()).count() > 1 {
+        return Err(RulesError::SeveralDestinations);
+    }
+    let destination = if !s3.is_empty() {
+        Some(Destination::Other("S3"))
+    } else if !gcs.is_empty() {
+        Some(Destination::Other("GCS"))
+    } else if !vault.is_empty() {
+        let mount = match text("vault_kv_mount_name") {
+            mount if mount.is_empty() => "secret/".to_owned(),
+            mount => mount,
+        };
+        Some(Destination::Vault {
+            address: text("vault_address"),
+            path: with_slash(vault),
+            mount: with_slash(mount),
+            is_first_version: text("vault_kv_version") == "1",
+        })
+    } else {
+        None
+    };
+    Ok(DestinationRule {
+        destination,
+        omit_extensions: node.get("omit_extensions") == Some(&Node::Bool(true)),
+    })
+}
+
+/// Reads the keys of a rule: its groups, or where it has none what stands beside them as one group.
+fn keys_of_rule(node: &Node) -> Result<Vec<Vec<KeyId>>, String> {
+    if let Some(Node::List(groups)) = node.get("key_groups").filter(|groups| !is_empty(groups)) {
+        return groups.iter().map(|group| keys_of_group(group, 0)).collect();
+    }
+    let list = |key: &str| keys_in(node, key);
+    let profile = node.get("aws_profile").and_then(scalar_text);
+    let profile = profile.unwrap_or_default();
+    let mut keys: Vec<KeyId> = Vec::new();
+    keys.extend(list("age")?.iter().map(|key| KeyId::age(key)));
+    keys.extend(list("pgp")?.iter().map(|key| KeyId::pgp(key)));
+    keys.extend(
+        list("kms")?
+            .iter()
+            .map(|key| KeyId::kms(key, &[], &profile)),
+    );
+    keys.extend(list("gcp_kms")?.iter().map(|key| KeyId::gcp_kms(key)));
+    for key in list("hckms")? {
+        keys.push(KeyId::hckms(&key)?);
+    }
+    for key in list("azure_keyvault")? {
+        keys.push(KeyId::azure_kv(&key)?);
+    }
+    for key in list("hc_vault_transit_uri")? {
+        keys.push(KeyId::hc_vault(&key)?);
+    }
+    Ok(vec![keys])
+}
+
+/// Returns the keys under a name: a list, or one text with commas.
+fn keys_in(node: &Node, key: &str) -> Result<Vec<String>, String> {
+    let wrong =
+        || format!("invalid {key} key configuration: expected a string or a list of strings");
+    let texts: Vec<String> = match node.get(key) {
+        None | Some(Node::Null) => return Ok(Vec::new()),
+        Some(Node::List(items)) => items
+            .iter()
+            .map(|item| match item {
+                Node::Text(text) => Ok(text.clone()),
+                _ => Err(wrong()),
+            })
+            .collect::<Result<_, _>>()?,
+        Some(Node::Map(_)) => return Err(wrong()),
+        Some(other) => vec![scalar_text(other).unwrap_or_default()],
+    };
+    let keys = texts.iter().flat_map(|text| text.split(',')).map(str::trim);
+    Ok(keys
+        .filter(|key| !key.is_empty())
+        .map(str::to_owned)
+        .collect())
+}
+
+/// Reads a group: what it merges first, then its own keys, each once.
+fn keys_of_group(node: &Node, depth: usize) -> Result<Vec<KeyId>, String> {
+    if depth > DEEPEST_MERGE {
+        return Err("`merge` is nested too deep".to_owned());
+    }
+    let items = |key: &str| match node.get(key) {
+        None | Some(Node::Null) => Ok(Vec::new()),
+        Some(Node::List(items)) => Ok(items.iter().collect()),
+        Some(_) => Err(format!("`{key}` of a key group is not a list")),
+    };
+    let mut keys = Vec::new();
+    for merged in items("merge")? {
+        keys.extend(keys_of_group(merged, depth + 1)?);
+    }
+    let field = |item: &Node, name: &str| item.get(name).and_then(scalar_text).unwrap_or_default();
+    for key in keys_in(node, "age")? {
+        keys.push(KeyId::age(&key));
+    }
+    for key in keys_in(node, "pgp")? {
+        keys.push(KeyId::pgp(&key));
+    }
+    for item in items("kms")? {
+        let context: Vec<(String, String)> = match item.get("context") {
+            Some(Node::Map(pairs)) => pairs
+                .iter()
+                .map(|(key, value)| (key.clone(), scalar_text(value).unwrap_or_default()))
+                .collect(),
+            _ => Vec::new(),
+        };
+        let mut id = KeyId::kms(&field(item, "arn"), &context, &field(item, "aws_profile"));
+        if let (KeyId::Kms { role, .. }, named) = (&mut id, field(item, "role"))
+            && !named.is_empty()
+        {
+            *role = named;
+        }
+        keys.push(id);
+    }
+    for item in items("gcp_kms")? {
+        keys.push(KeyId::gcp_kms(&field(item, "resource_id")));
+    }
+    for item in items("hckms")? {
+        keys.push(KeyId::hckms(&field(item, "key_id"))?);
+    }
+    for item in items("azure_keyvault")? {
+        keys.push(KeyId::AzureKv {
+            vault_url: field(item, "vaultUrl"),
+            name: field(item, "key"),
+            version: field(item, "version"),
+        });
+    }
+    for key in keys_in(node, "hc_vault")? {
+        keys.push(KeyId::hc_vault(&key)?);
+    }
+    let mut once: Vec<KeyId> = Vec::new();
+    for key in keys {
+        if !once.contains(&key) {
+            once.push(key);
+        }
+    }
+    Ok(once)
 }
 
 impl Rule {
@@ -98,6 +407,17 @@ pub enum RulesError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// No destination rule for a file.
+    #[error("no matching destination found in config")]
+    NoDestination,
+    /// No creation rule for a file.
+    #[error("no matching creation rules found")]
+    NoRule,
+    /// A destination rule with more than one destination.
+    #[error(
+        "more than one destinations were found in a single destination rule, you can only use one per rule"
+    )]
+    SeveralDestinations,
     /// A pattern that cannot be compiled.
     #[error("creation rule {rule}: {source}")]
     Pattern {
@@ -141,13 +461,7 @@ impl Rules {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        let node: Node = serde_saphyr::from_str(text).map_err(|error| {
-            let at = error.location();
-            RulesError::Yaml {
-                line: at.map_or(1, |at| at.line()),
-                column: at.map_or(1, |at| at.column()),
-            }
-        })?;
+        let node = read_yaml(text)?;
         let rules = match node.get("creation_rules") {
             None | Some(Node::Null) => Vec::new(),
             Some(Node::List(items)) => items
@@ -195,6 +509,16 @@ impl Rules {
     }
 }
 
+fn read_yaml(text: &str) -> Result<Node, RulesError> {
+    serde_saphyr::from_str(text).map_err(|error| {
+        let at = error.location();
+        RulesError::Yaml {
+            line: at.map_or(1, |at| at.line()),
+            column: at.map_or(1, |at| at.column()),
+        }
+    })
+}
+
 fn malformed(rule: usize, key: &str, reason: &'static str) -> RulesError {
     RulesError::Malformed {
         rule,
@@ -218,6 +542,13 @@ fn parse_rule(number: usize, item: &Node) -> Result<Rule, RulesError> {
         selection: Selection::default(),
         groups: 1,
         unsupported: Vec::new(),
+        key_groups: keys_of_rule(item),
+        threshold: item
+            .get("shamir_threshold")
+            .and_then(scalar_text)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0),
+        selection_option: None,
     };
     let compile = |source: PatternError| RulesError::Pattern {
         rule: number,
@@ -264,6 +595,7 @@ fn parse_rule(number: usize, item: &Node) -> Result<Rule, RulesError> {
         });
     }
     if let Some((_, selection)) = selections.pop() {
+        rule.selection_option = Some(selection.clone());
         rule.selection.rule = selection;
     }
     Ok(rule)

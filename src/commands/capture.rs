@@ -23,7 +23,7 @@ use crate::sops::cipher::Token;
 use crate::sops::data_key::DataKey;
 use crate::sops::document::{self, Document, Leaf};
 use crate::sops::error::DocumentError;
-use crate::sops::metadata::{MasterKey, Metadata};
+use crate::sops::metadata::Metadata;
 use crate::sops::selector::SelectionRule;
 use crate::sops::store::{Format, age};
 use crate::sops::{self, Layout, Manner, Opened, Reuse};
@@ -249,9 +249,12 @@ pub fn capture_content<'w>(
     let content = merged
         .as_ref()
         .or(source.as_ref().map(|(_, content)| content));
+    let mut document = None;
     if let Some(content) = content {
-        let found = guard::check_source(content.expose(), format, entry.reading(), entry.layout);
-        judgement.refusals.extend(found);
+        match guard::check_source(content.expose(), format, entry.reading(), entry.layout) {
+            Ok(read) => document = Some(read),
+            Err(found) => judgement.refusals.extend(found),
+        }
         if existing.is_none() && judgement.refusals.is_empty() {
             let allowed = options.allowed.for_entry(entry);
             let (content, required) = (content.expose(), &entry.required);
@@ -308,7 +311,9 @@ pub fn capture_content<'w>(
             encrypted.sealed.forget_leaf_text();
         }
     }
-    if let (true, Some(content), Some(governing)) = (captured.step.writes(), content, &governing) {
+    if let (true, Some(content), Some(document), Some(governing)) =
+        (captured.step.writes(), content, document, &governing)
+    {
         let request = Request {
             workspace,
             entry,
@@ -320,7 +325,7 @@ pub fn capture_content<'w>(
             options,
             now,
         };
-        match request.seal(content, &mut captured.warnings)? {
+        match request.seal(content, document, &mut captured.warnings)? {
             Ok((bytes, mac)) => {
                 if format == Format::Binary {
                     captured.mac.clone_from(&mac);
@@ -569,10 +574,11 @@ struct Request<'r> {
 }
 
 impl Request<'_> {
-    /// Encrypts the source, opens the result again and compares.
+    /// Encrypts the source, read as `document`, opens the result again and compares.
     fn seal(
         &self,
         source: &SecretBytes,
+        document: Document<'_>,
         warnings: &mut Vec<String>,
     ) -> Result<Result<(Vec<u8>, String), Refusal>, Problem> {
         let name = &self.entry.repository_path;
@@ -581,11 +587,6 @@ impl Request<'_> {
         }
         let mut pool = RandomPool::new();
         let mut fill = |buffer: &mut [u8]| pool.fill(buffer);
-        let store = self.format.store();
-        let document = match store.parse(source.expose()) {
-            Ok(document) => document,
-            Err(error) => return Ok(Err(guard::unrepresentable(&error))),
-        };
         warnings.extend(self.cut_values(&document));
         let (key, metadata, keeps_tokens) = self.key_and_metadata(&mut fill)?;
         let reuse = match (self.existing, self.opened) {
@@ -842,13 +843,7 @@ fn respelling(name: &str, source: &[u8], plaintext: &[u8]) -> String {
 
 /// Returns the wrapped copies of the data key that a file has.
 fn kept_keys(metadata: &Metadata) -> Vec<(String, String)> {
-    metadata
-        .groups
-        .iter()
-        .flatten()
-        .filter_map(|key| match key {
-            MasterKey::Age { recipient, enc } => Some((recipient.clone(), enc.clone())),
-            MasterKey::Other { .. } => None,
-        })
+    let keys = metadata.age_keys();
+    keys.map(|(recipient, enc)| (recipient.to_owned(), enc.to_owned()))
         .collect()
 }

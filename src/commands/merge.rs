@@ -1,6 +1,6 @@
 //! `merge`: brings together what was changed on both sides, key by key.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use clap::{Args, ValueEnum};
 
@@ -171,7 +171,7 @@ pub fn run(args: &MergeArgs, cx: &mut Context) -> Result<Outcome, Error> {
     for one in &open {
         let name = &one.entry.repository_path;
         match decide(cx, args, &choices, one)? {
-            Answer::Decided(decisions) => match put_together(args, one, &decisions) {
+            Answer::Decided(decisions) => match put_together(&workspace, args, one, &decisions) {
                 Ok(done) => {
                     if let Some(side) = done.lost_comments {
                         let (word, option) = match side {
@@ -499,6 +499,7 @@ fn ask(
 
 /// Makes the content of an entry from what was decided.
 fn put_together<'w>(
+    workspace: &Workspace,
     args: &MergeArgs,
     open: &Open<'w>,
     decisions: &HashMap<String, Decision>,
@@ -544,11 +545,13 @@ fn put_together<'w>(
     let content = if is_keyed(open) {
         let merged = merge::merge(base.expose(), other.expose(), &takes, entry.reading());
         let Some(content) = merged else {
-            let message = "the two versions cannot be put together line by line so that every key has the value that was decided: both changed the same list, or added the same block";
             let name = &entry.repository_path;
-            return Err(Problem::of(name, ErrorKind::Option(message.to_owned())).with_help(
-                format!("`secrets diff --show-values {name}` shows both; write the repository's changes into the server's file and `secrets encrypt --force {name}`; or take one whole: that command takes the server's, `secrets decrypt --force {name}` the repository's"),
-            ));
+            let keys = takes.keys().cloned().collect::<BTreeSet<_>>();
+            let refusal = Refusal::Entangled {
+                keys: keys.into_iter().collect(),
+            };
+            let help = storing::entangled_help(workspace, name);
+            return Err(Problem::of(name, refusal).with_help(help));
         };
         content
     } else {

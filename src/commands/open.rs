@@ -79,6 +79,10 @@ pub fn read_encrypted(workspace: &Workspace, entry: &Entry) -> Result<Lookup, Pr
 pub fn damaged(workspace: &Workspace, name: &str, error: DocumentError) -> Problem {
     let help = match &error {
         DocumentError::ConflictMarker { .. } => workspace.hints.end_merge(name),
+        DocumentError::MacMismatch => format!(
+            "{}; values in clear may be edited by hand only where the rule, and the file, say `mac_only_encrypted: true`",
+            workspace.hints.older_version(name)
+        ),
         _ => workspace.hints.older_version(name),
     };
     Problem::of(name, error).with_help(help)
@@ -184,12 +188,29 @@ pub fn key_problem(workspace: &Workspace, entry: &Entry, error: KeyError) -> Pro
             Problem::of(name, KeyError::Damaged { recipient })
                 .with_help(workspace.hints.older_version(name))
         }
-        KeyError::SeveralGroups { .. } => {
-            let help = format!(
-                "stock can: `sops decrypt --input-type dotenv --output-type dotenv {0}`, or with `binary` twice",
-                workspace.hints.file(name)
-            );
-            Problem::of(name, error).with_help(help)
+        KeyError::TooFewGroups { needed, groups } => {
+            let mut help = String::from("the groups:");
+            for (number, group) in groups.iter().enumerate() {
+                let state = if group.is_open {
+                    "opened"
+                } else {
+                    "not opened"
+                };
+                let wanted: Vec<_> = group
+                    .wanted
+                    .iter()
+                    .map(|key| manifest.name_recipient(key))
+                    .collect();
+                help.push_str(&format!("\n  {number}: {state}: {}", wanted.join(", ")));
+            }
+            let closed = groups.iter().find(|group| !group.is_open);
+            if let Some(group) = closed {
+                help.push_str("\nlooked for an identity in:");
+                for place in &group.looked_at {
+                    help.push_str(&format!("\n  {}", manifest.name_recipients_in(place)));
+                }
+            }
+            Problem::of(name, KeyError::TooFewGroups { needed, groups }).with_help(help)
         }
         other => Problem::of(name, other)
             .with_help("mend the recipients in `.sops.yaml`, or open it with `sops`"),

@@ -292,6 +292,7 @@ pub fn explain(
         | Refusal::BreakGlassMissing { .. } => rule_help(refusal).unwrap_or_default(),
         Refusal::RepositoryAhead { .. }
         | Refusal::Conflict { .. }
+        | Refusal::Entangled { .. }
         | Refusal::Pinned { .. }
         | Refusal::Rollback { .. }
         | Refusal::BothMoved { .. }
@@ -364,6 +365,7 @@ fn explain_direction(workspace: &Workspace, name: &str, refusal: &Refusal) -> St
             "{} asks for each; `--server` or `--repository` answer for all, `--key KEY=server` for one",
             hints.ours("merge", name)
         ),
+        Refusal::Entangled { .. } => entangled_help(workspace, name),
         Refusal::Rollback { .. } => delivering::rollback_help(workspace, "decrypt", name),
         Refusal::UnknownDirection { .. } => format!(
             "{} asks which side to take; {} shows the difference; {} takes the server's and keeps a backup",
@@ -373,6 +375,17 @@ fn explain_direction(workspace: &Workspace, name: &str, refusal: &Refusal) -> St
         ),
         _ => deleted_help(workspace, name),
     }
+}
+
+/// Says what to do about two versions of a tree that cannot be put together.
+pub fn entangled_help(workspace: &Workspace, name: &str) -> String {
+    let hints = &workspace.hints;
+    format!(
+        "{} shows both; write the repository's changes into the server's file and {}; or take one whole: that command takes the server's, {} the repository's",
+        hints.ours("diff --show-values", name),
+        hints.ours("encrypt --force", name),
+        hints.ours("decrypt --force", name)
+    )
 }
 
 /// Says how to go on where an encrypted file was in the repository and is gone: bring it back, or

@@ -1,5 +1,18 @@
 //! Why a file cannot be opened, or a recipient not be encrypted to.
 
+use crate::sops::shamir::ShamirError;
+
+/// What came of a key group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupOutcome {
+    /// Whether one of its keys gave its share.
+    pub is_open: bool,
+    /// Who could open it.
+    pub wanted: Vec<String>,
+    /// Each place looked at and what was there.
+    pub looked_at: Vec<String>,
+}
+
 /// An error of the key layer. Never holds key material.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -26,13 +39,42 @@ pub enum KeyError {
         /// Each place looked at and what was there.
         looked_at: Vec<String>,
     },
-    /// The file splits its data key over several groups.
+    /// A key of a cloud that this program has no client for.
+    #[error("the key {name} is of the kind `{kind}`, which only stock `sops` can use")]
+    Cloud {
+        /// The key.
+        name: String,
+        /// The list of the metadata it stands in.
+        kind: &'static str,
+    },
+    /// A group without keys.
+    #[error("empty key group provided")]
+    EmptyGroup,
+    /// No groups at all.
+    #[error("no key groups provided")]
+    NoGroups,
+    /// Too few of several groups are open.
     #[error(
-        "its data key is split over {groups} key groups, which this version cannot put together yet"
+        "its data key is shared out over {} key groups, {needed} of which are needed, and {} could be opened",
+        groups.len(),
+        groups.iter().filter(|group| group.is_open).count()
     )]
-    SeveralGroups {
-        /// How many.
-        groups: usize,
+    TooFewGroups {
+        /// How many are needed.
+        needed: usize,
+        /// What came of each.
+        groups: Vec<GroupOutcome>,
+    },
+    /// The shares of several groups do not fit.
+    #[error("{0}")]
+    Shares(#[from] ShamirError),
+    /// `gpg` or Vault did not wrap.
+    #[error("failed to encrypt new data key with master key {name:?}: {reason}")]
+    NotWrapped {
+        /// The key.
+        name: String,
+        /// What was said.
+        reason: String,
     },
     /// The program of a plugin is not there.
     #[error("the program age-plugin-{name} is not installed here")]

@@ -1,4 +1,4 @@
-//! The identities of a run, and where they are looked for.
+//! The identities of a run, where they are looked for, and the other keys that can be used: PGP, Vault.
 //!
 //! All sources are pooled, as the reference does; a bad line or an absent file is remembered and told
 //! only when nothing opens a file. What needs no question comes first: identities whose recipient is
@@ -15,13 +15,23 @@ use age::ssh;
 use crate::os::terminal::Ask;
 use crate::os::{self, Env, process};
 use crate::secret::SecretBytes;
-use crate::sops::data_key::DataKey;
-use crate::sops::metadata::{MasterKey, Metadata};
+use crate::sops::Fill;
+use crate::sops::data_key::{DATA_KEY_BYTES, DataKey};
+use crate::sops::master_key::{KINDS, KeyId, MasterKey};
+use crate::sops::metadata::{KeyGroup, Metadata};
+use crate::sops::shamir::{self, LEAST_THRESHOLD, ShamirError};
 use crate::sops::store::age::without_armor;
 
-use super::KeyError;
 use super::age::{self as kinds, Identity, canonical, parse_recipient};
+use super::error::{GroupOutcome, KeyError};
 use super::locked::{LARGEST_FILE, Locked, is_age_file, is_ssh_key, public_half};
+use super::pgp::Gpg;
+use super::vault::Vault;
+
+/// The kinds of keys that the reference tries first (`DefaultDecryptionOrder`).
+const FIRST_KINDS: [&str; 2] = ["age", "pgp"];
+/// Length of a share of a data key: its number stands behind the bytes.
+const SHARE_BYTES: usize = DATA_KEY_BYTES + 1;
 
 const KEY_COMMAND: &str = "SOPS_AGE_KEY_CMD";
 const SSH_COMMAND: &str = "SOPS_AGE_SSH_PRIVATE_KEY_CMD";
@@ -51,6 +61,12 @@ pub struct Keyring {
     looked_at: Vec<String>,
     commands: Vec<KeyCommand>,
     ask: Option<Arc<dyn Ask>>,
+    gpg: Option<Gpg>,
+    vault: Option<Vault>,
+    /// The kinds of keys that are tried first, in this order.
+    order: Vec<String>,
+    /// Whether the recipients are the user's own word, who may mean a plugin.
+    trusts_plugins: bool,
     unwrapped: Mutex<HashMap<String, DataKey>>,
     /// Wrapped keys of old versions that nothing at hand opens.
     hopeless: Mutex<HashSet<String>>,
@@ -87,6 +103,8 @@ impl Keyring {
     /// `ask` is the person at the terminal, where there is one.
     pub fn load(env: &Env, sources: &Sources<'_>, ask: Option<Arc<dyn Ask>>) -> Self {
         let mut keyring = Self::empty(ask);
+        keyring.gpg = Some(Gpg::of(env));
+        keyring.vault = Some(Vault::of(env));
         if !sources.explicit.is_empty() {
             for path in sources.explicit {
                 keyring.add_file("-i", path, NamedBy::User);
@@ -147,6 +165,10 @@ impl Keyring {
             looked_at: Vec::new(),
             commands: Vec::new(),
             ask,
+            gpg: None,
+            vault: None,
+            order: FIRST_KINDS.map(str::to_owned).to_vec(),
+            trusts_plugins: false,
             unwrapped: Mutex::new(HashMap::new()),
             hopeless: Mutex::new(HashSet::new()),
         }
@@ -324,87 +346,326 @@ impl Keyring {
     /// Returns whether a plugin may be started: the user has an identity of it. That a file of the
     /// repository names one is not enough.
     fn may_run(&self, plugin: &str) -> bool {
-        self.identities
-            .iter()
-            .any(|known| matches!(&known.identity, Identity::Plugin(own) if own.plugin() == plugin))
+        self.trusts_plugins
+            || self.identities.iter().any(
+                |known| matches!(&known.identity, Identity::Plugin(own) if own.plugin() == plugin),
+            )
     }
 
     /// Returns the data key of a file.
     ///
     /// # Errors
-    /// `NoIdentity`, `Damaged` when the fitting identity cannot unwrap, `SeveralGroups`.
+    /// `NoIdentity`, `Damaged` when the fitting identity cannot unwrap; `TooFewGroups` and `Shares` for
+    /// a file with several groups.
     pub fn unwrap(&self, metadata: &Metadata) -> Result<DataKey, KeyError> {
-        if metadata.groups.len() > 1 {
-            return Err(KeyError::SeveralGroups {
-                groups: metadata.groups.len(),
+        let is_age_file = metadata.is_age_file();
+        match &metadata.groups[..] {
+            [] => self.unwrap_group(&[], &|key| key.is_key()),
+            [group] => self.unwrap_group(group, &|key| key.is_key() || is_age_file),
+            groups => self.unwrap_shares(groups, metadata.threshold()),
+        }
+    }
+
+    /// Puts the data key together from the shares of several groups; no more are opened than needed.
+    fn unwrap_shares(&self, groups: &[KeyGroup], threshold: usize) -> Result<DataKey, KeyError> {
+        let needed = threshold.max(LEAST_THRESHOLD);
+        let mut shares = Vec::new();
+        let mut outcomes = Vec::new();
+        for group in groups {
+            if shares.len() == needed {
+                break;
+            }
+            let (mut wanted, mut looked_at) = (names_of(group), Vec::new());
+            let is_share = |key: &DataKey| key.expose().len() == SHARE_BYTES;
+            let is_open = match self.unwrap_group(group, &is_share) {
+                Ok(share) => {
+                    shares.push(SecretBytes::copy_of(share.expose()));
+                    true
+                }
+                Err(KeyError::NoIdentity {
+                    wanted: all,
+                    looked_at: places,
+                }) => {
+                    (wanted, looked_at) = (all, places);
+                    false
+                }
+                Err(error) => {
+                    looked_at.push(error.to_string());
+                    false
+                }
+            };
+            outcomes.push(GroupOutcome {
+                is_open,
+                wanted,
+                looked_at,
             });
         }
-        let wrapped: Vec<(&str, &str)> = metadata
-            .groups
-            .iter()
-            .flatten()
-            .filter_map(|key| match key {
-                MasterKey::Age { recipient, enc } => Some((recipient.as_str(), enc.as_str())),
-                MasterKey::Other { .. } => None,
-            })
-            .collect();
+        if shares.len() < needed {
+            let groups = outcomes;
+            return Err(KeyError::TooFewGroups { needed, groups });
+        }
+        let secret = shamir::combine(&shares)?;
+        DataKey::from_slice(secret.expose()).ok_or(KeyError::Shares(ShamirError::Shares))
+    }
+
+    /// Returns what the keys of a group wrap, by the first of them that can be used; `fits` tells a data
+    /// key or share from what is none.
+    fn unwrap_group(
+        &self,
+        group: &[MasterKey],
+        fits: &dyn Fn(&DataKey) -> bool,
+    ) -> Result<DataKey, KeyError> {
         // The same wrapped key in many versions of a file is unwrapped once.
-        let fits = |key: &DataKey| key.is_key() || metadata.is_age_file();
-        if let Some(key) = self.remembered(&wrapped).filter(fits) {
+        let wrapped: Vec<(String, &str)> = group
+            .iter()
+            .map(|key| (key.id.to_string(), key.enc.as_str()))
+            .collect();
+        let named: Vec<(&str, &str)> = wrapped
+            .iter()
+            .map(|(name, enc)| (name.as_str(), *enc))
+            .collect();
+        if let Some(key) = self.remembered(&named).filter(fits) {
             return Ok(key);
         }
         let mut looked_at = self.looked_at.clone();
-        let found = self
-            .unwrap_quietly(&wrapped)
-            .or_else(|| self.unwrap_by_commands(&wrapped, &mut looked_at))
-            .or_else(|| self.unwrap_by_plugins(&wrapped, &mut looked_at));
-        let damaged = found
-            .is_none()
-            .then(|| self.first_fitting(&wrapped))
-            .flatten();
-        if let Some(recipient) = damaged {
-            return Err(KeyError::Damaged { recipient });
+        let mut kinds: Vec<&str> = KINDS
+            .into_iter()
+            .filter(|kind| group.iter().any(|key| key.id.kind() == *kind))
+            .collect();
+        if kinds.is_empty() {
+            kinds.push("age");
         }
-        let found = found.or_else(|| self.unwrap_by_passphrase(&wrapped, &mut looked_at));
-        if let Some((enc, key)) = found {
+        kinds.sort_by_key(|kind| {
+            let place = self.order.iter().position(|first| first == kind);
+            place.unwrap_or(self.order.len())
+        });
+        let mut damaged = None;
+        for kind in kinds {
+            let of_kind = group.iter().filter(|key| key.id.kind() == kind);
+            let found = if kind == "age" {
+                let age: Vec<(&str, &str)> = of_kind
+                    .filter_map(|key| match &key.id {
+                        KeyId::Age { recipient } => Some((recipient.as_str(), key.enc.as_str())),
+                        _ => None,
+                    })
+                    .collect();
+                let found = self.unwrap_age(&age, &mut looked_at);
+                if found.is_none() {
+                    damaged = self.first_fitting(&age);
+                }
+                found
+            } else {
+                let mut found = None;
+                for key in of_kind {
+                    match self.unwrap_elsewhere(key) {
+                        Ok(content) => {
+                            found = Some((key.enc.as_str(), DataKey::of_content(content)));
+                            break;
+                        }
+                        Err(reason) => looked_at.push(format!("{}: {reason}", key.id)),
+                    }
+                }
+                found
+            };
+            let Some((enc, key)) = found else { continue };
+            if !fits(&key) {
+                let recipient = group.first().map(|key| key.id.to_string());
+                let recipient = recipient.unwrap_or_default();
+                return Err(KeyError::Damaged { recipient });
+            }
             let mut unwrapped = self
                 .unwrapped
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            if !fits(&key) {
-                let recipient = wrapped
-                    .first()
-                    .map(|(recipient, _)| (*recipient).to_owned());
-                let recipient = recipient.unwrap_or_default();
-                return Err(KeyError::Damaged { recipient });
-            }
             unwrapped.insert(enc.to_owned(), key.clone());
             return Ok(key);
         }
-        let mut wanted: Vec<String> = wrapped
-            .iter()
-            .map(|(recipient, _)| match *recipient {
-                "" => "(an age file does not say for whom it is)".to_owned(),
-                recipient => recipient.to_owned(),
-            })
-            .collect();
-        let others = metadata.other_kinds();
-        wanted.extend(others.iter().map(|kind| format!("a key of kind {kind}")));
+        if let Some(recipient) = damaged {
+            return Err(KeyError::Damaged { recipient });
+        }
+        let wanted = names_of(group);
         Err(KeyError::NoIdentity { wanted, looked_at })
+    }
+
+    /// Tries every identity: what asks nothing and starts nothing first, passphrases last.
+    fn unwrap_age<'w>(
+        &self,
+        wrapped: &[(&'w str, &'w str)],
+        looked_at: &mut Vec<String>,
+    ) -> Option<(&'w str, DataKey)> {
+        let found = self
+            .unwrap_quietly(wrapped)
+            .or_else(|| self.unwrap_by_commands(wrapped, looked_at))
+            .or_else(|| self.unwrap_by_plugins(wrapped, looked_at));
+        if found.is_some() || self.first_fitting(wrapped).is_some() {
+            return found;
+        }
+        self.unwrap_by_passphrase(wrapped, looked_at)
+    }
+
+    /// Unwraps with a key that is none of age's.
+    fn unwrap_elsewhere(&self, key: &MasterKey) -> Result<SecretBytes, String> {
+        let not_asked = || "not asked, since identities were named with `-i`".to_owned();
+        match &key.id {
+            KeyId::Pgp { .. } => {
+                let gpg = self.gpg.as_ref().ok_or_else(not_asked)?;
+                gpg.unwrap(&key.enc)
+            }
+            KeyId::HcVault {
+                address,
+                engine_path,
+                key_name,
+            } => {
+                let vault = self.vault.as_ref().ok_or_else(not_asked)?;
+                vault.unwrap(address, engine_path, key_name, &key.enc)
+            }
+            other => Err(format!(
+                "a key of the kind `{}`, which only stock `sops` can use",
+                other.kind()
+            )),
+        }
+    }
+
+    /// Wraps a data key, or a share of it, with a master key.
+    ///
+    /// # Errors
+    /// As [`Keyring::wrap`]; `NotWrapped`, `Cloud`.
+    pub fn wrap_with(&self, id: &KeyId, key: &DataKey) -> Result<String, KeyError> {
+        let not_wrapped = |reason: String| KeyError::NotWrapped {
+            name: id.to_string(),
+            reason,
+        };
+        let content = SecretBytes::copy_of(key.expose());
+        match id {
+            KeyId::Age { recipient } => self.wrap(key, recipient),
+            KeyId::Pgp { fingerprint } => {
+                let gpg = self.gpg.as_ref().ok_or(KeyError::NoGroups)?;
+                gpg.wrap(fingerprint, &content).map_err(not_wrapped)
+            }
+            KeyId::HcVault {
+                address,
+                engine_path,
+                key_name,
+            } => {
+                let vault = self.vault.as_ref().ok_or(KeyError::NoGroups)?;
+                let wrapped = vault.wrap(address, engine_path, key_name, &content);
+                wrapped.map_err(not_wrapped)
+            }
+            other => Err(KeyError::Cloud {
+                name: other.to_string(),
+                kind: other.kind(),
+            }),
+        }
+    }
+
+    /// Wraps a data key for all groups: the key itself for one, shares of it for more. Returns the
+    /// threshold as it is to stand in the file.
+    ///
+    /// # Errors
+    /// All keys that could not be used; `NoGroups`, `EmptyGroup`, `Shares`.
+    pub fn wrap_groups(
+        &self,
+        key: &DataKey,
+        groups: &mut [KeyGroup],
+        threshold: usize,
+        fill: Fill<'_>,
+    ) -> Result<usize, Vec<KeyError>> {
+        if groups.is_empty() {
+            return Err(vec![KeyError::NoGroups]);
+        }
+        let mut threshold = threshold;
+        let parts: Vec<DataKey> = if groups.len() == 1 {
+            vec![key.clone()]
+        } else {
+            if threshold == 0 {
+                threshold = groups.len();
+            }
+            let secret = SecretBytes::copy_of(key.expose());
+            let shares = shamir::split(&secret, groups.len(), threshold, fill)
+                .map_err(|error| vec![KeyError::from(error)])?;
+            shares.into_iter().map(DataKey::of_content).collect()
+        };
+        let mut errors = Vec::new();
+        for (group, part) in groups.iter_mut().zip(&parts) {
+            if group.is_empty() {
+                return Err(vec![KeyError::EmptyGroup]);
+            }
+            for one in group {
+                match self.wrap_with(&one.id, part) {
+                    Ok(enc) => one.enc = enc,
+                    Err(error) => errors.push(error),
+                }
+            }
+        }
+        if errors.is_empty() {
+            Ok(threshold)
+        } else {
+            Err(errors)
+        }
+    }
+
+    /// Tries these kinds of keys first, in this order.
+    pub fn set_order(&mut self, order: Vec<String>) {
+        self.order = order;
+    }
+
+    /// Takes the user's word for keys that were typed on the command line: their plugins may be started,
+    /// their servers asked.
+    pub fn trust(&mut self, ids: &[KeyId]) {
+        self.trusts_plugins |= ids.iter().any(|id| id.kind() == "age");
+        for id in ids {
+            if let (KeyId::HcVault { address, .. }, Some(vault)) = (id, &mut self.vault) {
+                vault.trust(address);
+            }
+        }
     }
 
     /// Returns the data key of a file where an identity at hand opens it that asks nothing and starts
     /// nothing; what does not open is remembered too.
     pub fn unwrap_quiet(&self, metadata: &Metadata) -> Option<DataKey> {
-        if metadata.groups.len() > 1 {
-            return None;
+        let is_age_file = metadata.is_age_file();
+        match &metadata.groups[..] {
+            [] => None,
+            [group] => self.unwrap_group_quiet(group, &|key| key.is_key() || is_age_file),
+            groups => {
+                let needed = metadata.threshold().max(LEAST_THRESHOLD);
+                let is_share = |key: &DataKey| key.expose().len() == SHARE_BYTES;
+                let shares: Vec<SecretBytes> = groups
+                    .iter()
+                    .filter_map(|group| self.unwrap_group_quiet(group, &is_share))
+                    .take(needed)
+                    .map(|share| SecretBytes::copy_of(share.expose()))
+                    .collect();
+                if shares.len() < needed {
+                    return None;
+                }
+                DataKey::from_slice(shamir::combine(&shares).ok()?.expose())
+            }
         }
-        let wrapped: Vec<(&str, &str)> = metadata.age_keys().collect();
-        let fits = |key: &DataKey| key.is_key() || metadata.is_age_file();
+    }
+
+    fn unwrap_group_quiet(
+        &self,
+        group: &[MasterKey],
+        fits: &dyn Fn(&DataKey) -> bool,
+    ) -> Option<DataKey> {
+        let wrapped: Vec<(&str, &str)> = group
+            .iter()
+            .map(|key| match &key.id {
+                KeyId::Age { recipient } => (recipient.as_str(), key.enc.as_str()),
+                _ => ("", key.enc.as_str()),
+            })
+            .collect();
         if let Some(key) = self.remembered(&wrapped).filter(fits) {
             return Some(key);
         }
-        let (_, first) = wrapped.first()?;
+        let age: Vec<(&str, &str)> = group
+            .iter()
+            .zip(&wrapped)
+            .filter(|(key, _)| key.id.kind() == "age")
+            .map(|(_, pair)| *pair)
+            .collect();
+        let (_, first) = age.first()?;
         let is_hopeless = {
             let hopeless = self.hopeless.lock().unwrap_or_else(PoisonError::into_inner);
             hopeless.contains(*first)
@@ -412,7 +673,7 @@ impl Keyring {
         if is_hopeless {
             return None;
         }
-        let found = self.unwrap_quietly(&wrapped).filter(|(_, key)| fits(key));
+        let found = self.unwrap_quietly(&age).filter(|(_, key)| fits(key));
         let Some((enc, key)) = found else {
             let mut hopeless = self.hopeless.lock().unwrap_or_else(PoisonError::into_inner);
             hopeless.insert((*first).to_owned());
@@ -597,6 +858,18 @@ fn try_all<'w>(
         let key = identities.find_map(|identity| identity.unwrap(enc, ask))?;
         Some((*enc, key))
     })
+}
+
+/// Returns the names of the keys of a group, and their kind where it is not age.
+fn names_of(group: &[MasterKey]) -> Vec<String> {
+    let name = |key: &MasterKey| match &key.id {
+        KeyId::Age { recipient } if recipient.is_empty() => {
+            "(an age file does not say for whom it is)".to_owned()
+        }
+        KeyId::Age { recipient } => recipient.clone(),
+        other => format!("{} ({})", other, other.kind()),
+    };
+    group.iter().map(name).collect()
 }
 
 /// An SSH private key as it was read.

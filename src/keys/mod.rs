@@ -5,5 +5,7 @@ pub mod error;
 pub mod hybrid;
 pub mod keyring;
 pub mod locked;
+pub mod pgp;
+pub mod vault;
 
 pub use error::KeyError;

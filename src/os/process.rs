@@ -5,6 +5,9 @@ use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
+
+use crate::secret::SecretBytes;
 
 /// Runs a program without input and returns its standard output.
 ///
@@ -58,6 +61,67 @@ pub fn capture_with_variable(words: &[String], name: &str, value: &str) -> io::R
     } else {
         Err(io::Error::other(format!("it ended with {status}")))
     }
+}
+
+/// What a program printed that was given an input.
+pub struct Fed {
+    /// Whether it ended with 0.
+    pub is_success: bool,
+    /// Its standard output.
+    pub output: SecretBytes,
+    /// Its standard error, as far as it is text; the first 64 KiB.
+    pub talk: String,
+}
+
+/// Runs a program with `input` on its standard input and returns what it printed.
+///
+/// # Errors
+/// When it cannot be started, or prints more than 1 MiB.
+#[expect(clippy::disallowed_methods, reason = "programs are started here")]
+pub fn feed(program: &OsStr, args: &[&str], input: &[u8]) -> io::Result<Fed> {
+    const LONGEST: u64 = 1 << 20;
+    const LONGEST_TALK: u64 = 64 << 10;
+    let mut child = Command::new(program)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let mut output = SecretBytes::new(Vec::with_capacity(4096));
+    let (read, talk) = thread::scope(|scope| {
+        // A program that ends without reading its input is told by its exit code.
+        scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(input)));
+        let talk = scope.spawn(move || {
+            let mut talk = Vec::new();
+            let stderr = stderr.ok_or(io::ErrorKind::BrokenPipe)?;
+            let mut bounded = stderr.take(LONGEST_TALK);
+            bounded.read_to_end(&mut talk)?;
+            io::copy(&mut bounded.into_inner(), &mut io::sink())?;
+            Ok::<_, io::Error>(talk)
+        });
+        let stdout = stdout.ok_or(io::ErrorKind::BrokenPipe.into());
+        let read = stdout.and_then(|stdout| {
+            let mut bounded = stdout.take(LONGEST + 1);
+            bounded.read_to_end(output.expose_mut())
+        });
+        if !matches!(read, Ok(length) if length as u64 <= LONGEST) {
+            drop(child.kill());
+        }
+        (read, talk.join())
+    });
+    let status = child.wait()?;
+    if read? as u64 > LONGEST {
+        return Err(io::Error::other(format!(
+            "it prints more than {LONGEST} bytes"
+        )));
+    }
+    let talk = talk.ok().and_then(Result::ok).unwrap_or_default();
+    Ok(Fed {
+        is_success: status.success(),
+        output,
+        talk: String::from_utf8_lossy(&talk).into_owned(),
+    })
 }
 
 /// Runs `git` in `directory` as the user and group `owner` and returns its standard output. No

@@ -158,6 +158,15 @@ pub enum Refusal {
         /// Keys of which nothing tells which side changed them.
         unknown: Vec<String>,
     },
+    /// Two versions of a tree whose changed lines cannot be put together.
+    #[error(
+        "the two versions cannot be put together line by line so that every key has the value that was decided: both changed the same list, or added the same block{}",
+        named_in_words(keys)
+    )]
+    Entangled {
+        /// Keys that differ in them.
+        keys: Vec<String>,
+    },
     /// `restore` put an older version on the server, which is meant to stay.
     #[error(
         "the server has what `restore` took from commit {commit}, and the repository another version: {changes}"
@@ -333,6 +342,14 @@ pub enum Refusal {
     },
 }
 
+fn named_in_words(keys: &[String]) -> String {
+    if keys.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", keys.join(", "))
+    }
+}
+
 fn conflict_in_words(both: &[String], unknown: &[String]) -> String {
     let both = (!both.is_empty()).then(|| format!("both sides changed {}", both.join(", ")));
     let unknown = (!unknown.is_empty())
@@ -345,6 +362,7 @@ impl Refusal {
     /// Returns the keys that it is about, where it is about keys.
     pub fn keys(&self) -> Vec<String> {
         match self {
+            Self::Entangled { keys } => keys.clone(),
             Self::Conflict { both, unknown } => both.iter().chain(unknown).cloned().collect(),
             Self::Placeholder { keys } | Self::RequiredMissing { keys } => {
                 keys.split(", ").map(str::to_owned).collect()

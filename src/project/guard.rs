@@ -12,22 +12,25 @@ use super::error::Refusal;
 use super::keys::{COMMENTS, Keyed, Reading};
 use super::lines;
 
-/// Checks a source before it is encrypted and returns everything that speaks against it. `reading`
-/// is that of the plaintext, whatever it is stored as.
+/// Checks a source before it is encrypted and returns it as it is read in the form it is stored in;
+/// `reading` is that of the plaintext, whatever it is stored as.
+///
+/// # Errors
+/// Everything that speaks against it.
 pub fn check_source(
     source: &[u8],
     stored: Format,
     reading: Reading,
     layout: Layout,
-) -> Vec<Refusal> {
+) -> Result<Document<'_>, Vec<Refusal>> {
     if source.is_empty() {
-        return vec![Refusal::Empty];
+        return Err(vec![Refusal::Empty]);
     }
     if source.iter().all(u8::is_ascii_whitespace) {
-        return vec![Refusal::Blank];
+        return Err(vec![Refusal::Blank]);
     }
     if is_sops_file(source) {
-        return vec![Refusal::AlreadyEncrypted];
+        return Err(vec![Refusal::AlreadyEncrypted]);
     }
     let mut refusals = Vec::new();
     let is_text = memchr::memchr(0, source).is_none();
@@ -36,12 +39,6 @@ pub fn check_source(
     }
     if is_text && holds_only_comments(source, reading) {
         refusals.push(Refusal::CommentsOnly);
-    }
-    if matches!(stored, Format::Ini | Format::Json | Format::Yaml)
-        && refusals.is_empty()
-        && let Err(error) = stored.store().parse(source)
-    {
-        refusals.push(unrepresentable(&error));
     }
     if stored == Format::Dotenv {
         let values = lines::multi_line_values(source);
@@ -53,17 +50,19 @@ pub fn check_source(
                     key: key.to_owned(),
                 }),
         );
-        if refusals.is_empty() {
-            match stored.store().parse(source) {
-                Err(error) => refusals.push(unrepresentable(&error)),
-                Ok(document) if layout != Layout::Note => {
-                    refusals.extend(raw_line(&document).map(|error| unrepresentable(&error)));
-                }
-                Ok(_) => {}
-            }
-        }
     }
-    refusals
+    if !refusals.is_empty() {
+        return Err(refusals);
+    }
+    let document = stored.store().parse(source);
+    let document = document.map_err(|error| vec![unrepresentable(&error)])?;
+    if stored == Format::Dotenv
+        && layout != Layout::Note
+        && let Some(error) = raw_line(&document)
+    {
+        return Err(vec![unrepresentable(&error)]);
+    }
+    Ok(document)
 }
 
 /// Returns the first line that stock `sops` refuses.
@@ -375,6 +374,8 @@ mod tests {
             Reading::Env,
             Layout::Exact,
         )
+        .err()
+        .unwrap_or_default()
     }
 
     #[test]
@@ -383,7 +384,7 @@ mod tests {
         assert_eq!(check(" \n\t\r\n"), [Refusal::Blank]);
         assert_eq!(check("# a\n\n#b\n"), [Refusal::CommentsOnly]);
         assert_eq!(
-            check_source(b"-- x\n", Format::Binary, Reading::Bytes, Layout::Exact),
+            check_source(b"-- x\n", Format::Binary, Reading::Bytes, Layout::Exact).unwrap_err(),
             [Refusal::CommentsOnly]
         );
         assert_eq!(check("# a\nA=1\n"), []);

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use crate::secret::{SecretBytes, SecretText};
 use crate::sops::document::{self, Container};
 use crate::sops::error::DocumentError;
-use crate::sops::store::Format;
+use crate::sops::store::{Format, Indents};
 use crate::sops::tree::Tree;
 use crate::sops::value::Value;
 
@@ -68,7 +68,10 @@ impl Reading {
             return None;
         };
         let document = format.store().parse(content).ok()?;
-        format.store().emit_tree(&Tree::of(&document), None).ok()
+        format
+            .store()
+            .emit_tree(&Tree::of(&document), None, Indents::default())
+            .ok()
     }
 
     /// Returns the keys of a content; `None` where it has none to be named, also because it cannot be

@@ -4,12 +4,14 @@
 //! describe the server, not a clone. A record that is missing, stale or another user's leads to a
 //! refusal, never to a loss.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
+use crate::parallel;
 use crate::secret::{SecretBytes, SecretText};
 
 use super::keys::{Keyed, Reading};
@@ -17,6 +19,8 @@ use super::lines::{COMMENTS, OTHER_LINES};
 
 /// The version of the stored form.
 const VERSION: u32 = 1;
+/// So many keys, at least, are worth a thread.
+const SHARE: usize = 512;
 /// What the key is told by.
 const KEY_MARK: &[u8] = b"records of secret-files";
 
@@ -59,12 +63,16 @@ pub struct Record {
 impl Record {
     /// Returns whether both say the same, whenever it was noted.
     pub fn says_the_same(&self, other: &Self) -> bool {
-        let Self { time, .. } = self;
-        *self
-            == Self {
-                time: time.clone(),
-                ..other.clone()
-            }
+        let what = |record: &Self| (record.uid, record.gid, record.mode);
+        what(self) == what(other)
+            && self.entry == other.entry
+            && self.content == other.content
+            && self.meaning == other.meaning
+            && self.pinned == other.pinned
+            && self.mac == other.mac
+            && self.seal == other.seal
+            && self.commit == other.commit
+            && self.keys == other.keys
     }
 }
 
@@ -201,9 +209,10 @@ impl Digester {
     }
 
     fn keys_of(&self, keys: &Keyed<'_>) -> BTreeMap<String, String> {
-        keys.iter()
-            .map(|(key, values)| (self.key_name(key), self.key_values(key, values)))
-            .collect()
+        let digest = |(key, values): &(Cow<'_, str>, Vec<SecretText<'_>>)| {
+            (self.key_name(key), self.key_values(key, values))
+        };
+        parallel::map(keys, SHARE, digest).into_iter().collect()
     }
 
     /// Returns the digest of a key's name: 16 hexadecimal digits.

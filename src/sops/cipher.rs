@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::convert::Infallible;
+use std::sync::LazyLock;
 
 use aes::Aes256;
 use aes::cipher::KeyInit;
@@ -445,8 +446,9 @@ fn without_breaks(text: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// Returns the base64 engine: standard alphabet, padding required.
-fn engine() -> Simd {
-    Simd::standard(GeneralPurposeConfig::new())
+fn engine() -> &'static Simd {
+    static ENGINE: LazyLock<Simd> = LazyLock::new(|| Simd::standard(GeneralPurposeConfig::new()));
+    &ENGINE
 }
 
 fn encode_append(bytes: &[u8], out: &mut Vec<u8>) {

@@ -8,16 +8,12 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
 use super::mac::MacScope;
+use super::master_key::{KINDS, KeyId, MasterKey};
 use super::pattern::PatternError;
 use super::selector::{Selection, SelectionRule};
 
 /// The format version written into new files.
 pub const FORMAT_VERSION: &str = "3.13.3";
-
-/// The lists of keys a `sops` block or a key group may hold, in the order SOPS loads them.
-const KEY_LISTS: [&str; 7] = [
-    "kms", "gcp_kms", "hckms", "azure_kv", "hc_vault", "pgp", "age",
-];
 
 /// A node of the metadata: the common ground of JSON, YAML and the flattened forms.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +45,7 @@ impl Node {
     }
 
     /// Returns a scalar as text, as weakly typed decoding does; empty for null.
-    fn text(&self) -> Option<String> {
+    pub(super) fn text(&self) -> Option<String> {
         match self {
             Self::Bool(flag) => Some(flag.to_string()),
             Self::Null => Some(String::new()),
@@ -198,23 +194,6 @@ pub enum MetadataError {
     Pattern(#[from] PatternError),
 }
 
-/// One wrapped copy of the data key (or of a share of it).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MasterKey {
-    /// An age recipient and the armored age file for it.
-    Age {
-        /// The recipient as text.
-        recipient: String,
-        /// The armored age file.
-        enc: String,
-    },
-    /// A key of a kind this program does not use; kept in the block as read.
-    Other {
-        /// The list it stands in: `pgp`, `kms`, ….
-        kind: &'static str,
-    },
-}
-
 /// A group of keys, each of which opens the group's share.
 pub type KeyGroup = Vec<MasterKey>;
 
@@ -312,21 +291,18 @@ impl Metadata {
 
     /// Returns what stands for the metadata of a raw age file: one wrapped key, which holds the content.
     /// It has no recipient in words.
-    pub fn of_age_file(armored: String) -> Self {
+    pub fn of_age_file(armored: &str) -> Self {
         let mut metadata = Self::new(None);
         metadata.node = Node::Map(Vec::new());
-        metadata.groups = vec![vec![MasterKey::Age {
-            recipient: String::new(),
-            enc: armored,
-        }]];
+        metadata.groups = vec![vec![MasterKey::age("", armored)]];
         metadata
     }
 
     /// Returns whether this stands for the metadata of a raw age file.
     pub fn is_age_file(&self) -> bool {
-        matches!(&self.groups[..], [group] if matches!(&group[..],
-            [MasterKey::Age { recipient, .. }] if recipient.is_empty()))
-            && self.node == Node::Map(Vec::new())
+        let is_bare = matches!(&self.groups[..], [group] if matches!(&group[..],
+            [MasterKey { id: KeyId::Age { recipient }, .. }] if recipient.is_empty()));
+        is_bare && self.node == Node::Map(Vec::new())
     }
 
     /// Replaces the selection option.
@@ -364,12 +340,75 @@ impl Metadata {
         self.node
             .set("age", Node::List(keys.iter().map(entry).collect()));
         let mut group = self.groups.pop().unwrap_or_default();
-        group.retain(|key| !matches!(key, MasterKey::Age { .. }));
-        group.extend(keys.iter().map(|(recipient, enc)| MasterKey::Age {
-            recipient: recipient.clone(),
-            enc: enc.clone(),
-        }));
+        group.retain(|key| key.id.kind() != "age");
+        let keys = keys.iter();
+        group.extend(keys.map(|(recipient, enc)| MasterKey::age(recipient, enc)));
         self.groups = vec![group];
+    }
+
+    /// Replaces all keys: one group is written as lists of the block itself, more as `key_groups`, a
+    /// `threshold` of 0 not at all.
+    pub fn set_groups(&mut self, groups: Vec<KeyGroup>, threshold: usize) {
+        for name in KINDS {
+            self.node.remove(name);
+        }
+        self.node.remove("key_groups");
+        self.node.remove("shamir_threshold");
+        if threshold != 0 {
+            self.node
+                .set("shamir_threshold", Node::Number(threshold.into()));
+        }
+        match &groups[..] {
+            [group] => {
+                for (kind, list) in lists_of(group) {
+                    self.node.set(kind, list);
+                }
+            }
+            groups => {
+                let groups = groups.iter().map(|group| {
+                    let mut node = Node::Map(Vec::new());
+                    // The reference writes these two where they are empty too.
+                    node.set("age", Node::List(Vec::new()));
+                    node.set("hc_vault", Node::List(Vec::new()));
+                    for (kind, list) in lists_of(group) {
+                        node.set(kind, list);
+                    }
+                    node
+                });
+                self.node.set("key_groups", Node::List(groups.collect()));
+            }
+        }
+        self.groups = groups;
+    }
+
+    /// Returns the block as the reference writes it anew: what it knows, in byte-wise order.
+    #[must_use]
+    pub fn as_stock(&self, has_selection: bool) -> Self {
+        let mut metadata = Self::new(has_selection.then_some(&self.selection));
+        if !has_selection && self.selection.scope == MacScope::OnlyEncrypted {
+            metadata.node.set("mac_only_encrypted", Node::Bool(true));
+        }
+        metadata.selection = self.selection.clone();
+        metadata.set_groups(self.groups.clone(), self.threshold());
+        metadata.set_mac(
+            self.mac.clone(),
+            super::value::without_fraction(&self.last_modified),
+        );
+        if let Some(version) = self.node.get("version").and_then(Node::text) {
+            metadata.node.set("version", Node::Text(version));
+        }
+        metadata
+    }
+
+    /// Returns the version that the block names.
+    pub fn version(&self) -> String {
+        let version = self.node.get("version").and_then(Node::text);
+        version.unwrap_or_default()
+    }
+
+    /// Replaces the version.
+    pub fn set_version(&mut self, version: &str) {
+        self.node.set("version", Node::Text(version.to_owned()));
     }
 
     /// Returns the block for emission.
@@ -379,22 +418,26 @@ impl Metadata {
 
     /// Returns the age recipients of all groups, in file order.
     pub fn age_recipients(&self) -> Vec<&str> {
-        self.groups
-            .iter()
-            .flatten()
-            .filter_map(|key| match key {
-                MasterKey::Age { recipient, .. } => Some(recipient.as_str()),
-                MasterKey::Other { .. } => None,
-            })
-            .collect()
+        self.age_keys().map(|(recipient, _)| recipient).collect()
     }
 
     /// Returns the age recipients of all groups with the data key wrapped for each.
     pub fn age_keys(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.groups.iter().flatten().filter_map(|key| match key {
-            MasterKey::Age { recipient, enc } => Some((recipient.as_str(), enc.as_str())),
-            MasterKey::Other { .. } => None,
+        self.keys().filter_map(|key| match &key.id {
+            KeyId::Age { recipient } => Some((recipient.as_str(), key.enc.as_str())),
+            _ => None,
         })
+    }
+
+    /// Returns the keys of all groups, in file order.
+    pub fn keys(&self) -> impl Iterator<Item = &MasterKey> {
+        self.groups.iter().flatten()
+    }
+
+    /// Returns how many groups have to be opened: 0 where the file does not say.
+    pub fn threshold(&self) -> usize {
+        let text = self.node.get("shamir_threshold").and_then(Node::text);
+        text.and_then(|text| text.parse().ok()).unwrap_or(0)
     }
 
     /// Returns whether the file says how many groups are needed.
@@ -405,15 +448,8 @@ impl Metadata {
 
     /// Returns the kinds of keys that this program does not use but the file has.
     pub fn other_kinds(&self) -> Vec<&'static str> {
-        let mut kinds: Vec<_> = self
-            .groups
-            .iter()
-            .flatten()
-            .filter_map(|key| match key {
-                MasterKey::Other { kind } => Some(*kind),
-                MasterKey::Age { .. } => None,
-            })
-            .collect();
+        let others = self.keys().map(|key| key.id.kind());
+        let mut kinds: Vec<_> = others.filter(|kind| *kind != "age").collect();
         kinds.dedup();
         kinds
     }
@@ -476,6 +512,16 @@ fn not_a_truth_value() -> MetadataError {
     }
 }
 
+/// Returns the lists of a group, by kind.
+fn lists_of(group: &KeyGroup) -> Vec<(&'static str, Node)> {
+    let list = |kind| {
+        let keys = group.iter().filter(|key| key.id.kind() == kind);
+        let keys: Vec<Node> = keys.map(MasterKey::to_node).collect();
+        (!keys.is_empty()).then_some((kind, Node::List(keys)))
+    };
+    KINDS.into_iter().filter_map(list).collect()
+}
+
 /// Reads the key groups: top-level lists form the only group, else `key_groups` counts.
 fn read_groups(node: &Node) -> Result<Vec<KeyGroup>, MetadataError> {
     let top = read_group(node)?;
@@ -495,7 +541,7 @@ fn read_groups(node: &Node) -> Result<Vec<KeyGroup>, MetadataError> {
 
 fn read_group(node: &Node) -> Result<KeyGroup, MetadataError> {
     let mut group = Vec::new();
-    for kind in KEY_LISTS {
+    for kind in KINDS {
         let Some(list) = node.get(kind) else { continue };
         let items = list.items().ok_or(MetadataError::Field {
             field: kind,
@@ -508,19 +554,14 @@ fn read_group(node: &Node) -> Result<KeyGroup, MetadataError> {
                     reason: "holds something that is not a mapping",
                 });
             }
-            let field = |name: &str| item.get(name).and_then(Node::text).unwrap_or_default();
-            if kind == "age" {
-                let (recipient, enc) = (field("recipient"), field("enc"));
-                group.push(MasterKey::Age { recipient, enc });
-                continue;
-            }
-            if super::value::canonical_time(&field("created_at")).is_none() {
+            let key = MasterKey::from_node(kind, item);
+            if kind != "age" && super::value::canonical_time(&key.created_at).is_none() {
                 return Err(MetadataError::Field {
                     field: kind,
                     reason: "holds a key without a `created_at` time",
                 });
             }
-            group.push(MasterKey::Other { kind });
+            group.push(key);
         }
     }
     Ok(group)

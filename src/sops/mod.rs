@@ -11,13 +11,16 @@ pub mod document;
 pub mod error;
 pub mod gcm;
 pub mod mac;
+pub mod master_key;
 pub mod metadata;
 mod opening;
 pub mod pattern;
 mod sealing;
 pub mod selector;
+pub mod shamir;
 pub mod store;
 pub mod tree;
+pub mod tree_cipher;
 pub mod value;
 
 pub use opening::{Opened, matches, open, parse_sealed};

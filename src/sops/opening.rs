@@ -3,6 +3,7 @@
 use std::sync::mpsc;
 use std::thread;
 
+use crate::parallel;
 use crate::secret::SecretBytes;
 
 use super::cipher::{self, Cipher, NoteText, PIECE_BYTES, Token, TokenError};
@@ -12,13 +13,16 @@ use super::error::DocumentError;
 use super::mac::{Mac, MacScope};
 use super::metadata::Metadata;
 use super::selector::Selector;
-use super::store::{Format, OpenNote, OpenedLeaves, Store};
+use super::store::{Format, Indents, OpenNote, OpenedLeaves, Store};
 use super::tree::Tree;
 use super::value::{self, Value};
 
 /// Put behind the `mac` token: the layout is the source's. Written only where the file looks as if stock
 /// had written it but does not come back as stock would spell it.
 pub(super) const LAYOUT_MARK: char = '~';
+
+/// So many tokens, at least, are worth a thread.
+pub(super) const SHARE: usize = 256;
 
 /// How many leaves before and behind a comment are asked for the container it belongs to.
 const NEIGHBOURS: usize = 24;
@@ -67,12 +71,20 @@ pub fn open(
         values: Vec::with_capacity(sealed.leaves.len()),
         ..OpenedLeaves::default()
     };
+    let selected: Vec<bool> = sealed
+        .leaves
+        .iter()
+        .map(|leaf| {
+            let comment = leaf.is_comment.then(|| sealed.text(leaf));
+            selector.select(&leaf.path, leaf.frame, comment, &sealed.frames)
+        })
+        .collect();
+    let mut ahead = open_ahead(&cipher, sealed, &selected).into_iter();
     let mut clear_comments = 0;
-    for (index, leaf) in sealed.leaves.iter().enumerate() {
+    for ((index, leaf), &selected) in sealed.leaves.iter().enumerate().zip(&selected) {
         let text = sealed.text(leaf);
         let clear = sealed.clear_value(leaf);
-        let comment = leaf.is_comment.then_some(text);
-        let selected = selector.select(&leaf.path, leaf.frame, comment, &sealed.frames);
+        let ahead = ahead.next().flatten();
         let is_shadowed = leaf.step == Step::Shadowed;
         let value = if !selected || clear.plaintext().expose().is_empty() {
             if !is_shadowed {
@@ -82,7 +94,7 @@ pub fn open(
         } else if let (Value::Str(_) | Value::Comment(_), Ok(token)) = (&clear, Token::parse(text))
         {
             check_place(leaf, &token)?;
-            let (opened, rest) = open_leaf(&cipher, sealed, leaf, &token, mac)?;
+            let (opened, rest) = open_leaf(&cipher, sealed, leaf, &token, ahead, mac)?;
             mac = rest;
             if let (_, Some(note)) = NoteText::after(text) {
                 let aad = opened.path.associated_data();
@@ -116,6 +128,24 @@ pub fn open(
     })
 }
 
+/// Opens the tokens of a file with many of them on all processors; `None` for what is none. Nothing for a
+/// file with few.
+fn open_ahead(
+    cipher: &Cipher,
+    sealed: &SealedDocument,
+    selected: &[bool],
+) -> Vec<Option<Result<SecretBytes, TokenError>>> {
+    if sealed.leaves.len() < 2 * SHARE {
+        return Vec::new();
+    }
+    let leaves: Vec<_> = sealed.leaves.iter().zip(selected).collect();
+    parallel::map(&leaves, SHARE, |(leaf, selected)| {
+        let token = Token::parse(sealed.text(leaf)).ok()?;
+        let is_ahead = **selected && !token.is_large();
+        is_ahead.then(|| cipher.open(&token, leaf.path.associated_data()))
+    })
+}
+
 /// Returns the plain text of an opened file: as it was when its layout is its own, else, where stock
 /// `sops` has written it, what stock makes of it.
 fn plain_text(
@@ -126,7 +156,8 @@ fn plain_text(
     let is_own = !leaves.notes.is_empty() || has_layout_mark(&sealed.metadata);
     if !is_own
         && has_stock_layout(store, sealed)
-        && let Ok(plain) = store.emit_tree(&Tree::of_opened(sealed, leaves), None)
+        && let Ok(plain) =
+            store.emit_tree(&Tree::of_opened(sealed, leaves), None, Indents::default())
     {
         return plain;
     }
@@ -142,7 +173,11 @@ fn has_layout_mark(metadata: &Metadata) -> bool {
 pub(super) fn has_stock_layout(store: &dyn Store, sealed: &SealedDocument) -> bool {
     store.may_be_of_stock(&sealed.source)
         && store
-            .emit_tree(&Tree::of_sealed(sealed), Some(sealed.metadata.node()))
+            .emit_tree(
+                &Tree::of_sealed(sealed),
+                Some(sealed.metadata.node()),
+                Indents::default(),
+            )
             .is_ok_and(|text| is_same_text(text.expose(), &sealed.source))
 }
 
@@ -201,6 +236,7 @@ fn open_leaf<'a>(
     sealed: &'a SealedDocument,
     leaf: &'a SealedLeaf,
     token: &Token<'_>,
+    ahead: Option<Result<SecretBytes, TokenError>>,
     mac: Mac,
 ) -> Result<(OpenedLeaf<'a>, Mac), DocumentError> {
     let token_error = |source| DocumentError::Token {
@@ -220,7 +256,9 @@ fn open_leaf<'a>(
         let value = typed(bytes)?;
         return Ok((OpenedLeaf { value, path }, mac));
     }
-    let opened = cipher.open(token, aad).map(|bytes| (bytes, path));
+    let opened = ahead
+        .unwrap_or_else(|| cipher.open(token, aad))
+        .map(|bytes| (bytes, path));
     let opened = match opened {
         Err(TokenError::NotAuthentic) if token.kind == "comment" => {
             open_elsewhere(cipher, sealed, leaf, token).ok_or(TokenError::NotAuthentic)
@@ -335,7 +373,11 @@ fn stored_mac(cipher: &Cipher, metadata: &Metadata) -> Result<SecretBytes, Docum
     })
 }
 
-fn verify_mac(cipher: &Cipher, metadata: &Metadata, computed: &str) -> Result<(), DocumentError> {
+pub(super) fn verify_mac(
+    cipher: &Cipher,
+    metadata: &Metadata,
+    computed: &str,
+) -> Result<(), DocumentError> {
     let stored = stored_mac(cipher, metadata)?;
     let pairs = stored.expose().iter().zip(computed.as_bytes());
     let difference = pairs.fold(0, |sum, (a, b)| sum | (a ^ b));

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::thread;
 
+use crate::parallel;
 use crate::secret::{SecretBytes, SecretText};
 
 use super::Fill;
@@ -14,9 +15,9 @@ use super::document::{self, Document, Extent, KeyPath, Note, SealedDocument, Sea
 use super::error::DocumentError;
 use super::mac::{Mac, MacScope};
 use super::metadata::Metadata;
-use super::opening::{LAYOUT_MARK, Opened, has_stock_layout, spawn};
+use super::opening::{LAYOUT_MARK, Opened, SHARE, has_stock_layout, spawn};
 use super::selector::{Selection, SelectionRule, Selector};
-use super::store::{Format, LeafText, OpenNote, Store};
+use super::store::{Format, Indents, LeafText, OpenNote, Store};
 use super::tree::Tree;
 use super::value::{self, Value};
 
@@ -107,6 +108,7 @@ pub fn seal(
         cipher: &cipher,
         rule: &selection.rule,
         fill,
+        ahead: VecDeque::new(),
         self_matching: false,
     };
     let mut digest = String::new();
@@ -226,7 +228,7 @@ fn in_stock_layout(store: &dyn Store, bytes: Vec<u8>) -> Result<Vec<u8>, Documen
     let mut sealed = store.parse_sealed(bytes)?;
     sealed.forget_notes();
     let tree = Tree::of_sealed(&sealed);
-    let text = store.emit_tree(&tree, Some(sealed.metadata.node()))?;
+    let text = store.emit_tree(&tree, Some(sealed.metadata.node()), Indents::default())?;
     Ok(text.into_public())
 }
 
@@ -244,7 +246,7 @@ fn with_layout_mark(store: &dyn Store, document: &Document<'_>, mut bytes: Vec<u
     }
     let mac = sealed.metadata.mac.as_bytes();
     let spelled = store
-        .emit_tree(&Tree::of(document), None)
+        .emit_tree(&Tree::of(document), None, Indents::default())
         .is_ok_and(|text| text.expose() == document.source);
     let has_inline = document.leaves.iter().any(|leaf| leaf.step == Step::Aside);
     if spelled && !has_inline {
@@ -285,7 +287,53 @@ struct SealedLeaves<'a> {
     cipher: &'a Cipher,
     rule: &'a SelectionRule,
     fill: Fill<'a>,
+    /// The next tokens in order of the leaves, sealed already.
+    ahead: VecDeque<(usize, Vec<u8>)>,
     self_matching: bool,
+}
+
+/// So many leaves are sealed ahead at a time.
+const AHEAD: usize = 8192;
+
+impl SealedLeaves<'_> {
+    /// Appends the token of a leaf. Where there are many, the next ones are sealed with it, on all
+    /// processors.
+    fn seal(&mut self, index: usize, out: &mut Vec<u8>) {
+        let (document, cipher) = (self.document, self.cipher);
+        while self.ahead.pop_front_if(|(next, _)| *next < index).is_some() {}
+        if self.ahead.is_empty() && self.plans.len() >= 2 * SHARE {
+            let rest = self.plans.iter().enumerate().skip(index);
+            let fresh = rest.filter(|(_, (_, plan))| matches!(plan, LeafPlan::Sealed));
+            let mut ivs = Vec::new();
+            for (index, _) in fresh.take(AHEAD) {
+                let mut iv = [0; IV_BYTES];
+                (self.fill)(&mut iv);
+                ivs.push((index, iv));
+            }
+            let tokens = parallel::map(&ivs, SHARE, |(index, iv)| {
+                let mut token = Vec::new();
+                seal_leaf(&document.leaves[*index], cipher, iv, &mut token);
+                token
+            });
+            let indexes = ivs.into_iter().map(|(index, _)| index);
+            self.ahead = indexes.zip(tokens).collect();
+        }
+        if let Some((_, token)) = self.ahead.pop_front_if(|(next, _)| *next == index) {
+            out.extend_from_slice(&token);
+        } else {
+            let mut iv = [0; IV_BYTES];
+            (self.fill)(&mut iv);
+            seal_leaf(&document.leaves[index], cipher, &iv, out);
+        }
+    }
+}
+
+/// Appends the token of a leaf's value.
+fn seal_leaf(leaf: &document::Leaf<'_>, cipher: &Cipher, iv: &[u8; IV_BYTES], out: &mut Vec<u8>) {
+    let kind = leaf.value.type_tag().unwrap_or("str");
+    let plaintext = leaf.value.plaintext();
+    let aad = leaf.path.associated_data();
+    cipher.seal(plaintext.expose(), kind, aad, iv, out);
 }
 
 impl LeafText for SealedLeaves<'_> {
@@ -316,14 +364,7 @@ impl LeafText for SealedLeaves<'_> {
         match &self.plans[index].1 {
             LeafPlan::Clear => out.extend_from_slice(&self.document.source[leaf.span.clone()]),
             LeafPlan::Kept { token, .. } => out.extend_from_slice(token),
-            LeafPlan::Sealed => {
-                let mut iv = [0; IV_BYTES];
-                (self.fill)(&mut iv);
-                let kind = leaf.value.type_tag().unwrap_or("str");
-                let plaintext = leaf.value.plaintext();
-                let aad = leaf.path.associated_data();
-                self.cipher.seal(plaintext.expose(), kind, aad, &iv, out);
-            }
+            LeafPlan::Sealed => self.seal(index, out),
         }
         if let SelectionRule::UnencryptedCommentRegex(pattern) = self.rule {
             let is_sealed_comment = self.is_token(index) && leaf.value.is_comment();

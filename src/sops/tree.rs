@@ -49,14 +49,305 @@ pub enum Node<'a> {
     Scalar(Value<'a>),
 }
 
+impl Item<'_> {
+    /// Detaches the item from the document it was read from.
+    pub fn into_owned(self) -> Item<'static> {
+        match self {
+            Self::Comment { text, is_inline } => Item::Comment {
+                text: SecretText::Owned(text.into_owned()),
+                is_inline,
+            },
+            Self::Entry { key, node } => Item::Entry {
+                key: Cow::Owned(key.into_owned()),
+                node: node.into_owned(),
+            },
+        }
+    }
+
+    /// Returns whether both are the same, whatever line a comment stands on.
+    fn is_same(&self, other: &Item<'_>) -> bool {
+        match (self, other) {
+            (Self::Comment { text, .. }, Item::Comment { text: other, .. }) => {
+                text.expose() == other.expose()
+            }
+            (
+                Self::Entry { key, node },
+                Item::Entry {
+                    key: other_key,
+                    node: other,
+                },
+            ) => key == other_key && node.is_same(other),
+            _ => false,
+        }
+    }
+}
+
 impl Node<'_> {
     /// Returns whether the node is a list or a mapping with something in it.
     pub fn has_children(&self) -> bool {
         matches!(self, Self::List(_) | Self::Map(_))
     }
+
+    /// Returns whether the node is a list or a mapping, be it an empty one.
+    pub fn is_container(&self) -> bool {
+        self.has_children() || matches!(self, Self::Scalar(Value::Empty(_)))
+    }
+
+    /// Detaches the node from the document it was read from.
+    pub fn into_owned(self) -> Node<'static> {
+        let owned = |items: Vec<Item<'_>>| items.into_iter().map(Item::into_owned).collect();
+        match self {
+            Self::List(items) => Node::List(owned(items)),
+            Self::Map(items) => Node::Map(owned(items)),
+            Self::Scalar(value) => Node::Scalar(value.into_owned()),
+        }
+    }
+
+    /// Returns whether both hold the same in the same order.
+    pub fn is_same(&self, other: &Node<'_>) -> bool {
+        match (self, other) {
+            (Self::List(one), Node::List(other)) | (Self::Map(one), Node::Map(other)) => {
+                one.len() == other.len()
+                    && one.iter().zip(other).all(|(one, other)| one.is_same(other))
+            }
+            (Self::Scalar(one), Node::Scalar(other)) => one.is_same(other),
+            _ => false,
+        }
+    }
+}
+
+/// A step of a path as it is typed for the reference program: `["key"]` or `[0]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathStep {
+    /// The number of an item of a list, comments not counted.
+    Index(usize),
+    /// A key of a mapping.
+    Key(String),
+}
+
+/// Why there is nothing at a path.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PathError {
+    /// A part of the path that is no step.
+    #[error("component {0} doesn't end with ]")]
+    Open(String),
+    /// A step that is neither a quoted key nor a number from 0.
+    #[error("component {0} is neither a quoted key nor a number")]
+    NotANumber(String),
+    /// The mapping has no such key.
+    #[error("component ['{0}'] not found")]
+    NoKey(String),
+    /// The list has no such item.
+    #[error("component [{0}] accesses out of bounds")]
+    NoItem(usize),
+    /// A number where there is no list.
+    #[error("component [{0}] is integer, but tree part is not a slice")]
+    NotAList(usize),
+    /// A key where there is no mapping.
+    #[error("component ['{0}'] is a key, but tree part is not a mapping")]
+    NotAMap(String),
+    /// No step at all, where one is needed.
+    #[error("the path is empty")]
+    Empty,
+}
+
+impl PathError {
+    /// Returns whether the path leads to nothing, rather than being impossible.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::NoKey(_) | Self::NoItem(_))
+    }
+}
+
+impl PathStep {
+    /// Reads a path: `["key"]['key'][0]`; nothing is escaped in a key, and `[` cannot be in one.
+    ///
+    /// # Errors
+    /// `Open`, `NotANumber`.
+    pub fn parse(text: &str) -> Result<Vec<Self>, PathError> {
+        let parts = text.split('[').filter(|part| !part.is_empty());
+        parts
+            .map(|part| {
+                let inner = part
+                    .strip_suffix(']')
+                    .ok_or_else(|| PathError::Open(part.to_owned()))?;
+                if let Some(quote @ ('"' | '\'')) = inner.chars().next() {
+                    let key = &inner[quote.len_utf8()..];
+                    let mut key = key.chars();
+                    // Whatever stands there is taken for the closing quote.
+                    key.next_back();
+                    return Ok(Self::Key(key.as_str().to_owned()));
+                }
+                let digits = inner.strip_prefix('+').unwrap_or(inner);
+                let number = digits.parse().map(Self::Index);
+                number.map_err(|_| PathError::NotANumber(inner.to_owned()))
+            })
+            .collect()
+    }
+}
+
+/// Returns the position of an item of a list, comments not counted.
+fn position(items: &[Item<'_>], number: usize) -> Option<usize> {
+    let mut entries = items
+        .iter()
+        .enumerate()
+        .filter(|(_, item)| matches!(item, Item::Entry { .. }));
+    entries.nth(number).map(|(at, _)| at)
+}
+
+fn find(items: &[Item<'_>], wanted: &str) -> Option<usize> {
+    items
+        .iter()
+        .position(|item| matches!(item, Item::Entry { key, .. } if **key == *wanted.as_bytes()))
+}
+
+/// Returns what a path makes of a value that nothing is there for yet.
+fn wrapped(path: &[PathStep], value: Node<'static>) -> Node<'static> {
+    path.iter().rev().fold(value, |node, step| match step {
+        PathStep::Index(_) => Node::List(vec![entry("", node)]),
+        PathStep::Key(key) => Node::Map(vec![entry(key, node)]),
+    })
+}
+
+fn entry(key: &str, node: Node<'static>) -> Item<'static> {
+    Item::Entry {
+        key: Cow::Owned(key.as_bytes().to_vec()),
+        node,
+    }
+}
+
+/// Puts a value at a path below a container; what is missing on the way is made. Returns whether anything is
+/// different then.
+///
+/// # Errors
+/// `NotAMap` and `NotAList` for a step of the wrong kind, `Empty`.
+pub fn set(
+    items: &mut Vec<Item<'static>>,
+    is_list: bool,
+    path: &[PathStep],
+    value: Node<'static>,
+) -> Result<bool, PathError> {
+    let (step, rest) = path.split_first().ok_or(PathError::Empty)?;
+    let (found, key) = match step {
+        PathStep::Key(key) if is_list => return Err(PathError::NotAMap(key.clone())),
+        PathStep::Index(number) if !is_list => return Err(PathError::NotAList(*number)),
+        PathStep::Key(key) => (find(items, key), key.as_str()),
+        PathStep::Index(number) => (position(items, *number), ""),
+    };
+    let Some(Item::Entry { node, .. }) = found.and_then(|at| items.get_mut(at)) else {
+        items.push(entry(key, wrapped(rest, value)));
+        return Ok(true);
+    };
+    if rest.is_empty() {
+        let is_changed = !node.is_same(&value);
+        *node = value;
+        return Ok(is_changed);
+    }
+    match node {
+        Node::Map(items) => set(items, false, rest, value),
+        Node::List(items) => set(items, true, rest, value),
+        Node::Scalar(Value::Empty(kind)) => {
+            let mut items = Vec::new();
+            let is_list = *kind == Container::List;
+            set(&mut items, is_list, rest, value)?;
+            *node = if is_list {
+                Node::List(items)
+            } else {
+                Node::Map(items)
+            };
+            Ok(true)
+        }
+        Node::Scalar(_) => {
+            let new = wrapped(rest, value);
+            *node = new;
+            Ok(true)
+        }
+    }
+}
+
+/// Takes away what stands at a path below a container.
+///
+/// # Errors
+/// As [`get`].
+pub fn unset(
+    items: &mut Vec<Item<'static>>,
+    is_list: bool,
+    path: &[PathStep],
+) -> Result<(), PathError> {
+    let (step, rest) = path.split_first().ok_or(PathError::Empty)?;
+    let at = place_of(items, is_list, step)?;
+    if rest.is_empty() {
+        items.remove(at);
+        return Ok(());
+    }
+    let Item::Entry { node, .. } = &mut items[at] else {
+        return Err(PathError::Empty);
+    };
+    let emptied = match node {
+        Node::Map(items) => {
+            unset(items, false, rest)?;
+            items.is_empty().then_some(Container::Map)
+        }
+        Node::List(items) => {
+            unset(items, true, rest)?;
+            items.is_empty().then_some(Container::List)
+        }
+        Node::Scalar(value) => return Err(nothing_below(value, &rest[0])),
+    };
+    if let Some(kind) = emptied {
+        *node = Node::Scalar(Value::Empty(kind));
+    }
+    Ok(())
+}
+
+/// Returns what stands at a path below a container.
+///
+/// # Errors
+/// `NoKey`, `NoItem`, `NotAMap`, `NotAList`; `Empty` for no path.
+pub fn get<'n, 'a>(
+    items: &'n [Item<'a>],
+    is_list: bool,
+    path: &[PathStep],
+) -> Result<&'n Node<'a>, PathError> {
+    let (step, rest) = path.split_first().ok_or(PathError::Empty)?;
+    let Item::Entry { node, .. } = &items[place_of(items, is_list, step)?] else {
+        return Err(PathError::Empty);
+    };
+    match (node, rest.first()) {
+        (node, None) => Ok(node),
+        (Node::Map(items), _) => get(items, false, rest),
+        (Node::List(items), _) => get(items, true, rest),
+        (Node::Scalar(value), Some(step)) => Err(nothing_below(value, step)),
+    }
+}
+
+fn place_of(items: &[Item<'_>], is_list: bool, step: &PathStep) -> Result<usize, PathError> {
+    match step {
+        PathStep::Key(key) if is_list => Err(PathError::NotAMap(key.clone())),
+        PathStep::Index(number) if !is_list => Err(PathError::NotAList(*number)),
+        PathStep::Key(key) => find(items, key).ok_or_else(|| PathError::NoKey(key.clone())),
+        PathStep::Index(number) => position(items, *number).ok_or(PathError::NoItem(*number)),
+    }
+}
+
+fn nothing_below(value: &Value<'_>, step: &PathStep) -> PathError {
+    match (value, step) {
+        (Value::Empty(Container::Map), PathStep::Key(key)) => PathError::NoKey(key.clone()),
+        (Value::Empty(Container::List), PathStep::Index(number)) => PathError::NoItem(*number),
+        (_, PathStep::Key(key)) => PathError::NotAMap(key.clone()),
+        (_, PathStep::Index(number)) => PathError::NotAList(*number),
+    }
 }
 
 impl<'a> Tree<'a> {
+    /// Detaches the tree from the document it was read from.
+    pub fn into_owned(self) -> Tree<'static> {
+        let owned = |items: Vec<Item<'a>>| items.into_iter().map(Item::into_owned).collect();
+        Tree {
+            documents: self.documents.into_iter().map(owned).collect(),
+        }
+    }
+
     /// Returns the tree of leaves in document order: path, frame, step and value of each.
     pub fn build<'f: 'a>(
         frames: &'f [Frame],

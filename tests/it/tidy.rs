@@ -8,13 +8,14 @@ use secret_files::project::manifest::Manifest;
 use secret_files::rules::Rules;
 
 /// Who may import whom, as in `docs/architecture.md`.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("secret", &[]),
+    ("parallel", &[]),
     ("os", &["secret"]),
-    ("sops", &["secret"]),
+    ("sops", &["secret", "parallel"]),
     ("rules", &["sops"]),
     ("keys", &["secret", "os", "sops"]),
-    ("project", &["secret", "sops", "rules"]),
+    ("project", &["secret", "parallel", "sops", "rules"]),
     ("error", &["os", "sops", "rules", "keys", "project"]),
     ("ui", &["os", "sops", "project", "error"]),
     (

@@ -10,7 +10,7 @@ use std::thread;
 
 use secret_files::project::keys::Reading;
 use secret_files::project::merge;
-use secret_files::sops::store::Format;
+use secret_files::sops::store::{Format, Indents};
 use secret_files::sops::tree::Tree;
 
 use super::support::stock;
@@ -1153,7 +1153,7 @@ fn conversions_are_those_of_stock() {
                 "sealed",
             ];
             let output = stock::sops(&repo, &key, &args);
-            let ours = to.store().emit_tree(&tree, None);
+            let ours = to.store().emit_tree(&tree, None, Indents::default());
             let what = format!("{} to {}: {source:?}", from.name(), to.name());
             match ours {
                 Ok(ours) => assert_eq!(text(ours.expose()), text(&output.stdout), "{what}"),

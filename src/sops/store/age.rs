@@ -14,9 +14,9 @@ use super::super::document::{
 };
 use super::super::error::DocumentError;
 use super::super::metadata::{Metadata, Node};
-use super::super::tree::Tree;
+use super::super::tree::{self, Tree};
 use super::super::value::Value;
-use super::{LeafText, OpenedLeaves, Store};
+use super::{Indents, LeafText, OpenedLeaves, Store};
 
 /// How a binary age file begins (age-encryption.org/v1).
 const BINARY_START: &[u8] = b"age-encryption.org/v1\n";
@@ -103,7 +103,7 @@ impl Store for AgeStore {
             metadata_spans: Vec::new(),
             aliases: Vec::new(),
             places: BTreeMap::new(),
-            metadata: Metadata::of_age_file(wrapped),
+            metadata: Metadata::of_age_file(&wrapped),
             source,
         })
     }
@@ -131,7 +131,17 @@ impl Store for AgeStore {
         &self,
         tree: &Tree<'_>,
         metadata: Option<&Node>,
+        indents: Indents,
     ) -> Result<SecretBytes, DocumentError> {
-        super::Format::Binary.store().emit_tree(tree, metadata)
+        let binary = super::Format::Binary.store();
+        binary.emit_tree(tree, metadata, indents)
+    }
+
+    fn emit_value(
+        &self,
+        value: &tree::Node<'_>,
+        indents: Indents,
+    ) -> Result<SecretBytes, DocumentError> {
+        super::Format::Binary.store().emit_value(value, indents)
     }
 }

@@ -22,7 +22,7 @@ use super::super::error::DocumentError;
 use super::super::metadata::{Metadata, Node};
 use super::super::tree::{self, Item, Tree};
 use super::super::value::Value;
-use super::{LeafText, OpenedLeaves, Store, conflict_marker};
+use super::{Indents, LeafText, OpenedLeaves, Store, conflict_marker};
 
 /// How the reference begins an envelope.
 const OPENING: &[u8] = b"{\n\t\"data\": \"";
@@ -147,13 +147,16 @@ impl Store for BinaryStore {
         &self,
         tree: &Tree<'_>,
         metadata: Option<&Node>,
+        indents: Indents,
     ) -> Result<SecretBytes, DocumentError> {
         let refused = DocumentError::Inexpressible {
             what: "anything but a string under the key `data`",
             format: "binary",
         };
         if metadata.is_some() {
-            return super::Format::Json.store().emit_tree(tree, metadata);
+            return super::Format::Json
+                .store()
+                .emit_tree(tree, metadata, indents);
         }
         let [document] = &tree.documents[..] else {
             return Err(refused);
@@ -167,6 +170,17 @@ impl Store for BinaryStore {
             _ => None,
         });
         data.ok_or(refused)
+    }
+
+    fn emit_value(
+        &self,
+        _value: &tree::Node<'_>,
+        _indents: Indents,
+    ) -> Result<SecretBytes, DocumentError> {
+        Err(DocumentError::Inexpressible {
+            what: "a single value",
+            format: "binary",
+        })
     }
 }
 

@@ -18,7 +18,7 @@ use super::super::metadata::{Metadata, Node};
 use super::super::tree::{self, Item, Tree};
 use super::super::value::Value;
 use super::flatten::{flatten, unflatten};
-use super::{LeafText, OpenNote, OpenedLeaves, Store, splice_leaves, splice_values};
+use super::{Indents, LeafText, OpenNote, OpenedLeaves, Store, splice_leaves, splice_values};
 
 /// The word of a note that says that a comment is a line as it stood, without the mark.
 const RAW: &str = "r";
@@ -219,6 +219,7 @@ impl Store for DotenvStore {
         &self,
         tree: &Tree<'_>,
         metadata: Option<&Node>,
+        _indents: Indents,
     ) -> Result<SecretBytes, DocumentError> {
         let mut out = Vec::new();
         for item in tree.documents.first().into_iter().flatten() {
@@ -248,6 +249,17 @@ impl Store for DotenvStore {
             write_metadata(node, &mut out);
         }
         Ok(SecretBytes::new(out))
+    }
+
+    fn emit_value(
+        &self,
+        _value: &tree::Node<'_>,
+        _indents: Indents,
+    ) -> Result<SecretBytes, DocumentError> {
+        Err(DocumentError::Inexpressible {
+            what: "anything but a string",
+            format: "dotenv",
+        })
     }
 }
 

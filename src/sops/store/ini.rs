@@ -20,7 +20,7 @@ use super::super::tree::{Item, Node, Tree};
 use super::super::value::Value;
 use super::flatten::{flatten, unflatten};
 use super::{
-    LeafText, OpenNote, OpenedLeaves, Store, conflict_marker, splice_leaves, splice_values,
+    Indents, LeafText, OpenNote, OpenedLeaves, Store, conflict_marker, splice_leaves, splice_values,
 };
 
 /// The section of keys that stand in front of any header.
@@ -294,8 +294,40 @@ impl Store for IniStore {
         &self,
         tree: &Tree<'_>,
         metadata: Option<&metadata::Node>,
+        _indents: Indents,
     ) -> Result<SecretBytes, DocumentError> {
         stock::write(tree, metadata)
+    }
+
+    /// Prints JSON on one line, as the reference does.
+    fn emit_value(
+        &self,
+        value: &Node<'_>,
+        _indents: Indents,
+    ) -> Result<SecretBytes, DocumentError> {
+        let json = super::Format::Json.store();
+        let Node::List(items) = value else {
+            return json.emit_value(value, Indents::default());
+        };
+        let mut out = SecretBytes::copy_of(b"[");
+        for item in items {
+            let Item::Entry { node, .. } = item else {
+                continue;
+            };
+            if node.has_children() {
+                return Err(DocumentError::Inexpressible {
+                    what: "a list of lists or mappings",
+                    format: "INI",
+                });
+            }
+            if out.len() > 1 {
+                out.expose_mut().push(b',');
+            }
+            let text = json.emit_value(node, Indents::default())?;
+            out.expose_mut().extend_from_slice(text.expose());
+        }
+        out.expose_mut().push(b']');
+        Ok(out)
     }
 }
 

@@ -18,7 +18,7 @@ use super::super::tree::{Item, Node, Tree};
 use super::super::value::{Value, positional_float};
 use super::binary::{self, indented_json};
 use super::{
-    LeafText, OpenNote, OpenedLeaves, Store, conflict_marker, splice_leaves, splice_values,
+    Indents, LeafText, OpenNote, OpenedLeaves, Store, conflict_marker, splice_leaves, splice_values,
 };
 
 /// The deepest nesting that is read.
@@ -206,11 +206,19 @@ impl Store for JsonStore {
         &self,
         tree: &Tree<'_>,
         metadata: Option<&metadata::Node>,
+        indents: Indents,
     ) -> Result<SecretBytes, DocumentError> {
         let mut out = SecretBytes::default();
         let items = tree.documents.first().map_or(&[][..], Vec::as_slice);
-        stock::object(items, metadata, 0, out.expose_mut())?;
+        let mut writer = stock::Writer::new(indents, out.expose_mut());
+        writer.object(items, metadata, 0)?;
         out.expose_mut().push(b'\n');
+        Ok(out)
+    }
+
+    fn emit_value(&self, value: &Node<'_>, indents: Indents) -> Result<SecretBytes, DocumentError> {
+        let mut out = SecretBytes::default();
+        stock::Writer::new(indents, out.expose_mut()).value(value, 0)?;
         Ok(out)
     }
 }
@@ -787,81 +795,103 @@ impl<'s> Scanner<'s> {
 
 /// JSON as the reference program writes it.
 mod stock {
-    use super::{Container, DocumentError, Item, Node, Value, indented_json, metadata, write_text};
+    use super::{
+        Container, DocumentError, Indents, Item, Node, Value, indented_json, metadata, write_text,
+    };
 
-    /// Appends an object. Comments are dropped, as JSON has none.
-    pub(super) fn object(
-        items: &[Item<'_>],
-        metadata: Option<&metadata::Node>,
-        depth: usize,
-        out: &mut Vec<u8>,
-    ) -> Result<(), DocumentError> {
-        let entries: Vec<_> = items
-            .iter()
-            .filter_map(|item| match item {
-                Item::Entry { key, node } => Some((key, node)),
-                Item::Comment { .. } => None,
-            })
-            .collect();
-        if entries.is_empty() && metadata.is_none() {
-            out.extend_from_slice(b"{}");
-            return Ok(());
-        }
-        out.push(b'{');
-        let count = entries.len();
-        for (index, (key, node)) in entries.into_iter().enumerate() {
-            new_line(depth + 1, out);
-            write_text(key, true, out);
-            out.extend_from_slice(b": ");
-            write(node, depth + 1, out)?;
-            if index + 1 < count || metadata.is_some() {
-                out.push(b',');
-            }
-        }
-        if let Some(node) = metadata {
-            out.extend_from_slice(b"\n\t\"sops\": ");
-            let block = indented_json(node, "\t");
-            out.extend_from_slice(block.replace('\n', "\n\t").as_bytes());
-        }
-        new_line(depth, out);
-        out.push(b'}');
-        Ok(())
+    /// Writes JSON with one member a line.
+    pub(super) struct Writer<'o> {
+        /// One level.
+        indent: String,
+        out: &'o mut Vec<u8>,
     }
 
-    fn new_line(depth: usize, out: &mut Vec<u8>) {
-        out.push(b'\n');
-        out.resize(out.len() + depth, b'\t');
-    }
+    impl<'o> Writer<'o> {
+        pub(super) fn new(indents: Indents, out: &'o mut Vec<u8>) -> Self {
+            let indent = indents
+                .json
+                .map_or_else(|| "\t".to_owned(), |count| " ".repeat(count));
+            Self { indent, out }
+        }
 
-    fn write(node: &Node<'_>, depth: usize, out: &mut Vec<u8>) -> Result<(), DocumentError> {
-        match node {
-            Node::Map(items) => object(items, None, depth, out),
-            Node::List(items) => {
-                let entries: Vec<_> = items
-                    .iter()
-                    .filter_map(|item| match item {
-                        Item::Entry { node, .. } => Some(node),
-                        Item::Comment { .. } => None,
-                    })
-                    .collect();
-                if entries.is_empty() {
-                    out.extend_from_slice(b"[]");
-                    return Ok(());
-                }
-                out.push(b'[');
-                let count = entries.len();
-                for (index, node) in entries.into_iter().enumerate() {
-                    new_line(depth + 1, out);
-                    write(node, depth + 1, out)?;
-                    if index + 1 < count {
-                        out.push(b',');
-                    }
-                }
-                new_line(depth, out);
-                out.push(b']');
-                Ok(())
+        /// Appends an object. Comments are dropped, as JSON has none.
+        pub(super) fn object(
+            &mut self,
+            items: &[Item<'_>],
+            metadata: Option<&metadata::Node>,
+            depth: usize,
+        ) -> Result<(), DocumentError> {
+            let entries: Vec<_> = items
+                .iter()
+                .filter_map(|item| match item {
+                    Item::Entry { key, node } => Some((key, node)),
+                    Item::Comment { .. } => None,
+                })
+                .collect();
+            if entries.is_empty() && metadata.is_none() {
+                self.out.extend_from_slice(b"{}");
+                return Ok(());
             }
-            Node::Scalar(value) => scalar(value, out),
+            self.out.push(b'{');
+            let count = entries.len();
+            for (index, (key, node)) in entries.into_iter().enumerate() {
+                self.new_line(depth + 1);
+                write_text(key, true, self.out);
+                self.out.extend_from_slice(b": ");
+                self.value(node, depth + 1)?;
+                if index + 1 < count || metadata.is_some() {
+                    self.out.push(b',');
+                }
+            }
+            if let Some(node) = metadata {
+                self.new_line(depth + 1);
+                self.out.extend_from_slice(b"\"sops\": ");
+                let block = indented_json(node, &self.indent);
+                let line = format!("\n{}", self.indent);
+                self.out
+                    .extend_from_slice(block.replace('\n', &line).as_bytes());
+            }
+            self.new_line(depth);
+            self.out.push(b'}');
+            Ok(())
+        }
+
+        fn new_line(&mut self, depth: usize) {
+            self.out.push(b'\n');
+            for _ in 0..depth {
+                self.out.extend_from_slice(self.indent.as_bytes());
+            }
+        }
+
+        pub(super) fn value(&mut self, node: &Node<'_>, depth: usize) -> Result<(), DocumentError> {
+            let items = match node {
+                Node::Map(items) => return self.object(items, None, depth),
+                Node::Scalar(value) => return scalar(value, self.out),
+                Node::List(items) => items,
+            };
+            let entries: Vec<_> = items
+                .iter()
+                .filter_map(|item| match item {
+                    Item::Entry { node, .. } => Some(node),
+                    Item::Comment { .. } => None,
+                })
+                .collect();
+            if entries.is_empty() {
+                self.out.extend_from_slice(b"[]");
+                return Ok(());
+            }
+            self.out.push(b'[');
+            let count = entries.len();
+            for (index, node) in entries.into_iter().enumerate() {
+                self.new_line(depth + 1);
+                self.value(node, depth + 1)?;
+                if index + 1 < count {
+                    self.out.push(b',');
+                }
+            }
+            self.new_line(depth);
+            self.out.push(b']');
+            Ok(())
         }
     }
 

@@ -20,7 +20,7 @@ use crate::secret::SecretBytes;
 use super::document::{Document, Extent, Note, SealedDocument, Style};
 use super::error::DocumentError;
 use super::metadata::{Metadata, Node};
-use super::tree::Tree;
+use super::tree::{self, Tree};
 use super::value::Value;
 
 /// A stored form.
@@ -199,6 +199,24 @@ pub struct OpenedLeaves {
     pub notes: BTreeMap<usize, OpenNote>,
 }
 
+/// How the reference program indents what it writes: `stores` in `.sops.yaml`, or `--indent`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Indents {
+    /// Columns of a level of YAML; go-yaml takes 2 to 9, anything else as 2.
+    pub yaml: usize,
+    /// Blanks of a level of JSON; `None` is a tab.
+    pub json: Option<usize>,
+}
+
+impl Default for Indents {
+    fn default() -> Self {
+        Self {
+            yaml: 4,
+            json: None,
+        }
+    }
+}
+
 /// A file format.
 pub trait Store: Sync {
     /// Finds the leaves of a plain text.
@@ -266,6 +284,17 @@ pub trait Store: Sync {
         &self,
         tree: &Tree<'_>,
         metadata: Option<&Node>,
+        indents: Indents,
+    ) -> Result<SecretBytes, DocumentError>;
+
+    /// Returns the text of one value as the reference program prints it.
+    ///
+    /// # Errors
+    /// `Inexpressible` for what the format has no words for.
+    fn emit_value(
+        &self,
+        value: &tree::Node<'_>,
+        indents: Indents,
     ) -> Result<SecretBytes, DocumentError>;
 }
 

@@ -22,10 +22,10 @@ use super::super::document::{
 };
 use super::super::error::DocumentError;
 use super::super::metadata::{Metadata, Node};
-use super::super::tree::{Item, Tree};
+use super::super::tree::{self, Item, Tree};
 use super::super::value::Value;
 use super::{
-    LeafText, OpenNote, OpenedLeaves, Store, conflict_marker, splice_leaves, splice_values,
+    Indents, LeafText, OpenNote, OpenedLeaves, Store, conflict_marker, splice_leaves, splice_values,
 };
 use compose::{ALIAS_TAG, Composed, Part, Quote, Reserved, Root, Shape, compose, line_of};
 
@@ -198,7 +198,7 @@ impl Store for YamlStore {
                     if !ends_with_newline {
                         out.push(b'\n');
                     }
-                    let block = stock::metadata(metadata.node(), !ends_with_newline);
+                    let block = stock::metadata(metadata.node(), !ends_with_newline, stock::INDENT);
                     for line in block.lines() {
                         out.resize(out.len() + indent, b' ');
                         out.extend_from_slice(line.as_bytes());
@@ -256,8 +256,17 @@ impl Store for YamlStore {
         &self,
         tree: &Tree<'_>,
         metadata: Option<&Node>,
+        indents: Indents,
     ) -> Result<SecretBytes, DocumentError> {
-        Ok(stock::write(tree, metadata))
+        Ok(stock::write(tree, metadata, indents))
+    }
+
+    fn emit_value(
+        &self,
+        value: &tree::Node<'_>,
+        _indents: Indents,
+    ) -> Result<SecretBytes, DocumentError> {
+        Ok(stock::write_value(value))
     }
 }
 
@@ -758,7 +767,7 @@ fn read_node(source: &[u8], reserved: &Reserved) -> Result<Node, DocumentError> 
     node.ok_or_else(damaged)
 }
 
-fn node_of(node: &super::super::tree::Node<'_>) -> Node {
+fn node_of(node: &tree::Node<'_>) -> Node {
     use super::super::tree::Node as TreeNode;
     let entries = |items: &[Item<'_>]| -> Vec<(String, Node)> {
         items

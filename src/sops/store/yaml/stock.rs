@@ -8,13 +8,22 @@ use super::super::super::document::Container;
 use super::super::super::metadata;
 use super::super::super::tree::{Item, Node, Tree};
 use super::super::super::value::Value;
+use super::super::Indents;
 use super::scalar;
 
-/// The columns of a level.
-const INDENT: usize = 4;
+/// The columns of a level where nothing else is asked for.
+pub(super) const INDENT: usize = 4;
 
 /// Returns the documents of a tree; `metadata` goes at the end of each.
-pub(super) fn write(tree: &Tree<'_>, metadata: Option<&metadata::Node>) -> SecretBytes {
+pub(super) fn write(
+    tree: &Tree<'_>,
+    metadata: Option<&metadata::Node>,
+    indents: Indents,
+) -> SecretBytes {
+    let indent = match indents.yaml {
+        columns @ 2..=9 => columns,
+        _ => 2,
+    };
     let mut out = SecretBytes::default();
     for (index, items) in tree.documents.iter().enumerate() {
         if index > 0 {
@@ -24,6 +33,7 @@ pub(super) fn write(tree: &Tree<'_>, metadata: Option<&metadata::Node>) -> Secre
         let mut writer = Writer {
             out: out.expose_mut(),
             foot: None,
+            indent,
         };
         if !has_entries && metadata.is_none() {
             writer.comments(items, 0);
@@ -35,14 +45,36 @@ pub(super) fn write(tree: &Tree<'_>, metadata: Option<&metadata::Node>) -> Secre
             writer.separate(0);
             writer
                 .out
-                .extend_from_slice(self::metadata(node, false).as_bytes());
+                .extend_from_slice(self::metadata(node, false, indent).as_bytes());
+        }
+    }
+    out
+}
+
+/// Returns the lines of one value.
+pub(super) fn write_value(value: &Node<'_>) -> SecretBytes {
+    let mut out = SecretBytes::default();
+    let mut writer = Writer {
+        out: out.expose_mut(),
+        foot: None,
+        indent: INDENT,
+    };
+    match value {
+        Node::Map(items) if has_entry(items) => writer.map(items, 0, false),
+        Node::List(items) if has_entry(items) => writer.list(items, 0),
+        value => {
+            writer.value(value, 0, true);
+            // What stands behind a key or dash has a blank before it.
+            if out.expose().starts_with(b" ") {
+                out.expose_mut().remove(0);
+            }
         }
     }
     out
 }
 
 /// Returns the lines of the metadata block.
-pub(super) fn metadata(node: &metadata::Node, is_quoted: bool) -> String {
+pub(super) fn metadata(node: &metadata::Node, is_quoted: bool, indent: usize) -> String {
     let mut out = Vec::new();
     let key = if is_quoted { "\"sops\"" } else { "sops" };
     out.extend_from_slice(key.as_bytes());
@@ -50,6 +82,7 @@ pub(super) fn metadata(node: &metadata::Node, is_quoted: bool) -> String {
     let mut writer = Writer {
         out: &mut out,
         foot: None,
+        indent,
     };
     writer.value(&tree_of(node), 0, false);
     String::from_utf8(out).unwrap_or_default()
@@ -79,35 +112,11 @@ fn tree_of(node: &metadata::Node) -> Node<'_> {
         metadata::Node::Map(items) => {
             let entry = |(key, node): &'_ (String, metadata::Node)| Item::Entry {
                 key: Cow::Owned(key.as_bytes().to_vec()),
-                node: owned(tree_of(node)),
+                node: tree_of(node).into_owned(),
             };
             return Node::Map(items.iter().map(entry).collect());
         }
     })
-}
-
-fn owned(node: Node<'_>) -> Node<'static> {
-    use std::borrow::Cow;
-    let items = |items: Vec<Item<'_>>| -> Vec<Item<'static>> {
-        items
-            .into_iter()
-            .map(|item| match item {
-                Item::Comment { text, is_inline } => Item::Comment {
-                    text: crate::secret::SecretText::Owned(text.into_owned()),
-                    is_inline,
-                },
-                Item::Entry { key, node } => Item::Entry {
-                    key: Cow::Owned(key.into_owned()),
-                    node: owned(node),
-                },
-            })
-            .collect()
-    };
-    match node {
-        Node::List(list) => Node::List(items(list)),
-        Node::Map(map) => Node::Map(items(map)),
-        Node::Scalar(value) => Node::Scalar(value.into_owned()),
-    }
 }
 
 /// An item of a list, its first comments left out.
@@ -137,9 +146,16 @@ struct Writer<'o> {
     /// The column of a comment that ended a container just now: a blank line keeps it from being taken for
     /// that of an item in the same column.
     foot: Option<usize>,
+    /// Columns of a level.
+    indent: usize,
 }
 
 impl Writer<'_> {
+    /// Returns the column of a container below a key at `column`.
+    fn next_column(&self, column: usize) -> usize {
+        self.indent * ((column + self.indent) / self.indent)
+    }
+
     /// Writes the blank line that a foot comment needs before the next item.
     fn separate(&mut self, column: usize) {
         if self.foot.take() == Some(column) {
@@ -277,16 +293,16 @@ impl Writer<'_> {
                 };
                 self.out.extend_from_slice(text);
                 self.out.push(b'\n');
-                let inner = next_column(column);
+                let inner = self.next_column(column);
                 self.comments(items, inner);
             }
             Node::Map(items) => {
                 self.out.push(b'\n');
-                self.map(items, next_column(column), false);
+                self.map(items, self.next_column(column), false);
             }
             Node::List(items) => {
                 self.out.push(b'\n');
-                self.list(items, next_column(column));
+                self.list(items, self.next_column(column));
             }
             Node::Scalar(value) => {
                 self.out.push(b' ');
@@ -295,7 +311,7 @@ impl Writer<'_> {
                         let inner = if in_list {
                             column + 2
                         } else {
-                            next_column(column)
+                            self.next_column(column)
                         };
                         self.scalar_text(text.expose(), inner, false);
                     }
@@ -498,9 +514,4 @@ fn is_literal(text: &str) -> bool {
         && !text.contains(|character: char| {
             character != '\n' && (scalar::is_special(character) || u32::from(character) > 0xffff)
         })
-}
-
-/// Returns the column of a container below a key at `column`.
-fn next_column(column: usize) -> usize {
-    INDENT * ((column + INDENT) / INDENT)
 }
