@@ -30,4 +30,5 @@ pub mod project;
 pub mod rules;
 pub mod secret;
 pub mod sops;
+pub mod stock;
 pub mod ui;

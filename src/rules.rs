@@ -93,6 +93,17 @@ pub struct DestinationRule {
     pub omit_extensions: bool,
 }
 
+/// What `stores` says of the indents of the formats, where it does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConfiguredIndents {
+    /// `yaml.indent`.
+    pub yaml: Option<i64>,
+    /// `json.indent`.
+    pub json: Option<i64>,
+    /// `json_binary.indent`.
+    pub json_binary: Option<i64>,
+}
+
 /// The rules file as the reference program reads it: rule by rule, when one is needed.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -135,7 +146,7 @@ impl Config {
     ///
     /// # Errors
     /// `Malformed` for what is no number.
-    pub fn indents(&self) -> Result<(Option<i64>, Option<i64>, Option<i64>), RulesError> {
+    pub fn indents(&self) -> Result<ConfiguredIndents, RulesError> {
         let stores = self.node.get("stores");
         let indent = |store: &str| {
             let node = stores
@@ -147,7 +158,11 @@ impl Config {
                 Some(_) => Err(malformed(0, "indent", "is not a number")),
             }
         };
-        Ok((indent("yaml")?, indent("json")?, indent("json_binary")?))
+        Ok(ConfiguredIndents {
+            yaml: indent("yaml")?,
+            json: indent("json")?,
+            json_binary: indent("json_binary")?,
+        })
     }
 
     /// Returns the first creation rule for `path`, the file's path relative to the folder of the rules

@@ -15,6 +15,8 @@ pub enum Exit {
     Refused,
     /// 128 and the number of the signal that ended the run: 129, 130, 143.
     Signal(i32),
+    /// As the reference program ends on its own command line.
+    Stock(u8),
     /// 2: could not be done, or could not be told.
     Trouble,
 }
@@ -41,6 +43,7 @@ impl Exit {
             Self::Differs => 1,
             Self::Trouble => 2,
             Self::Refused => 3,
+            Self::Stock(code) => code,
             Self::Signal(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
         }
     }

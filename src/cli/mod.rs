@@ -2,6 +2,9 @@
 
 pub mod exit;
 
+use std::ffi::OsString;
+use std::path::Path;
+
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
@@ -11,6 +14,7 @@ use crate::commands::{
 };
 use crate::error::{Error, ErrorKind, Problem};
 use crate::os::{Env, fs};
+use crate::stock;
 use crate::ui::{Loudness, Ui};
 
 use exit::Exit;
@@ -106,6 +110,9 @@ enum Command {
 
 /// Runs the program in the given surroundings.
 pub fn run(mut env: Env) -> Exit {
+    if let Some(args) = stock_args(&env.args) {
+        return Exit::Stock(stock::run(&mut env, &args));
+    }
     let out = std::mem::replace(&mut env.stdout, Box::new(std::io::sink()));
     let err = std::mem::replace(&mut env.stderr, Box::new(std::io::sink()));
     let mut ui = Ui::new(out, err);
@@ -131,6 +138,17 @@ pub fn run(mut env: Env) -> Exit {
         outcome.trouble = true;
     }
     Exit::of(outcome)
+}
+
+/// Returns the arguments for the command line of the reference program, where it is meant: by the name we
+/// are called by, or by the first word. They are not looked at here.
+fn stock_args(args: &[OsString]) -> Option<Vec<OsString>> {
+    let name = args.first().map(Path::new).and_then(Path::file_name);
+    if name.is_some_and(|name| name == stock::NAME) {
+        return Some(args[1..].to_vec());
+    }
+    let word = args.get(1)?;
+    (word == stock::NAME).then(|| args[2..].to_vec())
 }
 
 fn dispatch(command: &Command, cx: &mut Context) -> Result<Outcome, Error> {

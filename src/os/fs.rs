@@ -98,6 +98,22 @@ pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
+/// Reads whatever can be read at a path, of at most `limit` bytes: files, pipes, devices.
+///
+/// # Errors
+/// The system's reason, or that it is longer.
+pub fn read_any(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let descriptor = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let file = File::from(descriptor);
+    let length = file.metadata()?.len().clamp(4096, limit);
+    let mut content = Vec::with_capacity(usize::try_from(length).unwrap_or(4096) + 1);
+    file.take(limit + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > limit {
+        return Err(io::Error::other(format!("longer than {limit} bytes")));
+    }
+    Ok(content)
+}
+
 /// Reads a whole file of at most `limit` bytes. A pipe counts as one, as a key may come through it, but
 /// nobody is waited for longer than ten seconds.
 ///

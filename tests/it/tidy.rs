@@ -8,7 +8,7 @@ use secret_files::project::manifest::Manifest;
 use secret_files::rules::Rules;
 
 /// Who may import whom, as in `docs/architecture.md`.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("secret", &[]),
     ("parallel", &[]),
     ("os", &["secret"]),
@@ -16,6 +16,10 @@ const LAYERS: [(&str, &[&str]); 11] = [
     ("rules", &["sops"]),
     ("keys", &["secret", "os", "sops"]),
     ("project", &["secret", "parallel", "sops", "rules"]),
+    (
+        "stock",
+        &["secret", "parallel", "os", "sops", "rules", "keys"],
+    ),
     ("error", &["os", "sops", "rules", "keys", "project"]),
     ("ui", &["os", "sops", "project", "error"]),
     (
@@ -24,7 +28,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
             "secret", "os", "sops", "rules", "keys", "project", "error", "ui",
         ],
     ),
-    ("cli", &["os", "error", "ui", "commands"]),
+    ("cli", &["os", "stock", "error", "ui", "commands"]),
 ];
 
 fn top() -> PathBuf {

@@ -1,0 +1,114 @@
+//! Writing a file that somebody named: whole or not at all, whatever it is.
+//!
+//! For outputs on the command line, which may be links, pipes and devices, too. Files of a manifest go
+//! through [`super::staging`] with a plan.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, open};
+
+use super::RandomPool;
+use super::fs::{FsError, failed};
+use super::place::{Base, FileState, Found, Ownership, Place};
+use super::staging::{Attributes, InPlace, Staged, staging_name};
+
+/// How many links are followed to a file that does not exist yet.
+const MOST_LINKS: usize = 40;
+
+/// Replaces the content of a file, following links; owner and mode stay. A new file gets `mode`. A pipe
+/// or a device is written to. Where no file can be made beside it, or it has other names, it is written
+/// over, which is not atomic.
+///
+/// # Errors
+/// `Io`, `NotReadBack`.
+pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), FsError> {
+    let target = resolved(path);
+    let (Some(folder), Some(name)) = (target.parent(), target.file_name()) else {
+        return write_through(&target, content);
+    };
+    let Ok(base) = Base::open(folder) else {
+        return write_through(&target, content);
+    };
+    let place = base.place(name.as_ref())?;
+    match place.look() {
+        Found::File(seen, _) => replace(&place, &seen, content),
+        Found::Missing => create(place, content, mode),
+        _ => write_through(&target, content),
+    }
+}
+
+/// Returns where a path leads, its links followed; also where nothing is there yet.
+fn resolved(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let Ok(link) = path.read_link() else { break };
+        path = path
+            .parent()
+            .map_or_else(|| link.clone(), |folder| folder.join(&link));
+    }
+    path
+}
+
+fn create(place: Place, content: &[u8], mode: u32) -> Result<(), FsError> {
+    let attributes = Attributes {
+        owner: Ownership::default(),
+        mode,
+        keep_access_list: false,
+    };
+    let name = staging_name(&mut |buffer| RandomPool::new().fill(buffer));
+    let staged = Staged::write(place, name, content, attributes, None)?;
+    exchange(staged)
+}
+
+fn replace(place: &Place, seen: &FileState, content: &[u8]) -> Result<(), FsError> {
+    let attributes = Attributes {
+        owner: Ownership {
+            uid: Some(seen.uid),
+            gid: Some(seen.gid),
+        },
+        mode: seen.mode,
+        keep_access_list: true,
+    };
+    let name = staging_name(&mut |buffer| RandomPool::new().fill(buffer));
+    let has_other_names = place
+        .path()
+        .symlink_metadata()
+        .is_ok_and(|found| found.nlink() > 1);
+    if !has_other_names {
+        let staged = Staged::write(place.clone(), name, content, attributes, Some(*seen));
+        if let Ok(staged) = staged {
+            match exchange(staged) {
+                // A file that is mounted by itself cannot be renamed over.
+                Err(FsError::Mounted { .. } | FsError::Io { .. }) => {}
+                done => return done,
+            }
+        }
+    }
+    let as_is = Attributes {
+        owner: Ownership::default(),
+        ..attributes
+    };
+    InPlace::open(place, seen)?.write(content, as_is)
+}
+
+fn exchange(mut staged: Staged) -> Result<(), FsError> {
+    let done = staged.synchronize().and_then(|()| staged.replace());
+    if let Err(error) = done {
+        drop(staged.roll_back());
+        return Err(error);
+    }
+    staged.finish()?;
+    staged.synchronize_folder()
+}
+
+/// Writes to what is no regular file.
+fn write_through(path: &Path, content: &[u8]) -> Result<(), FsError> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+    let descriptor =
+        open(path, flags, Mode::from_raw_mode(0o600)).map_err(failed(path, "open for writing"))?;
+    let mut file = File::from(descriptor);
+    file.write_all(content).map_err(failed(path, "write"))
+}

@@ -1,0 +1,277 @@
+//! `edit`: the plaintext in the user's editor, the result back into the file.
+//!
+//! The plaintext stands in a private folder, in memory where the system has one, and is gone with the
+//! command. What was edited is never lost: where the file was changed meanwhile, or cannot be written, the
+//! encrypted result goes beside it.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use crate::os::scratch::Scratch;
+use crate::os::{fs, shell};
+use crate::secret::SecretBytes;
+use crate::sops::metadata::FORMAT_VERSION;
+use crate::sops::store::{Format, Indents};
+use crate::sops::tree::Tree;
+
+use super::Run;
+use super::config::{self, RuleOfFile};
+use super::crypt::{self, Opened, Reading};
+use super::failure::{Failure, code};
+use super::files::{self, Holds};
+use super::flags::Parsed;
+
+/// Programs that are looked for where no variable names one.
+const EDITORS: [&str; 3] = ["vim", "nano", "vi"];
+/// Editors that leave copies of what they edit unless they are told not to.
+const LEAVES_COPIES: [&str; 4] = ["vim", "nvim", "vimx", "gvim"];
+/// Turns the copies off.
+const NO_COPIES: &str = "set nobackup nowritebackup noswapfile noundofile viminfo=";
+/// Editors that return at once unless they are told to wait.
+const RETURNS_AT_ONCE: [&str; 5] = ["code", "codium", "subl", "atom", "zed"];
+
+/// What is edited.
+pub(super) struct Request<'r> {
+    /// The file, absolute.
+    pub path: &'r Path,
+    /// Input and output formats.
+    pub formats: (Format, Format),
+    /// How it is decrypted.
+    pub reading: Reading,
+    /// Whether the metadata is shown too.
+    pub shows_metadata: bool,
+}
+
+/// Edits a file, or begins one.
+///
+/// # Errors
+/// With the codes for a file that did not change, for an editor that failed, and as decrypting and
+/// encrypting.
+pub(super) fn edit(
+    run: &mut Run<'_>,
+    parsed: &Parsed,
+    request: &Request<'_>,
+    rule: Option<RuleOfFile>,
+) -> Result<u8, Failure> {
+    let Request {
+        path,
+        formats: (input, output),
+        ..
+    } = *request;
+    let indents = config::indents(run, output)?;
+    let before = if fs::exists(path) {
+        Some(files::read(run, Some(path))?)
+    } else {
+        None
+    };
+    let mut opened = if let Some(bytes) = &before {
+        crypt::open(run, input, bytes.clone(), &request.reading)?
+    } else {
+        let new = config::for_new_file(run, parsed, path, input, rule)?;
+        let example = files::example(input, indents);
+        let tree = files::load_plain(input, &example)?;
+        crypt::begin(run, tree, new).map_err(|why| {
+            let text = format!("Error encrypting the data key with one or more master keys: {why}");
+            Failure::new(code::NO_KEY, text)
+        })?
+    };
+    in_editor(run, request, &mut opened, indents)?;
+    let text = crypt::seal(run, &mut opened, output, indents)?;
+    put_back(run, path, before.as_ref(), &text)?;
+    Ok(0)
+}
+
+/// Writes the result, unless the file is another one by now.
+fn put_back(
+    run: &mut Run<'_>,
+    path: &Path,
+    before: Option<&SecretBytes>,
+    text: &SecretBytes,
+) -> Result<(), Failure> {
+    let now = fs::exists(path).then(|| files::read(run, Some(path)));
+    let is_as_before = match (&now, before) {
+        (Some(Ok(now)), Some(before)) => now.expose() == before.expose(),
+        (None, None) => true,
+        _ => false,
+    };
+    let reason = if is_as_before {
+        match files::write(path, text, Holds::Ciphertext) {
+            Ok(()) => return Ok(()),
+            Err(failure) => failure.text,
+        }
+    } else {
+        format!("{} was changed while you edited it", path.display())
+    };
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".edited");
+    let beside = path.with_file_name(name);
+    let kept = !fs::is_there(&beside) && files::write(&beside, text, Holds::Ciphertext).is_ok();
+    let text = if kept {
+        format!(
+            "{reason}; what you edited is in {}, encrypted",
+            beside.display()
+        )
+    } else {
+        format!("{reason}; what you edited could not be written anywhere")
+    };
+    Err(Failure::new(code::UNWRITABLE, text))
+}
+
+/// Shows the tree in the editor until what comes back can be encrypted.
+fn in_editor(
+    run: &mut Run<'_>,
+    request: &Request<'_>,
+    opened: &mut Opened,
+    indents: Indents,
+) -> Result<(), Failure> {
+    let (input, output) = request.formats;
+    let shown = if request.shows_metadata {
+        files::emit_encrypted(output, &opened.tree, &opened.metadata, indents)?
+    } else {
+        files::emit_plain(output, &opened.tree, indents)
+            .map_err(|failure| not_marshalled(&failure))?
+    };
+    let unwritable = |what: &str, error: &fs::FsError| {
+        Failure::new(code::UNWRITABLE, format!("Could not {what}: {error}"))
+    };
+    let folder = Scratch::create(run.env, "sops-edit-")
+        .map_err(|error| unwritable("create temporary directory", &error))?;
+    let name = PathBuf::from(request.path.file_name().unwrap_or(OsStr::new("file")));
+    let file = folder
+        .write(&name, shown.expose())
+        .map_err(|error| unwritable("create temporary file", &error))?;
+    loop {
+        run_editor(run, &file)?;
+        let edited = files::read(run, Some(&file))
+            .map_err(|failure| Failure::new(code::UNREADABLE, failure.text))?;
+        if edited.expose() == shown.expose() {
+            let text = "File has not changed, exiting.";
+            return Err(Failure::new(code::UNCHANGED, text));
+        }
+        match accept(request, opened, (input, output), edited) {
+            Ok(tree) => {
+                opened.tree = tree;
+                if is_older(&opened.metadata.version()) {
+                    opened.metadata.set_version(FORMAT_VERSION);
+                }
+                return Ok(());
+            }
+            Err(reason) => ask_again(run, &reason)?,
+        }
+    }
+}
+
+fn not_marshalled(failure: &Failure) -> Failure {
+    let text = failure
+        .text
+        .replace("Error dumping file", "Could not marshal tree");
+    Failure::new(failure.code, text)
+}
+
+/// Reads what came back from the editor.
+fn accept(
+    request: &Request<'_>,
+    opened: &mut Opened,
+    (input, output): (Format, Format),
+    edited: SecretBytes,
+) -> Result<Tree<'static>, String> {
+    if request.shows_metadata {
+        let loaded = files::load_encrypted(input, edited)
+            .map_err(|failure| format!("SOPS metadata is invalid: {}", failure.text))?;
+        let (old, new) = (&opened.metadata, &loaded.metadata);
+        let names = |metadata: &crate::sops::metadata::Metadata| -> Vec<Vec<String>> {
+            let groups = metadata.groups.iter();
+            let names = groups.map(|group| group.iter().map(|key| key.id.to_string()).collect());
+            names.collect()
+        };
+        if names(old) != names(new) || old.threshold() != new.threshold() {
+            // Wrapped keys cannot be typed.
+            return Err("keys cannot be changed in the editor: `sops rotate --add-… --rm-…`, `sops updatekeys` and `sops groups` do it".to_owned());
+        }
+        let selection = loaded.metadata.selection.clone();
+        opened.metadata.set_selection(&selection);
+        return Ok(loaded.tree);
+    }
+    let tree = files::load_plain(input, &edited).map_err(|failure| {
+        format!(
+            "Could not load tree, probably due to invalid syntax: {}",
+            failure.text
+        )
+    })?;
+    files::check_free(output, &tree)
+        .map_err(|failure| format!("Tree not valid for encryption: {}", failure.text))?;
+    Ok(tree)
+}
+
+/// Returns whether a version is older than the one whose format this program writes.
+fn is_older(version: &str) -> bool {
+    let parts = |version: &str| -> Vec<u64> {
+        let plain = version.strip_prefix('v').unwrap_or(version);
+        let core = plain.split(['-', '+']).next().unwrap_or_default();
+        core.split('.')
+            .map(|part| part.parse().unwrap_or(0))
+            .collect()
+    };
+    version.starts_with("1.") || parts(version) < parts(FORMAT_VERSION)
+}
+
+/// Says what is wrong and waits for the Enter key; where nobody is there to press it, that is the end.
+fn ask_again(run: &mut Run<'_>, reason: &str) -> Result<(), Failure> {
+    use std::io::Read;
+    run.warn(&format!(
+        "{reason}\nPress enter to return to the editor, or Ctrl+C to exit."
+    ));
+    let mut key = [0];
+    match run.env.stdin.read(&mut key) {
+        Ok(1) => Ok(()),
+        _ => Err(Failure::new(
+            code::EDITOR,
+            "nothing was written: what the editor left cannot be encrypted, and nobody can be asked",
+        )),
+    }
+}
+
+fn run_editor(run: &mut Run<'_>, file: &Path) -> Result<(), Failure> {
+    let failed = |why: &str| Failure::new(code::EDITOR, format!("Could not run editor: {why}"));
+    let mut words = editor(run).map_err(|why| failed(&why))?;
+    let program = Path::new(&words[0]).file_name().unwrap_or_default();
+    let program = program.to_string_lossy().into_owned();
+    if LEAVES_COPIES.contains(&program.as_str()) {
+        words.splice(1..1, ["-n", "--cmd", NO_COPIES].map(OsString::from));
+    }
+    let waits = |word: &OsString| word == "--wait" || word == "-w";
+    if RETURNS_AT_ONCE.contains(&program.as_str()) && !words.iter().any(waits) {
+        words.push("--wait".into());
+    }
+    words.push(file.into());
+    match shell::run_program(&words, &run.env.vars) {
+        Ok(shell::End::Code(0)) => Ok(()),
+        Ok(shell::End::Code(code)) => Err(failed(&format!("exit status {code}"))),
+        Ok(shell::End::Signal(signal)) => Err(failed(&format!("signal {signal}"))),
+        Err(error) => Err(failed(&format!("{program}: {}", files::in_words(&error)))),
+    }
+}
+
+/// Returns the editor's words: of `SOPS_EDITOR`, of `EDITOR`, or the first of a few that is installed.
+fn editor(run: &Run<'_>) -> Result<Vec<OsString>, String> {
+    for variable in ["SOPS_EDITOR", "EDITOR"] {
+        let Some(text) = run.env.var(variable) else {
+            continue;
+        };
+        let words = text.to_str().and_then(shlex::split);
+        return match words {
+            Some(words) if !words.is_empty() => Ok(words.into_iter().map(Into::into).collect()),
+            _ => Err(format!("invalid ${variable}: {}", text.to_string_lossy())),
+        };
+    }
+    let mut found = EDITORS
+        .iter()
+        .filter_map(|name| shell::find_program(name, &run.env.vars));
+    let program = found.next().ok_or_else(|| {
+        format!(
+            "no editor available: sops attempts to use the editor defined in the SOPS_EDITOR or EDITOR environment variables, and if that's not set defaults to any of {}, but none of them could be found",
+            EDITORS.join(", ")
+        )
+    })?;
+    Ok(vec![program])
+}
