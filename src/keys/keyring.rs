@@ -427,13 +427,16 @@ impl Keyring {
         if let Some(key) = self.remembered(&named).filter(fits) {
             return Ok(key);
         }
-        let mut looked_at = self.looked_at.clone();
         let mut kinds: Vec<&str> = KINDS
             .into_iter()
             .filter(|kind| group.iter().any(|key| key.id.kind() == *kind))
             .collect();
         if kinds.is_empty() {
             kinds.push("age");
+        }
+        let mut looked_at = Vec::new();
+        if kinds.contains(&"age") {
+            looked_at.clone_from(&self.looked_at);
         }
         kinds.sort_by_key(|kind| {
             let place = self.order.iter().position(|first| first == kind);
