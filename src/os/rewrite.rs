@@ -25,6 +25,9 @@ const MOST_LINKS: usize = 40;
 /// # Errors
 /// `Io`, `NotReadBack`.
 pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), FsError> {
+    if path.metadata().is_ok_and(|found| !found.is_file()) {
+        return write_through(path, content);
+    }
     let target = resolved(path);
     let (Some(folder), Some(name)) = (target.parent(), target.file_name()) else {
         return write_through(&target, content);

@@ -17,6 +17,7 @@ mod check;
 mod decrypt;
 mod diff;
 mod drift;
+mod dropin;
 mod encrypt;
 mod families;
 mod faults;

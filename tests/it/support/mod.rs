@@ -2,7 +2,9 @@
 //! for the values in use.
 
 pub(crate) mod pty;
+pub(crate) mod sandbox;
 pub(crate) mod stock;
+pub(crate) mod vault;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::{OsStr, OsString};
