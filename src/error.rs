@@ -137,15 +137,15 @@ pub enum ErrorKind {
         /// What is wrong with it.
         source: RulesError,
     },
-    /// The rule holds what this version cannot honour.
-    #[error("{}: creation rule {rule} holds {names}, which this version cannot honour yet", path.display())]
-    RuleUnsupported {
+    /// A key of a rule that is none.
+    #[error("{}: creation rule {rule}: {reason}", path.display())]
+    RuleKeyMalformed {
         /// The rules file.
         path: PathBuf,
         /// The rule's position.
         rule: usize,
-        /// The keys.
-        names: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// A rule with a key that SOPS does not know.
     #[error("{}: creation rule {rule} holds the unknown key `{key}`", path.display())]
@@ -158,7 +158,7 @@ pub enum ErrorKind {
         key: String,
     },
     /// A rule without recipients.
-    #[error("{}: creation rule {rule} names no age recipient", path.display())]
+    #[error("{}: creation rule {rule} names no key, or has a group without one", path.display())]
     RuleWithoutKeys {
         /// The rules file.
         path: PathBuf,
@@ -265,7 +265,7 @@ impl ErrorKind {
                 Refusal::Unrepresentable { .. } => "unrepresentable",
             },
             Self::Rules { .. }
-            | Self::RuleUnsupported { .. }
+            | Self::RuleKeyMalformed { .. }
             | Self::RuleWithoutKeys { .. }
             | Self::UnknownRuleKey { .. } => "rules",
             Self::State { .. } | Self::StateUnreadable { .. } => "state",
@@ -280,7 +280,7 @@ impl ErrorKind {
             | Self::PlainMissing
             | Self::IdentityTarget { .. }
             | Self::GitTarget { .. }
-            | Self::RuleUnsupported { .. }
+            | Self::RuleKeyMalformed { .. }
             | Self::RuleWithoutKeys { .. }
             | Self::UnknownRuleKey { .. } => Severity::Refused,
             _ => Severity::Trouble,

@@ -1,9 +1,8 @@
 //! `.sops.yaml`: which creation rule governs a file.
 //!
-//! Parses text it is given; looking the file up is the caller's business. What a rule holds beyond
-//! what this version can honour when writing is kept by name, so that a write is refused instead
-//! of done without it. The reference ignores unknown keys silently, which turns a typing mistake
-//! into a file in clear.
+//! Parses text it is given; looking the file up is the caller's business. The reference ignores unknown
+//! keys silently, which turns a typing mistake into a file in clear: they are kept by name, so that a write
+//! is refused.
 
 use std::collections::BTreeSet;
 
@@ -27,8 +26,17 @@ const KEY_FIELDS: [&str; 8] = [
     "hckms",
     "aws_profile",
 ];
-/// The fields of rules and groups that are known and not honoured when writing.
+/// The other fields that say who can open a file.
 const OTHER_FIELDS: [&str; 4] = ["hc_vault", "key_groups", "shamir_threshold", "merge"];
+/// The fields of a group, besides those of age and what it merges.
+const GROUP_FIELDS: [&str; 6] = [
+    "pgp",
+    "kms",
+    "gcp_kms",
+    "hckms",
+    "azure_keyvault",
+    "hc_vault",
+];
 /// The other fields of a rule.
 const OPTION_FIELDS: [&str; 8] = [
     "path_regex",
@@ -56,8 +64,8 @@ pub struct Rule {
     pub selection: Selection,
     /// How many key groups it has; one where it has none.
     pub groups: usize,
-    /// Names of what this version does not honour when writing.
-    pub unsupported: Vec<String>,
+    /// Names of its keys, in the file's sense, that are none of SOPS'.
+    pub unknown: Vec<String>,
     /// All its keys, by group; why they cannot be told where one is malformed.
     pub key_groups: Result<Vec<Vec<KeyId>>, String>,
     /// How many groups are to be needed; 0 where it does not say.
@@ -386,19 +394,40 @@ fn keys_of_group(node: &Node, depth: usize) -> Result<Vec<KeyId>, String> {
 impl Rule {
     /// Returns its keys that are none of SOPS'.
     pub fn unknown_keys(&self) -> impl Iterator<Item = &str> {
-        self.unsupported.iter().map(String::as_str).filter(|key| {
-            let key = key.split(' ').next().unwrap_or_default();
-            !KEY_FIELDS.contains(&key) && !OTHER_FIELDS.contains(&key)
-        })
+        self.unknown.iter().map(String::as_str)
+    }
+
+    /// Returns all its keys, each once.
+    pub fn all_keys(&self) -> Vec<&KeyId> {
+        let mut all: Vec<&KeyId> = Vec::new();
+        for key in self.key_groups.iter().flatten().flatten() {
+            if !all.contains(&key) {
+                all.push(key);
+            }
+        }
+        all
+    }
+
+    /// Returns how many of its groups are needed: all where it does not say, none where there is one group.
+    pub fn needed_groups(&self) -> usize {
+        match (self.groups, self.threshold) {
+            (0 | 1, _) => 0,
+            (groups, 0) => groups,
+            (_, threshold) => threshold,
+        }
     }
 
     /// Returns whether both have the same readers and the same options.
     pub fn says_the_same(&self, other: &Self) -> bool {
-        let keys = |rule: &Self| -> BTreeSet<String> {
-            let unsupported = rule.unsupported.iter().map(|name| format!("{name}:"));
-            rule.age.iter().cloned().chain(unsupported).collect()
+        let keys = |rule: &Self| -> Vec<BTreeSet<KeyId>> {
+            let groups = rule.key_groups.iter().flatten();
+            groups
+                .map(|group| group.iter().map(KeyId::canonical).collect())
+                .collect()
         };
-        keys(self) == keys(other) && self.selection == other.selection
+        keys(self) == keys(other)
+            && self.needed_groups() == other.needed_groups()
+            && self.selection == other.selection
     }
 }
 
@@ -556,7 +585,7 @@ fn parse_rule(number: usize, item: &Node) -> Result<Rule, RulesError> {
         age: Vec::new(),
         selection: Selection::default(),
         groups: 1,
-        unsupported: Vec::new(),
+        unknown: Vec::new(),
         key_groups: keys_of_rule(item),
         threshold: item
             .get("shamir_threshold")
@@ -590,12 +619,13 @@ fn parse_rule(number: usize, item: &Node) -> Result<Rule, RulesError> {
                 Node::Bool(false) => {}
                 _ => return Err(malformed(number, key, "is not `true` or `false`")),
             },
+            known if KEY_FIELDS.contains(&known) || OTHER_FIELDS.contains(&known) => {}
             _ => match value {
                 Node::Text(text) => match SelectionRule::from_option(key, text) {
                     Some(selection) => selections.push((key.clone(), selection.map_err(compile)?)),
-                    None => rule.unsupported.push(key.clone()),
+                    None => rule.unknown.push(key.clone()),
                 },
-                _ => rule.unsupported.push(key.clone()),
+                _ => rule.unknown.push(key.clone()),
             },
         }
     }
@@ -617,16 +647,12 @@ fn parse_rule(number: usize, item: &Node) -> Result<Rule, RulesError> {
 }
 
 /// Reads `key_groups`: one group is the list of those who can open the file; several of them share
-/// the data key out, which is not honoured yet.
+/// the data key out.
 fn read_groups(rule: &mut Rule, node: &Node) -> Result<(), RulesError> {
     let Node::List(groups) = node else {
         return Err(malformed(rule.number, "key_groups", "is not a list"));
     };
     rule.groups = groups.len();
-    if groups.len() > 1 {
-        let several = format!("key_groups ({} groups)", groups.len());
-        rule.unsupported.push(several);
-    }
     for group in groups {
         read_group(rule, group, 0)?;
     }
@@ -661,7 +687,8 @@ fn read_group(rule: &mut Rule, node: &Node, depth: usize) -> Result<(), RulesErr
                     }
                 }
             }
-            _ if !rule.unsupported.contains(key) => rule.unsupported.push(key.clone()),
+            known if GROUP_FIELDS.contains(&known) => {}
+            _ if !rule.unknown.contains(key) => rule.unknown.push(key.clone()),
             _ => {}
         }
     }
@@ -723,14 +750,14 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_honoured_is_kept_by_name() {
+    fn what_is_unknown_is_kept_by_name() {
         let rules =
             Rules::parse("creation_rules:\n- age: x\n  pgp: F\n  encrypted_regexp: a\n  kms: ''\n")
                 .unwrap();
-        assert_eq!(
-            rules.find("x").unwrap().unsupported,
-            ["pgp", "encrypted_regexp"]
-        );
+        let rule = rules.find("x").unwrap();
+        assert_eq!(rule.unknown, ["encrypted_regexp"]);
+        let names: Vec<String> = rule.all_keys().iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["x", "F"]);
     }
 
     #[test]
@@ -739,9 +766,10 @@ mod tests {
         let rules = Rules::parse(text).unwrap();
         let one = rules.find("x").unwrap();
         assert_eq!(one.age, ["age1a", "age1b", "age1c", "age1d"]);
-        assert!(one.unsupported.is_empty());
+        assert!(one.unknown.is_empty());
         let several = rules.find("y").unwrap();
-        assert_eq!(several.unsupported, ["key_groups (2 groups)", "pgp"]);
+        assert_eq!((several.groups, several.needed_groups()), (2, 2));
+        assert_eq!(several.key_groups.as_ref().unwrap()[1].len(), 2);
         assert!(Rules::parse("creation_rules:\n- key_groups: [7]\n").is_err());
     }
 
@@ -752,7 +780,7 @@ mod tests {
         let rule = rules.find("x").unwrap();
         assert_eq!(rule.age, ["age1a", "age1b"]);
         assert_eq!(rule.selection.scope, MacScope::OnlyEncrypted);
-        assert!(rule.unsupported.is_empty(), "{:?}", rule.unsupported);
+        assert!(rule.unknown.is_empty(), "{:?}", rule.unknown);
     }
 
     #[test]

@@ -7,13 +7,13 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::error::{ErrorKind, Problem};
-use crate::keys::age::canonical;
 use crate::os::RandomPool;
 use crate::os::place::{FileState, Place};
 use crate::os::state::StateDir;
 use crate::project::plan::Side;
 use crate::sops;
 use crate::sops::data_key::DataKey;
+use crate::sops::master_key::{KeyId, MasterKey};
 use crate::sops::metadata::Metadata;
 use crate::sops::store::Format;
 use crate::ui::report::Backup;
@@ -30,17 +30,25 @@ pub fn unopenable(name: &str) -> Problem {
         .with_help("name your identity with `-i FILE`; or move the server's file away by hand")
 }
 
+/// Stands for the time of what is not kept.
+const EPOCH: &str = "1970-01-01T00:00:00Z";
+
 /// Returns the recipients of a backup: those of the entry that can be encrypted to, and those of the
 /// identities at hand, so that who runs this can open it whatever the labels in a file say.
-fn readers(workspace: &Workspace, recipients: &[String]) -> Vec<String> {
+fn readers(workspace: &Workspace, entry: &[KeyId]) -> Vec<KeyId> {
     let keyring = &workspace.keyring;
-    let mut readers: Vec<String> = Vec::new();
-    for recipient in recipients.iter().cloned().chain(keyring.recipients()) {
+    let own = keyring.recipients();
+    let own = own.iter().map(|recipient| KeyId::age(recipient));
+    let mut readers: Vec<KeyId> = Vec::new();
+    for key in entry.iter().cloned().chain(own) {
         let is_known = readers
             .iter()
-            .any(|known| canonical(known) == canonical(&recipient));
-        if !is_known && keyring.check_recipient(&recipient).is_ok() {
-            readers.push(recipient);
+            .any(|known| known.canonical() == key.canonical());
+        let is_usable = key
+            .recipient()
+            .is_none_or(|recipient| keyring.check_recipient(recipient).is_ok());
+        if !is_known && is_usable {
+            readers.push(key);
         }
     }
     readers
@@ -50,21 +58,24 @@ fn readers(workspace: &Workspace, recipients: &[String]) -> Vec<String> {
 fn sealed_key(
     workspace: &Workspace,
     name: &str,
-    recipients: &[String],
+    entry: &[KeyId],
+    now: &str,
     fill: sops::Fill<'_>,
 ) -> Result<(DataKey, Metadata), Problem> {
     let key = DataKey::generate(fill);
-    let wrapped: Vec<(String, String)> = readers(workspace, recipients)
+    let wrapped: Vec<MasterKey> = readers(workspace, entry)
         .into_iter()
-        .filter_map(|recipient| {
-            let wrapped = workspace.keyring.wrap(&key, &recipient).ok()?;
-            Some((recipient, wrapped))
+        .filter_map(|id| {
+            let enc = workspace.keyring.wrap_with(&id, &key).ok()?;
+            let key = MasterKey::new(id, now);
+            Some(MasterKey { enc, ..key })
         })
         .collect();
+    let is_empty = wrapped.is_empty();
     let mut metadata = Metadata::new(None);
-    metadata.set_age_keys(&wrapped);
+    metadata.set_groups(vec![wrapped], 0);
     match workspace.keyring.unwrap(&metadata) {
-        Ok(again) if !wrapped.is_empty() && again.expose() == key.expose() => Ok((key, metadata)),
+        Ok(again) if !is_empty && again.expose() == key.expose() => Ok((key, metadata)),
         _ => Err(unopenable(name)),
     }
 }
@@ -73,9 +84,11 @@ fn sealed_key(
 ///
 /// # Errors
 /// What [`keep_plaintext`] would meet.
-pub fn check(workspace: &Workspace, name: &str, recipients: &[String]) -> Result<(), Problem> {
+pub fn check(workspace: &Workspace, name: &str, entry: &[KeyId]) -> Result<(), Problem> {
     let mut pool = RandomPool::new();
-    sealed_key(workspace, name, recipients, &mut |buffer| pool.fill(buffer)).map(drop)
+    // Nothing of it is kept, nor its time.
+    let mut fill = |buffer: &mut [u8]| pool.fill(buffer);
+    sealed_key(workspace, name, entry, EPOCH, &mut fill).map(drop)
 }
 
 fn state_of<'w>(workspace: &'w Workspace, name: &str) -> Result<&'w StateDir, Problem> {
@@ -100,13 +113,13 @@ pub fn keep_plaintext(
     label: &str,
     place: &Place,
     seen: &FileState,
-    recipients: &[String],
+    entry: &[KeyId],
 ) -> Result<Backup, Problem> {
     let state = state_of(workspace, name)?;
     let mut pool = RandomPool::new();
     let mut fill = |buffer: &mut [u8]| pool.fill(buffer);
-    let (key, metadata) = sealed_key(workspace, name, recipients, &mut fill)?;
     let now = cx.env.now();
+    let (key, metadata) = sealed_key(workspace, name, entry, &now, &mut fill)?;
     let mut file = place.reopen(seen).map_err(|error| {
         Problem::of(name, error)
             .with_help("run the command again: it will look at the file as it is now")
@@ -122,11 +135,7 @@ pub fn keep_plaintext(
     let path = state
         .keep_backup(label, &now, &sealed)
         .map_err(apply::state_problem)?;
-    let readers: Vec<String> = metadata
-        .age_recipients()
-        .into_iter()
-        .map(str::to_owned)
-        .collect();
+    let readers = metadata.key_ids();
     Ok(named(
         workspace,
         name,
@@ -147,7 +156,7 @@ pub fn keep_encrypted(
     name: &str,
     file: &Path,
     format: Format,
-    recipients: &[String],
+    entry: &[KeyId],
 ) -> Result<Backup, Problem> {
     let label = name.strip_suffix(".enc").unwrap_or(name);
     let path = state_of(workspace, name)?
@@ -159,7 +168,7 @@ pub fn keep_encrypted(
         Side::Repository,
         &path,
         format,
-        recipients,
+        entry,
     ))
 }
 
@@ -169,10 +178,10 @@ fn named(
     side: Side,
     path: &Path,
     format: Format,
-    recipients: &[String],
+    entry: &[KeyId],
 ) -> Backup {
     let path = path.display().to_string();
-    let command = stock_command(workspace, format, recipients, &hints::quoted(&path));
+    let command = stock_command(workspace, format, entry, &hints::quoted(&path));
     Backup {
         entry: name.to_owned(),
         side,

@@ -2,13 +2,13 @@
 //!
 //! Separate from the command because everything here is about one entry and writes nothing.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use crate::error::{Error, Problem};
 use crate::keys::KeyError;
-use crate::keys::age::canonical;
 use crate::os::RandomPool;
 use crate::os::place::{Base, FileState, Found, Place};
 use crate::project::diff;
@@ -23,7 +23,8 @@ use crate::sops::cipher::Token;
 use crate::sops::data_key::DataKey;
 use crate::sops::document::{self, Document, Leaf};
 use crate::sops::error::DocumentError;
-use crate::sops::metadata::Metadata;
+use crate::sops::master_key::{KeyId, MasterKey};
+use crate::sops::metadata::{KeyGroup, Metadata};
 use crate::sops::selector::SelectionRule;
 use crate::sops::store::{Format, age};
 use crate::sops::{self, Layout, Manner, Opened, Reuse};
@@ -122,9 +123,9 @@ pub struct Captured<'w> {
     /// The form of the file that is there.
     pub stored_format: Format,
     /// Who can open the file that is there.
-    pub stored_recipients: Vec<String>,
+    pub stored_readers: Vec<KeyId>,
     /// Who can open it.
-    pub recipients: Vec<String>,
+    pub readers: Vec<KeyId>,
     /// The `mac` token of the encrypted file as it will be, where it is the content's.
     pub mac: String,
     /// The same whatever the form of the file.
@@ -146,8 +147,8 @@ impl Prospect for Captured<'_> {
         &self.warnings
     }
 
-    fn sealed_as(&self) -> (Format, &[String]) {
-        (self.format, &self.recipients)
+    fn sealed_as(&self) -> (Format, &[KeyId]) {
+        (self.format, &self.readers)
     }
 }
 
@@ -214,11 +215,8 @@ pub fn capture_content<'w>(
         sealed: Vec::new(),
         format,
         stored_format: stored_format.unwrap_or(format),
-        stored_recipients: existing
-            .iter()
-            .flat_map(|found| found.recipients())
-            .collect(),
-        recipients: Vec::new(),
+        stored_readers: existing.iter().flat_map(|found| found.readers()).collect(),
+        readers: Vec::new(),
         mac: String::new(),
         seal: String::new(),
         warnings: Vec::new(),
@@ -299,7 +297,7 @@ pub fn capture_content<'w>(
     } = judgement;
     captured.warnings = warnings;
     if let Some(governing) = &governing {
-        captured.recipients.clone_from(&governing.recipients);
+        captured.readers.clone_from(&governing.keys);
     }
     captured.step = plan::encrypt(name, PathBuf::from(name), &stored, refusals, options.force);
 
@@ -531,7 +529,7 @@ fn check_rule(
 ) {
     let mut found = governing.differences(workspace, encrypted);
     let metadata = &encrypted.sealed.metadata;
-    let is_replaced = lost_key::is_only_replaced(workspace, metadata, &governing.recipients);
+    let is_replaced = lost_key::is_only_replaced(workspace, metadata, &governing.groups);
     if is_replaced {
         // That a new key stands there for a lost one is the user's own word.
         found.retain(|refusal| !matches!(refusal, Refusal::RecipientsDiffer { .. }));
@@ -636,10 +634,21 @@ impl Request<'_> {
         let is_armored = self
             .existing
             .is_none_or(|file| file.format != Format::Age || age::is_armored(&file.sealed.source));
-        let recipients = &self.governing.recipients;
+        let keys = &self.governing.keys;
+        let recipients: Vec<String> = keys
+            .iter()
+            .filter_map(|key| key.recipient().map(str::to_owned))
+            .collect();
+        if recipients.len() != keys.len() || self.governing.groups.len() != 1 {
+            let what = "keys other than age recipients, or several groups of them";
+            let format = "a raw age file";
+            let error = DocumentError::Inexpressible { what, format };
+            return Err(Problem::of(&self.entry.repository_path, error)
+                .with_help("take `format = \"age\"` out of its row, or give it a rule with age recipients alone"));
+        }
         let keyring = &self.workspace.keyring;
         let sealed = keyring
-            .wrap_content(&content, recipients, is_armored)
+            .wrap_content(&content, &recipients, is_armored)
             .map_err(|error| {
                 Problem::of(&self.entry.repository_path, error)
                     .with_help("mend or take out this recipient in `.sops.yaml`")
@@ -706,68 +715,109 @@ impl Request<'_> {
     /// Decides under which data key and for whom the file is written, and whether tokens of the
     /// existing file may stay.
     fn key_and_metadata(&self, fill: sops::Fill<'_>) -> Result<(DataKey, Metadata, bool), Problem> {
-        let wanted = &self.governing.recipients;
+        let wanted = &self.governing.groups;
+        let threshold = self.governing.rule.threshold;
         let existing = self.existing.filter(|_| *self.stored != Stored::Unopened);
         let selection = self
             .format
             .store()
             .has_selection()
             .then_some(&self.governing.rule.selection);
-        if let Some(encrypted) = existing {
+        let change = existing.map(|found| KeyChange::of(&found.sealed.metadata, self.governing));
+        if let (Some(encrypted), Some(KeyChange::None | KeyChange::Added)) = (existing, &change) {
             let metadata = &encrypted.sealed.metadata;
-            let have = metadata.age_recipients();
-            let is_wanted = |key: &&str| {
-                let key = canonical(key);
-                wanted.iter().any(|wanted| canonical(wanted) == key)
+            let key = unwrap_key(self.workspace, self.entry, metadata)?;
+            let same_form = encrypted.format == self.format;
+            let mut next = if same_form {
+                metadata.clone()
+            } else {
+                Metadata::new(selection)
             };
-            let is_removed = !have.iter().all(is_wanted) || !metadata.other_kinds().is_empty();
-            if !is_removed {
-                let key = unwrap_key(self.workspace, self.entry, metadata)?;
-                let same_form = encrypted.format == self.format;
-                let mut next = if same_form {
-                    metadata.clone()
-                } else {
-                    Metadata::new(selection)
-                };
-                if let Some(selection) = selection.filter(|selection| {
-                    same_form && !metadata.selection.is_same_in_dotenv(selection)
-                }) {
-                    next.set_selection(selection);
-                }
-                let mut keys = kept_keys(metadata);
-                let is_there = |recipient: &&String| {
-                    let recipient = canonical(recipient);
-                    have.iter().any(|key| canonical(key) == recipient)
-                };
-                let added = wanted.iter().filter(|recipient| !is_there(recipient));
-                let is_same_set = added.clone().next().is_none();
-                for recipient in added {
-                    keys.push((recipient.clone(), self.wrap(&key, recipient)?));
-                }
-                if !is_same_set || !same_form {
-                    next.set_age_keys(&keys);
-                }
-                return Ok((key, next, same_form));
+            if let Some(selection) = selection
+                .filter(|selection| same_form && !metadata.selection.is_same_in_dotenv(selection))
+            {
+                next.set_selection(selection);
             }
+            if matches!(change, Some(KeyChange::Added)) {
+                self.wrap_added(&key, metadata, &mut next, fill)?;
+            } else if !same_form {
+                next.set_groups(metadata.groups.clone(), metadata.threshold());
+            }
+            return Ok((key, next, same_form));
         }
         let key = DataKey::generate(fill);
         let mut metadata = Metadata::new(selection);
-        let wrapped: Result<Vec<_>, _> = wanted
-            .iter()
-            .map(|recipient| Ok((recipient.clone(), self.wrap(&key, recipient)?)))
-            .collect();
-        metadata.set_age_keys(&wrapped?);
+        let mut groups = self.new_groups(wanted);
+        let threshold = self.wrap_groups(&key, &mut groups, threshold, fill)?;
+        metadata.set_groups(groups, threshold);
         Ok((key, metadata, false))
     }
 
-    fn wrap(&self, key: &DataKey, recipient: &str) -> Result<String, Problem> {
-        self.workspace
+    fn new_groups(&self, wanted: &[Vec<KeyId>]) -> Vec<KeyGroup> {
+        let group = |keys: &Vec<KeyId>| {
+            let keys = keys.iter().cloned();
+            keys.map(|id| MasterKey::new(id, self.now)).collect()
+        };
+        wanted.iter().map(group).collect()
+    }
+
+    /// Lets further keys open a file with one group, under the same data key; wrapped keys that are there
+    /// stay as they are.
+    fn wrap_added(
+        &self,
+        key: &DataKey,
+        metadata: &Metadata,
+        next: &mut Metadata,
+        fill: sops::Fill<'_>,
+    ) -> Result<(), Problem> {
+        let [wanted] = &self.governing.groups[..] else {
+            // The shares are made anew.
+            let mut groups = self.new_groups(&self.governing.groups);
+            let threshold = self.governing.rule.threshold;
+            let threshold = self.wrap_groups(key, &mut groups, threshold, fill)?;
+            next.set_groups(groups, threshold);
+            return Ok(());
+        };
+        let mut group: KeyGroup = metadata.keys().cloned().collect();
+        for id in wanted {
+            let is_there = metadata
+                .keys()
+                .any(|key| key.id.canonical() == id.canonical());
+            if !is_there {
+                let new = MasterKey::new(id.clone(), self.now);
+                let mut added = vec![vec![new]];
+                self.wrap_groups(key, &mut added, 0, fill)?;
+                group.extend(added.into_iter().flatten());
+            }
+        }
+        next.set_groups(vec![group], metadata.threshold());
+        Ok(())
+    }
+
+    fn wrap_groups(
+        &self,
+        key: &DataKey,
+        groups: &mut [KeyGroup],
+        threshold: usize,
+        fill: sops::Fill<'_>,
+    ) -> Result<usize, Problem> {
+        let wrapped = self
+            .workspace
             .keyring
-            .wrap(key, recipient)
-            .map_err(|error| {
-                Problem::of(&self.entry.repository_path, error)
-                    .with_help("mend or take out this recipient in `.sops.yaml`")
-            })
+            .wrap_groups(key, groups, threshold, fill);
+        wrapped.map_err(|errors| {
+            let name = &self.entry.repository_path;
+            let error = errors.into_iter().next().unwrap_or(KeyError::NoGroups);
+            let help = match &error {
+                KeyError::Cloud { .. } => format!(
+                    "stock `sops` can: `sops updatekeys --input-type {} {}`, or take this key out of the rule",
+                    self.format.name(),
+                    self.workspace.hints.file(name)
+                ),
+                _ => "mend or take out this key in `.sops.yaml`".to_owned(),
+            };
+            Problem::of(name, error).with_help(help)
+        })
     }
 
     /// Opens what is about to be written with an identity at hand and compares it with the source.
@@ -841,9 +891,31 @@ fn respelling(name: &str, source: &[u8], plaintext: &[u8]) -> String {
     }
 }
 
-/// Returns the wrapped copies of the data key that a file has.
-fn kept_keys(metadata: &Metadata) -> Vec<(String, String)> {
-    let keys = metadata.age_keys();
-    keys.map(|(recipient, enc)| (recipient.to_owned(), enc.to_owned()))
-        .collect()
+/// How the keys of a file and those of its rule differ.
+enum KeyChange {
+    /// Further keys are to open it, in groups that are there.
+    Added,
+    /// Not at all.
+    None,
+    /// Some are not to open it any more, or it takes other groups.
+    Removed,
+}
+
+impl KeyChange {
+    fn of(metadata: &Metadata, governing: &Governing) -> Self {
+        let (have, want) = (&metadata.groups, &governing.groups);
+        if have.len() != want.len() || metadata.needed_groups() != governing.rule.needed_groups() {
+            return Self::Removed;
+        }
+        let mut is_added = false;
+        for (have, want) in have.iter().zip(want) {
+            let have: BTreeSet<KeyId> = have.iter().map(|key| key.id.canonical()).collect();
+            let want: BTreeSet<KeyId> = want.iter().map(KeyId::canonical).collect();
+            if !have.is_subset(&want) {
+                return Self::Removed;
+            }
+            is_added |= have != want;
+        }
+        if is_added { Self::Added } else { Self::None }
+    }
 }

@@ -257,8 +257,7 @@ pub fn keep_backups(
         };
         let name = &one.entry.repository_path;
         let label = &one.entry.server_path;
-        let kept =
-            backup::keep_plaintext(cx, workspace, name, label, place, seen, &one.recipients)?;
+        let kept = backup::keep_plaintext(cx, workspace, name, label, place, seen, &one.readers)?;
         backups.push(kept);
     }
     Ok(())

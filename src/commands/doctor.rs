@@ -260,8 +260,8 @@ fn wanted_recipients(workspace: &Workspace) -> BTreeSet<String> {
     let secret = entries.filter(|entry| entry.kind == Kind::Secret);
     let governing = secret.filter_map(|entry| govern(workspace, entry, &mut Vec::new()).ok()?);
     governing
-        .flat_map(|governing| governing.recipients)
-        .map(|recipient| canonical(&recipient))
+        .flat_map(|governing| governing.keys)
+        .filter_map(|key| key.recipient().map(canonical))
         .collect()
 }
 

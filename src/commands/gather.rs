@@ -5,6 +5,7 @@ use crate::error::Problem;
 use crate::project::error::Refusal;
 use crate::project::manifest::{Entry, Kind};
 use crate::project::plan::{Plan, Step};
+use crate::sops::master_key::KeyId;
 use crate::sops::store::Format;
 
 use super::Context;
@@ -20,7 +21,7 @@ pub trait Prospect {
     /// Remarks for the user.
     fn warnings(&self) -> &[String];
     /// The stored form of the encrypted file, and who can open it.
-    fn sealed_as(&self) -> (Format, &[String]);
+    fn sealed_as(&self) -> (Format, &[KeyId]);
 }
 
 /// Makes the plan of what succeeded, adds what failed or is refused to `problems`, and tells the
@@ -52,9 +53,9 @@ pub fn gather<T: Prospect>(
         let refusals = one.step().refusals.iter();
         problems.extend(refusals.map(|refusal| explain(one, refusal)));
         if one.step().writes() && one.entry().kind == Kind::Secret {
-            let (format, recipients) = one.sealed_as();
+            let (format, readers) = one.sealed_as();
             let file = workspace.hints.file(&one.entry().repository_path);
-            let command = stock_command(workspace, format, recipients, &file);
+            let command = stock_command(workspace, format, readers, &file);
             cx.ui.detail(&format!("stock opens it with: {command}"));
         }
     }

@@ -5,10 +5,11 @@ use std::path::Path;
 
 use crate::error::{ErrorKind, Problem};
 use crate::keys::KeyError;
-use crate::keys::age::{canonical, shortened};
+use crate::keys::age::shortened;
 use crate::project::error::Refusal;
 use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry};
 use crate::rules::{Rule, Rules};
+use crate::sops::master_key::KeyId;
 use crate::sops::metadata::Metadata;
 use crate::sops::pattern::Pattern;
 
@@ -17,8 +18,10 @@ use super::workspace::{FoundRules, Workspace};
 
 /// The rule that governs an entry, ready for writing.
 pub struct Governing {
-    /// Who can open what is written.
-    pub recipients: Vec<String>,
+    /// Who can open what is written, whatever the groups.
+    pub keys: Vec<KeyId>,
+    /// The same, by group.
+    pub groups: Vec<Vec<KeyId>>,
     /// The rule.
     pub rule: Rule,
     /// An earlier rule that says something else of the plaintext's name.
@@ -106,21 +109,15 @@ pub fn govern(
         };
         return Err(Problem::of(name, kind).with_help(help));
     }
-    if !rule.unsupported.is_empty() {
-        let names: Vec<_> = rule
-            .unsupported
-            .iter()
-            .map(|key| format!("`{key}`"))
-            .collect();
-        let kind = ErrorKind::RuleUnsupported {
+    let groups = rule.key_groups.clone().map_err(|reason| {
+        let kind = ErrorKind::RuleKeyMalformed {
             path: path.clone(),
             rule: rule.number,
-            names: names.join(", "),
+            reason,
         };
-        return Err(Problem::of(name, kind)
-            .with_help("encrypt this file with `sops`, or take them out of the rule"));
-    }
-    if rule.age.is_empty() {
+        Problem::of(name, kind).with_help(format!("mend {}", path.display()))
+    })?;
+    if groups.is_empty() || groups.iter().any(Vec::is_empty) {
         let kind = ErrorKind::RuleWithoutKeys {
             path: path.clone(),
             rule: rule.number,
@@ -158,7 +155,8 @@ pub fn govern(
         });
     }
     Ok(Some(Governing {
-        recipients: rule.age.clone(),
+        keys: rule.all_keys().into_iter().cloned().collect(),
+        groups,
         rule: rule.clone(),
         hidden,
     }))
@@ -264,29 +262,35 @@ fn with_suffix(pattern: &str) -> String {
     out
 }
 
-/// Says who would be added and removed, by name; empty when nobody.
+/// Says who would be added and removed, by name, and how groups and threshold differ; empty when nothing
+/// does.
 fn recipient_changes(workspace: &Workspace, metadata: &Metadata, governing: &Governing) -> String {
-    let have: BTreeSet<String> = metadata
-        .age_recipients()
-        .into_iter()
-        .map(canonical)
-        .collect();
-    let want: BTreeSet<String> = governing
-        .recipients
-        .iter()
-        .map(|key| canonical(key))
-        .collect();
-    let name = |key: &String| workspace.manifest.name_recipient(key);
-    let mut changes: Vec<String> = want
-        .difference(&have)
-        .map(|key| format!("+ {}", name(key)))
-        .collect();
-    changes.extend(have.difference(&want).map(|key| format!("- {}", name(key))));
-    changes.extend(
-        metadata
-            .other_kinds()
-            .iter()
-            .map(|kind| format!("- keys of kind {kind}")),
-    );
+    let (have, want) = (&metadata.groups, &governing.groups);
+    let is_grouped = have.len() > 1 || want.len() > 1;
+    let mut changes = Vec::new();
+    for number in 0..have.len().max(want.len()) {
+        let have: BTreeSet<KeyId> = have
+            .get(number)
+            .into_iter()
+            .flatten()
+            .map(|key| key.id.canonical())
+            .collect();
+        let want = want.get(number).into_iter().flatten();
+        let want: BTreeSet<KeyId> = want.map(KeyId::canonical).collect();
+        let group = if is_grouped {
+            format!(" in group {number}")
+        } else {
+            String::new()
+        };
+        let name = |key: &KeyId| format!("{}{group}", workspace.manifest.name_key(key));
+        let added = want.difference(&have);
+        changes.extend(added.map(|key| format!("+ {}", name(key))));
+        let removed = have.difference(&want);
+        changes.extend(removed.map(|key| format!("- {}", name(key))));
+    }
+    let (has, needs) = (metadata.needed_groups(), governing.rule.needed_groups());
+    if has != needs {
+        changes.push(format!("{has} groups needed, by the rule {needs}"));
+    }
     changes.join(", ")
 }

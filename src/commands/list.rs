@@ -3,8 +3,8 @@
 use clap::Args;
 
 use crate::error::{Error, Problem};
-use crate::keys::age::canonical;
 use crate::project::manifest::{Entry, Kind, WriteMode};
+use crate::sops::master_key::KeyId;
 use crate::ui::list::{ListRow, Reader, ReaderMark};
 
 use super::govern::govern;
@@ -77,31 +77,26 @@ fn readers(workspace: &Workspace, entry: &Entry) -> Result<Vec<Reader>, Problem>
         Lookup::Found(encrypted) => Some(encrypted),
         Lookup::Missing(_) => None,
     };
-    let have: Vec<String> = sealed
+    let have: Vec<KeyId> = sealed
         .iter()
-        .flat_map(|encrypted| {
-            let metadata = &encrypted.sealed.metadata;
-            let kinds = metadata.other_kinds();
-            let others = kinds
-                .into_iter()
-                .map(|kind| format!("a key of kind {kind}"));
-            let age = metadata.age_recipients().into_iter().map(canonical);
-            age.chain(others).collect::<Vec<_>>()
-        })
+        .flat_map(|encrypted| encrypted.readers())
+        .map(|key| key.canonical())
         .collect();
     let want = match govern(workspace, entry, &mut Vec::new()) {
-        Ok(Some(governing)) => Some(governing.recipients),
+        Ok(Some(governing)) => Some(governing.keys),
         _ => None,
     };
-    let want: Option<Vec<String>> =
-        want.map(|keys| keys.iter().map(|key| canonical(key)).collect());
-    let mark = |key: &String| match (&want, sealed.is_some()) {
+    let want: Option<Vec<KeyId>> = want.map(|keys| keys.iter().map(KeyId::canonical).collect());
+    let mark = |key: &KeyId| match (&want, sealed.is_some()) {
         (Some(want), true) if !want.contains(key) => ReaderMark::NotInRule,
         _ => ReaderMark::CanRead,
     };
-    let reader = |key: &String, mark| Reader {
-        name: workspace.manifest.short_name(key),
-        recipient: key.clone(),
+    let reader = |key: &KeyId, mark| Reader {
+        name: match key.recipient() {
+            Some(recipient) => workspace.manifest.short_name(recipient),
+            None => workspace.manifest.name_key(key),
+        },
+        recipient: key.to_string(),
         mark,
     };
     let mut readers: Vec<Reader> = have.iter().map(|key| reader(key, mark(key))).collect();

@@ -17,6 +17,7 @@ use crate::os::place::Base;
 use crate::os::state::StateDir;
 use crate::project::manifest::{Entry, Kind};
 use crate::rules::{RULES_FILE, Rules};
+use crate::sops::master_key::KeyId;
 use crate::sops::metadata::Metadata;
 use crate::ui::lost::{LostEntry, LostView};
 
@@ -125,13 +126,17 @@ pub fn is_lost(workspace: &Workspace, metadata: &Metadata) -> bool {
 
 /// Returns whether a file differs from its rule in nothing but that new recipients stand there for lost
 /// ones.
-pub fn is_only_replaced(workspace: &Workspace, metadata: &Metadata, wanted: &[String]) -> bool {
+pub fn is_only_replaced(workspace: &Workspace, metadata: &Metadata, wanted: &[Vec<KeyId>]) -> bool {
     let have: BTreeSet<String> = metadata
         .age_recipients()
         .into_iter()
         .map(canonical)
         .collect();
-    let want: BTreeSet<String> = wanted.iter().map(|key| canonical(key)).collect();
+    let [wanted] = wanted else { return false };
+    let want: BTreeSet<String> = wanted
+        .iter()
+        .map(|key| key.canonical().to_string())
+        .collect();
     let lost = &workspace.lost;
     let mut gone = have.difference(&want);
     let mut added = want.difference(&have);
@@ -299,8 +304,11 @@ fn find_lost(
 /// Returns the recipients of an entry's rule, canonical; `None` where there is no rule.
 fn govern_loosely(workspace: &Workspace, entry: &Entry) -> Result<Option<Vec<String>>, Problem> {
     let governing = govern(workspace, entry, &mut Vec::new())?;
-    let recipients = governing.map(|governing| governing.recipients);
-    Ok(recipients.map(|keys| keys.iter().map(|key| canonical(key)).collect()))
+    Ok(governing.map(|governing| {
+        let keys = governing.keys.iter();
+        keys.filter_map(|key| key.recipient().map(canonical))
+            .collect()
+    }))
 }
 
 /// Returns the rules files and the manifest with the new recipient in the place of the lost one: the

@@ -673,7 +673,7 @@ fn place_merged<'w>(
             .find(|captured| captured.entry.repository_path == *name && captured.step.writes());
         let mut content = Content {
             plaintext: one.content.clone(),
-            recipients: Vec::new(),
+            readers: Vec::new(),
             format: Format::Binary,
             mac: String::new(),
             seal: String::new(),
@@ -681,13 +681,13 @@ fn place_merged<'w>(
         };
         match (new, read_encrypted(workspace, one.entry)?) {
             (Some(new), _) => {
-                content.recipients.clone_from(&new.recipients);
+                content.readers.clone_from(&new.readers);
                 content.format = new.format;
                 content.mac.clone_from(&new.mac);
                 content.seal.clone_from(&new.seal);
             }
             (None, Lookup::Found(encrypted)) => {
-                content.recipients = encrypted.recipients();
+                content.readers = encrypted.readers();
                 content.format = encrypted.format;
                 encrypted.content_mac().clone_into(&mut content.mac);
                 content.seal.clone_from(&encrypted.sealed.metadata.mac);

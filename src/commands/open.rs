@@ -8,6 +8,7 @@ use crate::project::manifest::Entry;
 use crate::sops::data_key::DataKey;
 use crate::sops::document::SealedDocument;
 use crate::sops::error::DocumentError;
+use crate::sops::master_key::KeyId;
 use crate::sops::metadata::Metadata;
 use crate::sops::store::Format;
 use crate::sops::{self, Opened};
@@ -123,9 +124,8 @@ pub fn leads_out(name: &str, error: FsError) -> Problem {
 
 impl Encrypted {
     /// Returns who can open it.
-    pub fn recipients(&self) -> Vec<String> {
-        let recipients = self.sealed.metadata.age_recipients().into_iter();
-        recipients.map(str::to_owned).collect()
+    pub fn readers(&self) -> Vec<KeyId> {
+        self.sealed.metadata.key_ids()
     }
 
     /// Returns the MAC token where the same token means the same content: in the binary form, whose one
@@ -231,17 +231,21 @@ pub fn open(
         .map_err(|error| damaged(workspace, &entry.repository_path, error))
 }
 
-/// Returns the stock command that opens an encrypted file for `recipients`, complete with the
+/// Returns the stock command that opens an encrypted file for `readers`, complete with the
 /// identity file where stock would not look there by itself. `path` is quoted already.
 pub fn stock_command(
     workspace: &Workspace,
     format: Format,
-    recipients: &[String],
+    readers: &[KeyId],
     path: &str,
 ) -> String {
+    let recipients: Vec<String> = readers
+        .iter()
+        .filter_map(|key| key.recipient().map(str::to_owned))
+        .collect();
     let identity = workspace
         .keyring
-        .file_to_name(recipients)
+        .file_to_name(&recipients)
         .map(|file| format!("SOPS_AGE_KEY_FILE={} ", quoted(&file.to_string_lossy())));
     let identity = identity.unwrap_or_default();
     let kind = format.name();

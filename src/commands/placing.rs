@@ -13,6 +13,7 @@ use crate::project::error::Refusal;
 use crate::project::manifest::{Entry, Kind, WriteMode};
 use crate::project::plan::{self, Action, DecryptOptions, Plan, Step, Target};
 use crate::secret::SecretBytes;
+use crate::sops::master_key::KeyId;
 use crate::sops::store::Format;
 use crate::sops::{self, Layout};
 use crate::ui::report::{Recovery, Report};
@@ -94,7 +95,7 @@ pub struct Prepared<'w> {
     /// What was seen at the target; the content is left out where it is long.
     pub(super) seen: Option<(FileState, SecretBytes)>,
     pub(super) owner: Ownership,
-    pub(super) recipients: Vec<String>,
+    pub(super) readers: Vec<KeyId>,
     pub(super) format: Format,
     /// The `mac` token of the encrypted file, empty for a row of `[plain]`.
     pub(super) mac: String,
@@ -114,7 +115,7 @@ pub struct Content {
     /// The bytes.
     pub plaintext: SecretBytes,
     /// Who can open a backup of what is replaced.
-    pub recipients: Vec<String>,
+    pub readers: Vec<KeyId>,
     /// The stored form of the encrypted file.
     pub format: Format,
     /// The `mac` token of the encrypted file that holds it.
@@ -137,7 +138,7 @@ impl<'w> Prepared<'w> {
             plaintext: SecretBytes::default(),
             seen: None,
             owner,
-            recipients: Vec::new(),
+            readers: Vec::new(),
             format: Format::Binary,
             mac: String::new(),
             seal: String::new(),
@@ -175,8 +176,8 @@ impl Prospect for Prepared<'_> {
         &self.warnings
     }
 
-    fn sealed_as(&self) -> (Format, &[String]) {
-        (self.format, &self.recipients)
+    fn sealed_as(&self) -> (Format, &[KeyId]) {
+        (self.format, &self.readers)
     }
 }
 
@@ -313,7 +314,7 @@ pub fn prepare<'w>(
 ) -> Result<Prepared<'w>, Problem> {
     let mut prepared = Prepared::of(workspace, entry, owner);
     prepared.plaintext = content.plaintext;
-    prepared.recipients = content.recipients;
+    prepared.readers = content.readers;
     prepared.format = content.format;
     prepared.mac = content.mac;
     prepared.seal = content.seal;
@@ -360,7 +361,7 @@ fn fit<'w>(
     let is_in_place = entry.write == WriteMode::InPlace;
     prepared.step.needs_backup |= is_in_place && prepared.step.action == Action::Replace;
     if prepared.step.needs_backup {
-        backup::check(workspace, name, &prepared.recipients)?;
+        backup::check(workspace, name, &prepared.readers)?;
     }
     prepared.place = Some(place);
     prepared.seen = seen.map(|(state, content)| {
@@ -397,7 +398,7 @@ fn decrypt(workspace: &Workspace, prepared: &mut Prepared<'_>) -> Result<bool, P
         }
     };
     let opened = open(workspace, entry, &encrypted)?;
-    prepared.recipients = encrypted.recipients();
+    prepared.readers = encrypted.readers();
     prepared.format = encrypted.format;
     encrypted.content_mac().clone_into(&mut prepared.mac);
     prepared.seal.clone_from(&encrypted.sealed.metadata.mac);
@@ -458,7 +459,7 @@ fn read_plain(workspace: &Workspace, prepared: &mut Prepared<'_>) -> Result<bool
         let help = format!("move the row of `{name}` to [files], which decrypts it");
         return Err(Problem::of(name, Refusal::AlreadyEncrypted).with_help(help));
     }
-    prepared.recipients = workspace.own_recipients();
+    prepared.readers = workspace.own_recipients();
     Ok(true)
 }
 

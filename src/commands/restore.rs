@@ -62,10 +62,9 @@ pub fn run(args: &RestoreArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let opened =
         sops::open(format, &sealed, &key).map_err(|error| damaged(&workspace, name, error))?;
     let is_current = is_current(&workspace, entry, &opened.plaintext);
-    let recipients = sealed.metadata.age_recipients();
     let content = Content {
         plaintext: opened.plaintext,
-        recipients: recipients.into_iter().map(str::to_owned).collect(),
+        readers: sealed.metadata.key_ids(),
         format,
         mac: String::new(),
         seal: String::new(),

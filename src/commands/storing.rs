@@ -208,7 +208,7 @@ pub fn keep_backups(
             name,
             &file,
             one.stored_format,
-            &one.stored_recipients,
+            &one.stored_readers,
         )?;
         backups.push(kept);
     }

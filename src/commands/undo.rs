@@ -16,6 +16,7 @@ use crate::project::plan::{Action, Plan};
 use crate::project::record::Digester;
 use crate::secret::SecretBytes;
 use crate::sops;
+use crate::sops::master_key::KeyId;
 use crate::sops::store::Format;
 use crate::ui::report::{Applied, Backup, Report};
 
@@ -394,13 +395,10 @@ fn keep_backups(
 }
 
 /// Returns the stored form of an encrypted file, and who can read it.
-fn form_of(bytes: &[u8]) -> (Format, Vec<String>) {
+fn form_of(bytes: &[u8]) -> (Format, Vec<KeyId>) {
     sops::parse_sealed(bytes.to_vec()).map_or_else(
         |_| (Format::Binary, Vec::new()),
-        |(format, sealed)| {
-            let recipients = sealed.metadata.age_recipients().into_iter();
-            (format, recipients.map(str::to_owned).collect())
-        },
+        |(format, sealed)| (format, sealed.metadata.key_ids()),
     )
 }
 

@@ -20,6 +20,7 @@ use super::lost_key::{self, Replacement};
 use super::members::{found_on_server, members};
 use super::memory::Memory;
 use super::{Context, Jobs, OwnerArgs, jobs_of};
+use crate::sops::master_key::KeyId;
 
 /// Everything a command needs to know of repository and server.
 pub struct Workspace {
@@ -176,18 +177,19 @@ impl Workspace {
 
     /// Returns whom a backup of what is no secret of its own is encrypted for: the named recipients,
     /// else those of the identities at hand.
-    pub fn own_recipients(&self) -> Vec<String> {
+    pub fn own_recipients(&self) -> Vec<KeyId> {
         let named: Vec<String> = self
             .manifest
             .recipients
             .iter()
             .map(|named| named.key.clone())
             .collect();
-        if named.is_empty() {
+        let recipients = if named.is_empty() {
             self.keyring.recipients()
         } else {
             named
-        }
+        };
+        recipients.iter().map(|key| KeyId::age(key)).collect()
     }
 
     /// Returns the root on the server.

@@ -2,12 +2,15 @@
 //!
 //! Pure: the caller brings the files. One finding for each thing that is wrong, with file and line.
 
+use std::collections::BTreeSet;
+
 use crate::rules::{Rule, Rules};
 use crate::sops;
 use crate::sops::audit::clear_leaves;
 use crate::sops::cipher::Token;
 use crate::sops::document::SealedDocument;
 use crate::sops::error::DocumentError;
+use crate::sops::master_key::KeyId;
 use crate::sops::selector::{Selection, SelectionRule};
 use crate::sops::store::Format;
 
@@ -26,17 +29,6 @@ pub struct Finding {
     /// What is wrong, in words.
     pub message: String,
 }
-
-/// The fields of a rule that name keys of other kinds, and what those are called in files.
-const OTHER_KINDS: [(&str, &str); 7] = [
-    ("pgp", "pgp"),
-    ("kms", "kms"),
-    ("gcp_kms", "gcp_kms"),
-    ("hckms", "hckms"),
-    ("azure_keyvault", "azure_kv"),
-    ("hc_vault_transit_uri", "hc_vault"),
-    ("hc_vault", "hc_vault"),
-];
 
 /// What could not be checked, in words.
 pub type Unchecked = String;
@@ -282,54 +274,50 @@ fn compare_recipients(
     rule: &Rule,
     metadata: &sops::metadata::Metadata,
 ) -> Option<Finding> {
-    let name = |key: &str| name_of(sealed, key);
-    let have = metadata.age_recipients();
-    let is_in = |list: &[&str], key: &str| list.iter().any(|other| words(other) == words(key));
-    let want: Vec<&str> = rule.age.iter().map(String::as_str).collect();
+    let name = |key: &KeyId| match key.recipient() {
+        Some(recipient) => name_of(sealed, recipient),
+        None => format!("{key} ({})", key.kind()),
+    };
+    let want = rule.key_groups.as_deref().unwrap_or_default();
+    let have = &metadata.groups;
+    let is_grouped = have.len() > 1 || want.len() > 1;
     let mut changes = Vec::new();
-    for key in &want {
-        if !is_in(&have, key) {
-            changes.push(format!("{} is in the rule and cannot read it", name(key)));
+    for number in 0..have.len().max(want.len()) {
+        let have: BTreeSet<KeyId> = have
+            .get(number)
+            .into_iter()
+            .flatten()
+            .map(|key| key.id.canonical())
+            .collect();
+        let want = want.get(number).into_iter().flatten();
+        let want: BTreeSet<KeyId> = want.map(KeyId::canonical).collect();
+        let group = if is_grouped {
+            format!(" in group {number}")
+        } else {
+            String::new()
+        };
+        for key in want.difference(&have) {
+            let name = name(key);
+            changes.push(format!("{name} is in the rule{group} and cannot read it"));
+        }
+        for key in have.difference(&want) {
+            let name = name(key);
+            changes.push(format!("{name} can read it{group} and is not in the rule"));
         }
     }
-    for key in &have {
-        if !is_in(&want, key) {
-            changes.push(format!("{} can read it and is not in the rule", name(key)));
-        }
-    }
-    // Keys of other kinds are not read yet; that one of them is there or not can be told.
-    let kinds = metadata.other_kinds();
-    for (field, kind) in OTHER_KINDS {
-        let in_rule = rule.unsupported.iter().any(|name| name == field);
-        let in_file = kinds.contains(&kind);
-        match (in_rule, in_file) {
-            (true, false) => {
-                changes.push(format!("a {kind} key is in the rule and cannot read it"));
-            }
-            (false, true)
-                if !OTHER_KINDS.iter().any(|(other, same)| {
-                    *same == kind && rule.unsupported.iter().any(|name| name == other)
-                }) =>
-            {
-                changes.push(format!("a {kind} key can read it and is not in the rule"));
-            }
-            _ => {}
-        }
-    }
-    changes.dedup();
-    if metadata.groups.len() != rule.groups.max(1) {
+    if have.len() != want.len() {
         changes.push(format!(
             "it has {} key groups, the rule {}",
-            metadata.groups.len(),
-            rule.groups
+            have.len(),
+            want.len()
         ));
     }
-    let wants_threshold = rule
-        .unsupported
-        .iter()
-        .any(|name| name == "shamir_threshold");
-    if metadata.has_threshold() && !wants_threshold && rule.groups < 2 {
-        changes.push("it has a `shamir_threshold`, the rule has none".to_owned());
+    if metadata.needed_groups() != rule.needed_groups() {
+        changes.push(format!(
+            "{} of its groups are needed, by the rule {}",
+            metadata.needed_groups(),
+            rule.needed_groups()
+        ));
     }
     let text = format!(
         "its recipients differ from creation rule {}: {}",

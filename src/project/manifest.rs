@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use globset::GlobBuilder;
 
 use crate::sops::Layout;
+use crate::sops::master_key::KeyId;
 use crate::sops::store::Format;
 
 use super::closest;
@@ -325,6 +326,14 @@ impl Manifest {
         match named.split_once(" (") {
             Some((name, _)) => name.to_owned(),
             None => shortened(&named),
+        }
+    }
+
+    /// Returns a key as it is shown: a recipient by name, any other with its kind.
+    pub fn name_key(&self, key: &KeyId) -> String {
+        match key {
+            KeyId::Age { recipient } => self.name_recipient(recipient),
+            other => format!("{other} ({})", other.kind()),
         }
     }
 

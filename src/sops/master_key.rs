@@ -81,6 +81,28 @@ impl KeyId {
         }
     }
 
+    /// Returns the recipient of an age key.
+    pub fn recipient(&self) -> Option<&str> {
+        match self {
+            Self::Age { recipient } => Some(recipient),
+            _ => None,
+        }
+    }
+
+    /// Returns the key without what does not tell it from others: the comment at the end of an SSH key.
+    #[must_use]
+    pub fn canonical(&self) -> Self {
+        match self {
+            Self::Age { recipient } if recipient.starts_with("ssh-") => {
+                let words: Vec<&str> = recipient.split_ascii_whitespace().take(2).collect();
+                Self::Age {
+                    recipient: words.join(" "),
+                }
+            }
+            other => other.clone(),
+        }
+    }
+
     /// Returns whether it takes a cloud account, which this program has no client for.
     pub fn is_cloud(&self) -> bool {
         matches!(

@@ -189,6 +189,14 @@ pub enum MetadataError {
     /// More than one selection option.
     #[error("broken `sops` metadata: more than one of the options that select what is encrypted")]
     SeveralSelections,
+    /// A `version` that is none.
+    #[error("broken `sops` metadata: `version` is not a version")]
+    Version {
+        /// What stands there; empty where nothing does.
+        version: String,
+        /// Whether there is a MAC.
+        has_mac: bool,
+    },
     /// A selection pattern that cannot be compiled.
     #[error(transparent)]
     Pattern(#[from] PatternError),
@@ -239,12 +247,10 @@ impl Metadata {
                 reason,
             });
         }
-        if !is_version(&text("version")?) {
-            let reason = "is not a version";
-            return Err(MetadataError::Field {
-                field: "version",
-                reason,
-            });
+        let version = text("version")?;
+        if !is_version(&version) {
+            let has_mac = !text("mac")?.is_empty();
+            return Err(MetadataError::Version { version, has_mac });
         }
         let groups = read_groups(&node)?;
         if groups.iter().all(Vec::is_empty) {
@@ -440,10 +446,24 @@ impl Metadata {
         text.and_then(|text| text.parse().ok()).unwrap_or(0)
     }
 
-    /// Returns whether the file says how many groups are needed.
-    pub fn has_threshold(&self) -> bool {
-        let threshold = self.node.get("shamir_threshold").and_then(Node::text);
-        threshold.is_some_and(|text| !matches!(text.as_str(), "" | "0"))
+    /// Returns how many of several groups are needed, 0 where there is one group.
+    pub fn needed_groups(&self) -> usize {
+        match (self.groups.len(), self.threshold()) {
+            (0 | 1, _) => 0,
+            (groups, 0) => groups,
+            (_, threshold) => threshold,
+        }
+    }
+
+    /// Returns which keys open the file, each once.
+    pub fn key_ids(&self) -> Vec<KeyId> {
+        let mut ids: Vec<KeyId> = Vec::new();
+        for key in self.keys() {
+            if !ids.contains(&key.id) {
+                ids.push(key.id.clone());
+            }
+        }
+        ids
     }
 
     /// Returns the kinds of keys that this program does not use but the file has.

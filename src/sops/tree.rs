@@ -155,7 +155,7 @@ pub enum PathError {
 impl PathError {
     /// Returns whether the path leads to nothing, rather than being impossible.
     pub fn is_absence(&self) -> bool {
-        matches!(self, Self::NoKey(_) | Self::NoItem(_))
+        matches!(self, Self::NoKey(_) | Self::NoItem(_) | Self::NotAList(_))
     }
 }
 

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use crate::os::fs;
 use crate::secret::SecretBytes;
+use crate::sops::error::DocumentError;
 use crate::sops::master_key::KeyId;
+use crate::sops::metadata::MetadataError;
 use crate::sops::tree::PathStep;
 
 use super::config;
@@ -566,8 +568,8 @@ fn input_of(run: &mut Run<'_>, parsed: &Parsed) -> Result<Option<std::path::Path
     Ok(Some(path))
 }
 
-fn reading(parsed: &Parsed) -> Result<Reading, Failure> {
-    check_key_services(parsed)?;
+fn reading(run: &mut Run<'_>, parsed: &Parsed) -> Result<Reading, Failure> {
+    check_key_services(run, parsed)?;
     Ok(Reading {
         order: decryption_order(parsed)?,
         ignore_mac: parsed.is_on("ignore-mac"),
@@ -588,7 +590,7 @@ fn encrypt(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failure> {
     let formats = config::formats(parsed, subject.as_os_str());
     config::find(run)?;
     let new = config::for_new_file(run, parsed, &subject, formats.0, None)?;
-    check_key_services(parsed)?;
+    check_key_services(run, parsed)?;
     let bytes = files::read(run, path.as_deref())?;
     let indents = config::indents(run, formats.1)?;
     let text = crypt::encrypt(run, formats, &bytes, new, indents)?;
@@ -605,7 +607,7 @@ fn decrypt(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failure> {
     let subject = config::subject(run, parsed, &place);
     let formats = config::formats(parsed, subject.as_os_str());
     config::find(run)?;
-    let reading = reading(parsed)?;
+    let reading = reading(run, parsed)?;
     let extract = extract_path(parsed)?;
     let bytes = files::read(run, path.as_deref())?;
     let opened = crypt::open(run, formats.0, bytes, &reading)?;
@@ -628,7 +630,7 @@ fn edit(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failure> {
     warn_of_more(run, parsed);
     config::find(run)?;
     let formats = config::formats(parsed, path.as_os_str());
-    let reading = reading(parsed)?;
+    let reading = reading(run, parsed)?;
     let request = edit::Request {
         path: &path,
         formats,
@@ -673,7 +675,7 @@ fn set(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failure> {
         SecretBytes::copy_of(parsed.args[2].as_encoded_bytes())
     };
     let value = crypt::value_of(&value)?;
-    let reading = reading(parsed)?;
+    let reading = reading(run, parsed)?;
     let is_idempotent = parsed.is_on("idempotent");
     let change = Change::Set(steps, value);
     let text = crypt::change(run, formats, &path, &reading, change, is_idempotent)?;
@@ -693,7 +695,7 @@ fn unset(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failure> {
     let formats = config::formats(parsed, path.as_os_str());
     let steps = PathStep::parse(&parsed.args[1].to_string_lossy())
         .map_err(|_| Failure::new(code::BAD_SET, "Invalid unset index format"))?;
-    let reading = reading(parsed)?;
+    let reading = reading(run, parsed)?;
     let is_idempotent = parsed.is_on("idempotent");
     let change = Change::Unset(steps);
     let text = crypt::change(run, formats, &path, &reading, change, is_idempotent)?;
@@ -734,7 +736,7 @@ fn rotate(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failure> {
     let subject = config::subject(run, parsed, &path);
     config::find(run)?;
     let formats = config::formats(parsed, subject.as_os_str());
-    let reading = reading(parsed)?;
+    let reading = reading(run, parsed)?;
     let (added, removed) = (
         changed_keys(run, parsed, "add-")?,
         changed_keys(run, parsed, "rm-")?,
@@ -757,7 +759,11 @@ fn file_status(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failure> {
     let bytes = files::read(run, Some(&path)).map_err(|failure| cannot(&failure.text))?;
     let is_encrypted = match files::parse_encrypted(format, bytes.into_public()) {
         Ok(sealed) => !sealed.metadata.version().is_empty() && !sealed.metadata.mac.is_empty(),
-        Err(crate::sops::error::DocumentError::NotSops) => false,
+        Err(DocumentError::NotSops) => false,
+        // The reference looks at these two only, and not at what they are.
+        Err(DocumentError::Metadata(MetadataError::Version { version, has_mac })) => {
+            !version.is_empty() && has_mac
+        }
         Err(error) => return Err(cannot(&files::loading_error(&error))),
     };
     run.print(format!("{{\"encrypted\":{is_encrypted}}}\n").as_bytes())?;
@@ -811,7 +817,7 @@ fn without_command(run: &mut Run<'_>) -> Result<u8, Failure> {
     };
     config::find(run)?;
     let formats = config::formats(&parsed, subject.as_os_str());
-    let reading = reading(&parsed)?;
+    let reading = reading(run, &parsed)?;
     if is_edit {
         let request = edit::Request {
             path: &path,
@@ -845,7 +851,11 @@ fn without_command(run: &mut Run<'_>) -> Result<u8, Failure> {
             changed_keys(run, &parsed, "rm-")?,
         );
         let text = crypt::rotate(run, formats, &path, &reading, added, &removed)?;
-        result = Some((Ok(text), Holds::Ciphertext));
+        // That decrypting failed stays an error.
+        result = match result {
+            Some((Err(failure), holds)) if is_decrypt => Some((Err(failure), holds)),
+            _ => Some((Ok(text), Holds::Ciphertext)),
+        };
     }
     if is_set {
         let (steps, value) = set_argument(&parsed.text("set"))?;

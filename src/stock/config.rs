@@ -151,6 +151,20 @@ fn rule_failure(error: &RulesError) -> Failure {
 /// # Errors
 /// As [`find`]; with the code for a tree that cannot be written where an indent is impossible.
 pub(super) fn indents(run: &mut Run<'_>, format: Format) -> Result<Indents, Failure> {
+    let given = run.global.is_given("indent");
+    let given = given.then(|| run.global.number("indent"));
+    indents_with(run, format, given)
+}
+
+/// As [`indents`], whatever `--indent` says.
+///
+/// # Errors
+/// As [`indents`].
+pub(super) fn configured_indents(run: &mut Run<'_>, format: Format) -> Result<Indents, Failure> {
+    indents_with(run, format, None)
+}
+
+fn indents_with(run: &mut Run<'_>, format: Format, given: Option<i64>) -> Result<Indents, Failure> {
     let configured = match find(run)? {
         Some(found) => found
             .config
@@ -163,9 +177,8 @@ pub(super) fn indents(run: &mut Run<'_>, format: Format) -> Result<Indents, Fail
         _ => configured.json,
     };
     let (mut yaml, mut json) = (configured.yaml.unwrap_or(0), json.unwrap_or(-1));
-    if run.global.is_given("indent") {
-        yaml = run.global.number("indent");
-        json = yaml;
+    if let Some(given) = given {
+        (yaml, json) = (given, given);
     }
     if format == Format::Yaml && yaml < 0 {
         let text = "Could not marshal tree: YAML Negative indentation not accepted";
@@ -193,6 +206,15 @@ pub(super) struct RuleOfFile {
     pub threshold: usize,
     selection: Option<SelectionRule>,
     scope: MacScope,
+    /// Remarks about keys that are most likely mistyped.
+    unknown_keys: Vec<String>,
+}
+
+/// Says which keys of a rule are most likely mistyped.
+pub(super) fn warn_of_unknown_keys(run: &mut Run<'_>, rule: &RuleOfFile) {
+    for remark in &rule.unknown_keys {
+        run.warn(remark);
+    }
 }
 
 /// Returns the creation rule for a file, an absolute path; `None` where there is no rules file or no
@@ -216,15 +238,17 @@ pub(super) fn rule_for(
     let Some(rule) = rule.map_err(|error| rule_failure(&error))? else {
         return Ok(None);
     };
-    for unknown in rule.unknown_keys() {
-        if let Some(known) = Rules::known_key_like(unknown) {
-            run.warn(&format!(
+    let unknown_keys = rule
+        .unknown_keys()
+        .filter_map(|unknown| {
+            let known = Rules::known_key_like(unknown)?;
+            Some(format!(
                 "{}: creation rule {} holds the unknown key `{unknown}`, which counts for nothing; is `{known}` meant?",
                 found.path.display(),
                 rule.number
-            ));
-        }
-    }
+            ))
+        })
+        .collect();
     let mut groups = rule.key_groups.map_err(Failure::generic)?;
     check_recipients(groups.iter().flatten())?;
     for id in groups.iter_mut().flatten() {
@@ -239,6 +263,7 @@ pub(super) fn rule_for(
         threshold: rule.threshold,
         selection: rule.selection_option,
         scope: rule.selection.scope,
+        unknown_keys,
     }))
 }
 
@@ -323,6 +348,9 @@ pub(super) fn for_new_file(
         Some(rule) => Some(rule),
         None => rule_for(run, file, &[])?,
     };
+    if let Some(rule) = &rule {
+        warn_of_unknown_keys(run, rule);
+    }
     let selection = selection_of(run, parsed, rule.as_ref(), format)?;
     let groups = groups_of(run, parsed, rule.as_ref())?;
     let threshold = match usize::try_from(parsed.number("shamir-secret-sharing-threshold")) {

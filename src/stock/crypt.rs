@@ -55,7 +55,7 @@ pub(super) fn open(
 ) -> Result<Opened, Failure> {
     let Loaded { mut tree, metadata } = files::load_encrypted(format, bytes)?;
     let keyring = run.keyring(&reading.order);
-    let key = unwrap(&keyring, &metadata)?;
+    let key = unwrap(run, &keyring, &metadata)?;
     let opened = tree_cipher::open_tree(&mut tree, &metadata, &key, reading.ignore_mac);
     let opened = opened.map_err(|error| match &error {
         DocumentError::MacMismatch => Failure::new(
@@ -89,7 +89,15 @@ pub(super) fn open(
 ///
 /// # Errors
 /// With the code for a data key that cannot be had.
-pub(super) fn unwrap(keyring: &Keyring, metadata: &Metadata) -> Result<DataKey, Failure> {
+pub(super) fn unwrap(
+    run: &Run<'_>,
+    keyring: &Keyring,
+    metadata: &Metadata,
+) -> Result<DataKey, Failure> {
+    if !run.uses_own_keys {
+        let text = "Failed to get the data key required to decrypt the SOPS file: no key service is left without the local one";
+        return Err(Failure::new(code::NO_KEY, text));
+    }
     keyring
         .unwrap(metadata)
         .map_err(|error| Failure::new(code::NO_KEY, key_failure(&error)))
@@ -153,13 +161,14 @@ fn list_of(errors: &[KeyError]) -> String {
 /// # Errors
 /// With what stands against it; the code is the caller's.
 pub(super) fn new_data_key(
+    run: &Run<'_>,
     keyring: &Keyring,
     metadata: &mut Metadata,
     threshold: usize,
 ) -> Result<DataKey, String> {
     let mut pool = RandomPool::new();
     let key = DataKey::generate(&mut |buffer| pool.fill(buffer));
-    rewrap(keyring, metadata, &key, threshold)?;
+    rewrap(run, keyring, metadata, &key, threshold)?;
     Ok(key)
 }
 
@@ -168,11 +177,15 @@ pub(super) fn new_data_key(
 /// # Errors
 /// Which keys could not be used.
 pub(super) fn rewrap(
+    run: &Run<'_>,
     keyring: &Keyring,
     metadata: &mut Metadata,
     key: &DataKey,
     threshold: usize,
 ) -> Result<(), String> {
+    if !run.uses_own_keys {
+        return Err("[no key services provided, cannot update master keys]".to_owned());
+    }
     let mut pool = RandomPool::new();
     let mut groups = metadata.groups.clone();
     let threshold = keyring
@@ -240,7 +253,7 @@ pub(super) fn begin(run: &Run<'_>, tree: Tree<'static>, new: NewFile) -> Result<
     } = new;
     metadata.groups = groups;
     let keyring = run.keyring(&[]);
-    let key = new_data_key(&keyring, &mut metadata, threshold)?;
+    let key = new_data_key(run, &keyring, &mut metadata, threshold)?;
     Ok(Opened {
         tree,
         metadata,
@@ -371,6 +384,7 @@ pub(super) fn change(
                 return Err(Failure::generic(match &error {
                     tree::PathError::NoKey(key) => format!("Key not found: {key}"),
                     tree::PathError::NoItem(index) => format!("Index {index} out of bounds"),
+                    tree::PathError::NotAList(index) => format!("Key not found: {index}"),
                     other => other.to_string(),
                 }));
             }
@@ -423,7 +437,7 @@ pub(super) fn rotate(
     let threshold = opened.metadata.threshold();
     opened.metadata.groups = groups;
     opened.stash = Stash::default();
-    opened.key = new_data_key(&opened.keyring, &mut opened.metadata, threshold)
+    opened.key = new_data_key(run, &opened.keyring, &mut opened.metadata, threshold)
         .map_err(|why| Failure::generic(format!("Could not generate data key: {why}")))?;
     let indents = super::config::indents(run, output)?;
     seal(run, &mut opened, output, indents)

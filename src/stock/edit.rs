@@ -30,6 +30,9 @@ const NO_COPIES: &str = "set nobackup nowritebackup noswapfile noundofile viminf
 /// Editors that return at once unless they are told to wait.
 const RETURNS_AT_ONCE: [&str; 5] = ["code", "codium", "subl", "atom", "zed"];
 
+/// Stands for the time of a file that was never written (Go's zero time).
+const NO_TIME: &str = "0001-01-01T00:00:00Z";
+
 /// What is edited.
 pub(super) struct Request<'r> {
     /// The file, absolute.
@@ -126,6 +129,9 @@ fn in_editor(
 ) -> Result<(), Failure> {
     let (input, output) = request.formats;
     let shown = if request.shows_metadata {
+        if opened.metadata.last_modified.is_empty() {
+            opened.metadata.set_mac(String::new(), NO_TIME.to_owned());
+        }
         files::emit_encrypted(output, &opened.tree, &opened.metadata, indents)?
     } else {
         files::emit_plain(output, &opened.tree, indents)
@@ -140,6 +146,7 @@ fn in_editor(
     let file = folder
         .write(&name, shown.expose())
         .map_err(|error| unwritable("create temporary file", &error))?;
+    let mut rejected = SecretBytes::default();
     loop {
         run_editor(run, &file)?;
         let edited = files::read(run, Some(&file))
@@ -148,6 +155,8 @@ fn in_editor(
             let text = "File has not changed, exiting.";
             return Err(Failure::new(code::UNCHANGED, text));
         }
+        let is_stuck = edited.expose() == rejected.expose();
+        rejected = edited.clone();
         match accept(request, opened, (input, output), edited) {
             Ok(tree) => {
                 opened.tree = tree;
@@ -156,7 +165,7 @@ fn in_editor(
                 }
                 return Ok(());
             }
-            Err(reason) => ask_again(run, &reason)?,
+            Err(reason) => ask_again(run, &reason, is_stuck)?,
         }
     }
 }
@@ -215,19 +224,20 @@ fn is_older(version: &str) -> bool {
     version.starts_with("1.") || parts(version) < parts(FORMAT_VERSION)
 }
 
-/// Says what is wrong and waits for the Enter key; where nobody is there to press it, that is the end.
-fn ask_again(run: &mut Run<'_>, reason: &str) -> Result<(), Failure> {
+/// Says what is wrong and waits for the Enter key. Where nobody is there to press it the editor runs again,
+/// but not for the same result.
+fn ask_again(run: &mut Run<'_>, reason: &str, is_stuck: bool) -> Result<(), Failure> {
     use std::io::Read;
     run.warn(&format!(
         "{reason}\nPress enter to return to the editor, or Ctrl+C to exit."
     ));
     let mut key = [0];
     match run.env.stdin.read(&mut key) {
-        Ok(1) => Ok(()),
-        _ => Err(Failure::new(
+        Ok(0) | Err(_) if is_stuck => Err(Failure::new(
             code::EDITOR,
             "nothing was written: what the editor left cannot be encrypted, and nobody can be asked",
         )),
+        _ => Ok(()),
     }
 }
 

@@ -54,7 +54,7 @@ fn not_started(error: &std::io::Error) -> Failure {
 pub(super) fn with_environment(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failure> {
     let (file, command) = arguments(parsed)?;
     config::find(run)?;
-    check_key_services(parsed)?;
+    check_key_services(run, parsed)?;
     check_user(parsed)?;
     let reading = Reading {
         order: decryption_order(parsed)?,
@@ -136,7 +136,7 @@ fn complex(name: &str) -> Failure {
 pub(super) fn with_file(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failure> {
     let (file, command) = arguments(parsed)?;
     config::find(run)?;
-    check_key_services(parsed)?;
+    check_key_services(run, parsed)?;
     check_user(parsed)?;
     let reading = Reading {
         order: decryption_order(parsed)?,

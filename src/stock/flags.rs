@@ -289,10 +289,15 @@ pub(super) fn parse(flags: &[Flag], args: &[OsString], env: &Env) -> Result<Pars
             }
         };
         if flag.kind == Kind::Number && number(&value).is_none() {
-            return Err(format!(
-                "invalid value {:?} for flag -{name}: parse error",
-                value.to_string_lossy()
-            ));
+            let text = value.to_string_lossy();
+            let digits = text.trim_start_matches(['+', '-']);
+            let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+            let reason = if is_number {
+                "value out of range"
+            } else {
+                "parse error"
+            };
+            return Err(format!("invalid value {text:?} for flag -{name}: {reason}"));
         }
         if let Some(other) = used.insert(flag.names[0], name.to_owned())
             && other != name

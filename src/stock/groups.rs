@@ -58,7 +58,7 @@ pub(super) fn update_keys(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Fail
     if parsed.args.is_empty() {
         return Err(Failure::new(code::NO_FILE, "Error: no file specified"));
     }
-    check_key_services(parsed)?;
+    check_key_services(run, parsed)?;
     let mut failed = 0;
     for path in &parsed.args {
         let path = run.absolute(path);
@@ -101,6 +101,7 @@ fn update_file(
             found.path.display()
         )));
     };
+    config::warn_of_unknown_keys(run, &rule);
     let changes = differences(&metadata.groups, &rule.groups);
     let will_change = changes
         .iter()
@@ -124,17 +125,17 @@ fn update_file(
         return Ok(());
     }
     let keyring = run.keyring(&[]);
-    let key = crypt::unwrap(&keyring, &metadata)?;
+    let key = crypt::unwrap(run, &keyring, &metadata)?;
     let now = run.env.now();
     let groups = rule.groups.iter().map(|group| -> KeyGroup {
         let keys = group.iter().cloned();
         keys.map(|id| MasterKey::new(id, &now)).collect()
     });
     metadata.groups = groups.collect();
-    crypt::rewrap(&keyring, &mut metadata, &key, threshold).map_err(|why| {
+    crypt::rewrap(run, &keyring, &mut metadata, &key, threshold).map_err(|why| {
         Failure::generic(format!("error updating one or more master keys: {why}"))
     })?;
-    let indents = config::indents(run, format)?;
+    let indents = config::configured_indents(run, format)?;
     let text = files::emit_encrypted(format, &tree, &metadata, indents)?;
     files::write(path, &text, Holds::Ciphertext)
         .map_err(|failure| Failure::generic(failure.text))?;
@@ -309,11 +310,11 @@ fn change_groups(
     let path = file_of(run, parsed);
     let format = files::format_of("", path.as_os_str());
     config::find(run)?;
-    check_key_services(parsed)?;
+    check_key_services(run, parsed)?;
     let bytes = files::read(run, Some(&path))?;
     let Loaded { tree, mut metadata } = files::load_encrypted(format, bytes)?;
     let keyring = run.keyring(&[]);
-    let key = crypt::unwrap(&keyring, &metadata).map_err(|failure| Failure {
+    let key = crypt::unwrap(run, &keyring, &metadata).map_err(|failure| Failure {
         // The reference has no code of its own for it here.
         code: code::GENERIC,
         ..failure
@@ -326,14 +327,14 @@ fn change_groups(
     } else {
         given
     };
-    if groups.len() < threshold {
+    if groups.len() < threshold && groups.len() < metadata.groups.len() {
         return Err(Failure::generic(format!(
             "removing this key group will make the Shamir threshold impossible to satisfy: Shamir threshold is {threshold}, but we only have {} key groups",
             groups.len()
         )));
     }
     metadata.groups = groups;
-    crypt::rewrap(&keyring, &mut metadata, &key, threshold).map_err(|why| {
+    crypt::rewrap(run, &keyring, &mut metadata, &key, threshold).map_err(|why| {
         Failure::generic(format!(
             "error updating one or more master keys: {why}; the file is as it was"
         ))

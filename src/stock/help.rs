@@ -142,6 +142,12 @@ fn dashed(name: &str) -> String {
 /// # Errors
 /// For another shell than the two.
 pub(super) fn completion(run: &mut Run<'_>, args: &[OsString]) -> Result<u8, Failure> {
+    let flag = args.iter().map(|arg| arg.to_string_lossy());
+    if let Some(flag) = flag.skip(1).find(|arg| arg.starts_with('-')) {
+        let name = flag.trim_start_matches('-');
+        let text = format!("flag provided but not defined: -{name}");
+        return wrong_usage(run, None, &text);
+    }
     let shell = args
         .first()
         .map(|shell| shell.to_string_lossy().into_owned());
@@ -229,10 +235,11 @@ fn flag_names(flags: &[Flag]) -> Vec<String> {
     flags.iter().map(|flag| dashed(flag.names[0])).collect()
 }
 
-/// Returns whether two words differ by at most two letters put in, left out, replaced or swapped.
+/// Returns whether two words differ by a few letters put in, left out or replaced: one for every three.
 pub(super) fn is_similar(one: &str, other: &str) -> bool {
     let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
-    if one.len().abs_diff(other.len()) > 2 || other.len() < 3 {
+    let most = (one.len().min(other.len()) / 3).min(2);
+    if one.len().abs_diff(other.len()) > most {
         return false;
     }
     let mut previous: Vec<usize> = (0..=other.len()).collect();
@@ -247,5 +254,5 @@ pub(super) fn is_similar(one: &str, other: &str) -> bool {
         }
         previous = current;
     }
-    previous[other.len()] <= 2
+    previous[other.len()] <= most
 }

@@ -42,6 +42,8 @@ struct Run<'e> {
     config: config::Lookup,
     /// Keys that were typed on the command line.
     trusted: Vec<KeyId>,
+    /// Whether the keys at hand may be used (`--enable-local-keyservice`).
+    uses_own_keys: bool,
 }
 
 impl Run<'_> {
@@ -102,6 +104,7 @@ pub fn run(env: &mut Env, args: &[OsString]) -> u8 {
         global: Parsed::default(),
         config: config::Lookup::Open,
         trusted: Vec::new(),
+        uses_own_keys: true,
     };
     match commands::dispatch(&mut run, args) {
         Ok(code) => code,
@@ -166,18 +169,14 @@ fn decryption_order(parsed: &Parsed) -> Result<Vec<String>, Failure> {
     Ok(order)
 }
 
-/// Refuses key services, which this program neither is nor asks.
-fn check_key_services(parsed: &Parsed) -> Result<(), Failure> {
+/// Refuses key services over a network, which this program neither is nor asks, and notes whether the keys
+/// at hand may be used.
+fn check_key_services(run: &mut Run<'_>, parsed: &Parsed) -> Result<(), Failure> {
     if parsed.list("keyservice").iter().any(|uri| !uri.is_empty()) {
         return Err(Failure::generic(
             "--keyservice: key services over a network are deliberately absent; this program uses the keys at hand, and stock `sops` asks such a service",
         ));
     }
-    if !parsed.is_on("enable-local-keyservice") {
-        return Err(Failure::new(
-            code::NO_KEY,
-            "--enable-local-keyservice=false leaves no key service to ask",
-        ));
-    }
+    run.uses_own_keys = parsed.is_on("enable-local-keyservice");
     Ok(())
 }

@@ -47,7 +47,7 @@ pub(super) fn publish(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failure>
             "can't operate on a directory without --recursive flag.",
         ));
     }
-    check_key_services(parsed)?;
+    check_key_services(run, parsed)?;
     let reading = Reading {
         order: decryption_order(parsed)?,
         ignore_mac: false,

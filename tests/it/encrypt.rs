@@ -223,13 +223,10 @@ fn what_a_rule_holds_beyond_is_refused_by_name() {
     project.write_server("a.env", "A=1\n");
     project.write_server("b.bin", "x\n");
     for (extra, word) in [
-        ("pgp: ABCD", "`pgp`"),
         ("encrypted_regexp: x", "`encrypted_regexp`"),
-        (
-            "key_groups: [{age: [x]}, {age: [z]}]",
-            "`key_groups (2 groups)`",
-        ),
-        ("key_groups: [{pgp: [F]}]", "`pgp`"),
+        ("hc_vault_transit_uri: nowhere", "missing scheme"),
+        ("key_groups: [{}]", "a group without one"),
+        ("key_groups: [{age: [x], pgpp: [F]}]", "`pgpp`"),
     ] {
         project.write_repo(
             ".sops.yaml",

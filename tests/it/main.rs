@@ -7,7 +7,9 @@
 #![expect(
     clippy::unwrap_used,
     let_underscore_drop,
+    clippy::format_collect,
     clippy::format_push_string,
+    clippy::panic,
     clippy::cast_possible_truncation,
     clippy::too_many_lines,
     reason = "a test may stop at once, and nobody imports it"
@@ -21,6 +23,7 @@ mod dropin;
 mod encrypt;
 mod families;
 mod faults;
+mod groups;
 mod guards;
 mod interop;
 mod keys;
