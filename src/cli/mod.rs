@@ -5,7 +5,7 @@ pub mod exit;
 use std::ffi::OsString;
 use std::path::Path;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
     ColorChoice, Context, GlobalArgs, Outcome, add, adopt, check, decrypt, deploy, diff, doctor,
@@ -79,6 +79,9 @@ Set-up:
   doctor   Say of everything that must be right whether it is
   trust    Agree to the root that the manifest names now
 
+Stock:
+  sops     Run the command line of stock `sops`: its commands, its flags, its exit codes
+
 Self:
   schema   Print the JSON schemas of what `--json` prints";
 
@@ -103,9 +106,25 @@ enum Command {
     Recover(recover::RecoverArgs),
     Restore(restore::RestoreArgs),
     Schema(schema::SchemaArgs),
+    Sops(SopsArgs),
     Status(status::StatusArgs),
     Trust(trust::TrustArgs),
     Undo(undo::UndoArgs),
+}
+
+/// Run the command line of stock `sops`: its commands, its flags, its exit codes
+///
+/// What stands behind `sops` is taken as stock takes it, none of it for an option of `secrets`. A link to this
+/// program under the name `sops` does the same. docs/compatibility.md says row by row what differs.
+#[derive(Args, Debug)]
+#[command(
+    disable_help_flag = true,
+    after_help = "Examples:\n  secrets sops decrypt --extract '[\"db\"][\"password\"]' app.enc.yaml\n  secrets sops exec-env app.enc.yaml 'npm start'"
+)]
+struct SopsArgs {
+    /// Arguments as for `sops`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<OsString>,
 }
 
 /// Runs the program in the given surroundings.
@@ -130,7 +149,11 @@ pub fn run(mut env: Env) -> Exit {
         ui,
         global: cli.global,
     };
-    let result = enter_directory(&mut cx).and_then(|()| dispatch(&cli.command, &mut cx));
+    let entered = enter_directory(&mut cx);
+    if let (Ok(()), Command::Sops(sops)) = (&entered, &cli.command) {
+        return Exit::Stock(stock::run(&mut cx.env, &sops.args));
+    }
+    let result = entered.and_then(|()| dispatch(&cli.command, &mut cx));
     let mut outcome = result.unwrap_or_else(|error| report_error(&error, &mut cx.ui));
     if cx.ui.is_cut_off {
         let message = ErrorKind::Option("standard output could not be written".to_owned());
@@ -172,6 +195,8 @@ fn dispatch(command: &Command, cx: &mut Context) -> Result<Outcome, Error> {
         Command::Recover(args) => recover::run(args, cx),
         Command::Restore(args) => restore::run(args, cx),
         Command::Schema(args) => schema::run(args, cx),
+        // It ends with stock's exit codes, before this.
+        Command::Sops(_) => Ok(Outcome::default()),
         Command::Status(args) => status::run(args, cx),
         Command::Trust(args) => trust::run(args, cx),
         Command::Undo(args) => undo::run(args, cx),

@@ -195,6 +195,19 @@ fn position(items: &[Item<'_>], number: usize) -> Option<usize> {
     entries.nth(number).map(|(at, _)| at)
 }
 
+fn forget_inline(items: &mut [Item<'_>]) {
+    for item in items {
+        match item {
+            Item::Comment { is_inline, .. } => *is_inline = false,
+            Item::Entry {
+                node: Node::List(items) | Node::Map(items),
+                ..
+            } => forget_inline(items),
+            Item::Entry { .. } => {}
+        }
+    }
+}
+
 fn find(items: &[Item<'_>], wanted: &str) -> Option<usize> {
     items
         .iter()
@@ -340,6 +353,14 @@ fn nothing_below(value: &Value<'_>, step: &PathStep) -> PathError {
 }
 
 impl<'a> Tree<'a> {
+    /// Makes comments that stood on the line of an item stand on lines of their own, as those of formats
+    /// that tell no difference.
+    pub fn forget_inline_comments(&mut self) {
+        self.documents
+            .iter_mut()
+            .for_each(|items| forget_inline(items));
+    }
+
     /// Detaches the tree from the document it was read from.
     pub fn into_owned(self) -> Tree<'static> {
         let owned = |items: Vec<Item<'a>>| items.into_iter().map(Item::into_owned).collect();

@@ -413,13 +413,10 @@ pub(super) fn rotate(
     let mut groups = opened.metadata.groups.clone();
     for id in added {
         let name = id.to_string();
-        let is_there = groups
-            .iter()
-            .flatten()
-            .any(|key| key.id.to_string() == name);
-        match groups.first_mut() {
-            Some(first) if !is_there => first.push(MasterKey::new(id, &now)),
-            _ => {}
+        if let Some(first) = groups.first_mut()
+            && first.iter().all(|key| key.id.to_string() != name)
+        {
+            first.push(MasterKey::new(id, &now));
         }
     }
     for id in removed {

@@ -197,8 +197,9 @@ fn accept(
             // Wrapped keys cannot be typed.
             return Err("keys cannot be changed in the editor: `sops rotate --add-… --rm-…`, `sops updatekeys` and `sops groups` do it".to_owned());
         }
-        let selection = loaded.metadata.selection.clone();
-        opened.metadata.set_selection(&selection);
+        if loaded.metadata.selection != opened.metadata.selection {
+            opened.metadata.set_selection(&loaded.metadata.selection);
+        }
         return Ok(loaded.tree);
     }
     let tree = files::load_plain(input, &edited).map_err(|failure| {

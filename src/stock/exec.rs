@@ -55,7 +55,6 @@ pub(super) fn with_environment(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8,
     let (file, command) = arguments(parsed)?;
     config::find(run)?;
     check_key_services(run, parsed)?;
-    check_user(parsed)?;
     let reading = Reading {
         order: decryption_order(parsed)?,
         ignore_mac: false,
@@ -68,6 +67,7 @@ pub(super) fn with_environment(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8,
             return Err(Failure::new(code::CONFLICT, text));
         }
     }
+    check_user(parsed)?;
     let path = run.absolute(&file);
     let bytes = files::read(run, Some(&path))?;
     let opened = crypt::open(run, files::format_of("", &file), bytes, &reading)?;
@@ -137,12 +137,12 @@ pub(super) fn with_file(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failur
     let (file, command) = arguments(parsed)?;
     config::find(run)?;
     check_key_services(run, parsed)?;
-    check_user(parsed)?;
     let reading = Reading {
         order: decryption_order(parsed)?,
         ignore_mac: false,
     };
     let (input, output) = config::formats(parsed, &file);
+    check_user(parsed)?;
     let path = run.absolute(&file);
     let bytes = files::read(run, Some(&path))?;
     let opened = crypt::open(run, input, bytes, &reading)?;

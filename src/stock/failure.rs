@@ -6,7 +6,7 @@ pub(super) mod code {
     pub(crate) const GENERIC: u8 = 1;
     /// An input cannot be read or is not of its format; also where the reference panics.
     pub(crate) const UNREADABLE: u8 = 2;
-    /// An output cannot be written.
+    /// An output cannot be written; also a shell or topic that there is no help for.
     pub(crate) const UNWRITABLE: u8 = 3;
     /// A tree cannot be expressed in a format.
     pub(crate) const INEXPRESSIBLE: u8 = 4;

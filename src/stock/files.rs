@@ -105,18 +105,29 @@ pub(super) fn load_plain(format: Format, bytes: &SecretBytes) -> Result<Tree<'st
     let document = match format.store().parse(bytes.expose()) {
         Ok(document) => document,
         Err(DocumentError::ReservedKey { .. }) => return Err(already_encrypted()),
+        // One with comments is something that cannot be read.
+        Err(_) if format == Format::Yaml && bytes.expose().trim_ascii().is_empty() => {
+            return Err(no_document());
+        }
         Err(error) => return Err(unreadable(&error)),
     };
     if let Some(line) = refused_line(format, &document) {
         let text = format!("Error unmarshalling file: line {line}: invalid dotenv input line");
         return Err(Failure::new(code::UNREADABLE, text));
     }
-    let tree = Tree::of(&document).into_owned();
+    let mut tree = Tree::of(&document).into_owned();
+    if format == Format::Ini {
+        tree.forget_inline_comments();
+    }
     if tree.documents.is_empty() {
-        let text = "File cannot be completely empty, it must contain at least one document";
-        return Err(Failure::new(code::NO_DOCUMENT, text));
+        return Err(no_document());
     }
     Ok(tree)
+}
+
+fn no_document() -> Failure {
+    let text = "File cannot be completely empty, it must contain at least one document";
+    Failure::new(code::NO_DOCUMENT, text)
 }
 
 /// Returns the number of the first line of an environment file that the reference refuses.
@@ -166,10 +177,11 @@ pub(super) fn load_encrypted(format: Format, bytes: SecretBytes) -> Result<Loade
         .map_err(|error| Failure::generic(loading_error(&error)))?;
     sealed.forget_notes();
     let metadata = sealed.metadata.as_stock(true);
-    Ok(Loaded {
-        tree: Tree::of_sealed(&sealed).into_owned(),
-        metadata,
-    })
+    let mut tree = Tree::of_sealed(&sealed).into_owned();
+    if format == Format::Ini {
+        tree.forget_inline_comments();
+    }
+    Ok(Loaded { tree, metadata })
 }
 
 /// Parses an encrypted text; the binary form is JSON of any shape to the reference.

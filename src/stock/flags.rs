@@ -210,6 +210,7 @@ fn is_flag(flags: &[Flag], arg: &OsStr) -> bool {
     };
     // Up to three dashes are taken off, as the reference happens to do.
     let name = name.strip_prefix('-').unwrap_or(name);
+    let name = name.strip_prefix('-').unwrap_or(name);
     let name = name.split('=').next().unwrap_or_default();
     flags.iter().any(|flag| flag.names.contains(&name))
 }

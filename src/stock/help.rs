@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use super::commands::{COMMANDS, Command, GROUP_COMMANDS, root_flags};
-use super::failure::Failure;
+use super::failure::{Failure, code};
 use super::flags::{Flag, Kind};
 use super::{NAME, Run, VERSION};
 
@@ -142,15 +142,17 @@ fn dashed(name: &str) -> String {
 /// # Errors
 /// For another shell than the two.
 pub(super) fn completion(run: &mut Run<'_>, args: &[OsString]) -> Result<u8, Failure> {
+    let shell = args
+        .first()
+        .map(|shell| shell.to_string_lossy().into_owned());
     let flag = args.iter().map(|arg| arg.to_string_lossy());
-    if let Some(flag) = flag.skip(1).find(|arg| arg.starts_with('-')) {
+    if matches!(shell.as_deref(), Some("bash" | "zsh"))
+        && let Some(flag) = flag.skip(1).find(|arg| arg.starts_with('-'))
+    {
         let name = flag.trim_start_matches('-');
         let text = format!("flag provided but not defined: -{name}");
         return wrong_usage(run, None, &text);
     }
-    let shell = args
-        .first()
-        .map(|shell| shell.to_string_lossy().into_owned());
     let script = match shell.as_deref() {
         Some("bash") => format!(
             "_{NAME}_complete() {{\n  \
@@ -172,7 +174,11 @@ pub(super) fn completion(run: &mut Run<'_>, args: &[OsString]) -> Result<u8, Fai
              }}\n\n\
              compdef _{NAME}_complete {NAME}\n"
         ),
-        _ => {
+        Some(other) => {
+            let text = format!("No help topic for '{other}'");
+            return Err(Failure::new(code::UNWRITABLE, text));
+        }
+        None => {
             let text = format!("Usage: {NAME} completion bash|zsh\n");
             run.print(text.as_bytes())?;
             return Ok(0);

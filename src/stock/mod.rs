@@ -21,7 +21,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::keys::keyring::{Keyring, Sources};
-use crate::os::Env;
+use crate::os::{Env, fs};
 use crate::secret::SecretBytes;
 use crate::sops::master_key::KeyId;
 
@@ -99,6 +99,13 @@ fn harmless(text: &str) -> String {
 /// Runs the command line of the reference program; `args` are those behind its name. Returns the exit
 /// code.
 pub fn run(env: &mut Env, args: &[OsString]) -> u8 {
+    // The folder as the shell names it, links and all: rules are looked up by it.
+    if let Some(named) = env.var("PWD").map(PathBuf::from)
+        && named.is_absolute()
+        && fs::canonical(&named).is_some_and(|path| Some(path) == fs::canonical(&env.cwd))
+    {
+        env.cwd = named;
+    }
     let mut run = Run {
         env,
         global: Parsed::default(),

@@ -165,7 +165,10 @@ fn an_entry_with_groups_needs_as_many_as_its_rule_says() {
     }
     keys(&mut project, &[LAPTOP_KEY, SERVER_KEY]);
     secrets(&project, &["decrypt"]).ok();
-    assert_eq!(project.read("../srv/app.yaml"), "user: two\npassword: first\n");
+    assert_eq!(
+        project.read("../srv/app.yaml"),
+        "user: two\npassword: first\n"
+    );
     // Another threshold is a change of who can read it.
     project.write(".sops.yaml", rule(3));
     let told = secrets(&project, &["check"]).fails(1);

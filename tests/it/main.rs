@@ -5,8 +5,10 @@
     reason = "tests prepare and look at the outside themselves"
 )]
 #![expect(
+    clippy::unreachable,
     clippy::unwrap_used,
     let_underscore_drop,
+    clippy::expect_used,
     clippy::format_collect,
     clippy::format_push_string,
     clippy::panic,
@@ -18,6 +20,7 @@
 mod check;
 mod decrypt;
 mod diff;
+mod differential;
 mod drift;
 mod dropin;
 mod encrypt;

@@ -937,8 +937,25 @@ mod stock {
     ) -> Result<SecretBytes, DocumentError> {
         let mut out = SecretBytes::default();
         let text = out.expose_mut();
-        let items = tree.documents.first().map_or(&[][..], Vec::as_slice);
-        let mut is_first = true;
+        for (number, items) in tree.documents.iter().enumerate() {
+            sections(items, number == 0, text)?;
+            if let Some(node) = metadata {
+                write_metadata(node, text);
+            }
+        }
+        if metadata.is_none() && text.ends_with(b"\n\n") {
+            text.pop();
+        }
+        Ok(out)
+    }
+
+    /// Appends the sections of a document.
+    fn sections(
+        items: &[Item<'_>],
+        is_first: bool,
+        text: &mut Vec<u8>,
+    ) -> Result<(), DocumentError> {
+        let mut is_first = is_first;
         for item in items {
             let Item::Entry { key: name, node } = item else {
                 continue;
@@ -1014,12 +1031,7 @@ mod stock {
             }
             text.push(b'\n');
         }
-        if let Some(node) = metadata {
-            write_metadata(node, text);
-        } else if text.ends_with(b"\n\n") {
-            text.pop();
-        }
-        Ok(out)
+        Ok(())
     }
 
     /// Appends the lines of a comment, trimmed above keys only.

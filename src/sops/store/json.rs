@@ -403,36 +403,45 @@ fn write_value(value: &Value<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends a string in quotes. `as_stock` escapes what Go's encoder escapes for HTML.
+/// Appends a string in quotes. `as_stock` escapes what Go's encoder escapes for HTML. Bytes that are not
+/// UTF-8 are the replacement character, each of them.
 fn write_text(text: &[u8], as_stock: bool, out: &mut Vec<u8>) {
-    let text = String::from_utf8_lossy(text);
     out.push(b'"');
-    for character in text.chars() {
-        let escaped: &[u8] = match character {
-            '"' => b"\\\"",
-            '\\' => b"\\\\",
-            '\n' => b"\\n",
-            '\r' => b"\\r",
-            '\t' => b"\\t",
-            '\u{8}' => b"\\b",
-            '\u{c}' => b"\\f",
-            '\0'..='\u{1f}' => {
-                out.extend_from_slice(format!("\\u{:04x}", u32::from(character)).as_bytes());
-                continue;
-            }
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' if as_stock => {
-                out.extend_from_slice(format!("\\u{:04x}", u32::from(character)).as_bytes());
-                continue;
-            }
-            character => {
-                let mut buffer = [0; 4];
-                out.extend_from_slice(character.encode_utf8(&mut buffer).as_bytes());
-                continue;
-            }
-        };
-        out.extend_from_slice(escaped);
+    for chunk in text.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            write_character(character, as_stock, out);
+        }
+        for _ in chunk.invalid() {
+            out.extend_from_slice(b"\\ufffd");
+        }
     }
     out.push(b'"');
+}
+
+fn write_character(character: char, as_stock: bool, out: &mut Vec<u8>) {
+    let escaped: &[u8] = match character {
+        '"' => b"\\\"",
+        '\\' => b"\\\\",
+        '\n' => b"\\n",
+        '\r' => b"\\r",
+        '\t' => b"\\t",
+        '\u{8}' => b"\\b",
+        '\u{c}' => b"\\f",
+        '\0'..='\u{1f}' => {
+            out.extend_from_slice(format!("\\u{:04x}", u32::from(character)).as_bytes());
+            return;
+        }
+        '<' | '>' | '&' | '\u{2028}' | '\u{2029}' if as_stock => {
+            out.extend_from_slice(format!("\\u{:04x}", u32::from(character)).as_bytes());
+            return;
+        }
+        character => {
+            let mut buffer = [0; 4];
+            out.extend_from_slice(character.encode_utf8(&mut buffer).as_bytes());
+            return;
+        }
+    };
+    out.extend_from_slice(escaped);
 }
 
 fn scan(source: &[u8]) -> Result<Scan, DocumentError> {
