@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -52,12 +52,16 @@ pub fn run(command: &OsStr, variables: &Variables) -> io::Result<End> {
     wait(shell(command, variables))
 }
 
-/// Starts a command with `/bin/sh` and does not wait for it.
+/// Starts a command with `/bin/sh` and does not wait for it. It is given `/dev/null` to read from and write
+/// to: it outlives whoever reads our output.
 ///
 /// # Errors
 /// When the shell cannot be started.
 pub fn start(command: &OsStr, variables: &Variables) -> io::Result<()> {
-    shell(command, variables).spawn().map(drop)
+    let mut shell = shell(command, variables);
+    shell.stdin(Stdio::null());
+    shell.stdout(Stdio::null()).stderr(Stdio::null());
+    shell.spawn().map(drop)
 }
 
 /// Puts `/bin/sh` with a command in the place of this process.

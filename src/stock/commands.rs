@@ -505,6 +505,7 @@ fn run_command(run: &mut Run<'_>, command: &Command, args: &[OsString]) -> Resul
     if parsed.is_on("help") {
         return help::show(run, Some(command));
     }
+    run.is_verbose = parsed.is_on("verbose") || run.global.is_on("verbose");
     (command.run)(run, &parsed)
 }
 
@@ -773,6 +774,7 @@ fn file_status(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failure> {
 /// Does what the flags say where no command is named: encrypt, decrypt, rotate, set, else edit.
 fn without_command(run: &mut Run<'_>) -> Result<u8, Failure> {
     let parsed = run.global.clone();
+    run.is_verbose = parsed.is_on("verbose");
     let (is_encrypt, is_decrypt, is_rotate, is_set) = (
         parsed.is_on("encrypt"),
         parsed.is_on("decrypt"),

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::keys::{KeyError, keyring::Keyring};
 use crate::os::RandomPool;
 use crate::secret::SecretBytes;
+use crate::sops::cipher::TokenError;
 use crate::sops::data_key::DataKey;
 use crate::sops::document::Container;
 use crate::sops::error::DocumentError;
@@ -69,6 +70,14 @@ pub(super) fn open(
         DocumentError::Token { key, source } if key == "mac" => {
             Failure::new(code::MAC, format!("Cannot decrypt MAC: {source}"))
         }
+        // The cipher's own words are looked for by programs.
+        DocumentError::Token {
+            source: TokenError::NotAuthentic,
+            ..
+        } => Failure::new(
+            code::NOT_OPENED,
+            format!("Error decrypting tree: {error}: cipher: message authentication failed"),
+        ),
         error => Failure::new(code::NOT_OPENED, format!("Error decrypting tree: {error}")),
     })?;
     if opened.clear_comments > 0 {
@@ -90,7 +99,7 @@ pub(super) fn open(
 /// # Errors
 /// With the code for a data key that cannot be had.
 pub(super) fn unwrap(
-    run: &Run<'_>,
+    run: &mut Run<'_>,
     keyring: &Keyring,
     metadata: &Metadata,
 ) -> Result<DataKey, Failure> {
@@ -98,9 +107,13 @@ pub(super) fn unwrap(
         let text = "Failed to get the data key required to decrypt the SOPS file: no key service is left without the local one";
         return Err(Failure::new(code::NO_KEY, text));
     }
-    keyring
+    let key = keyring
         .unwrap(metadata)
-        .map_err(|error| Failure::new(code::NO_KEY, key_failure(&error)))
+        .map_err(|error| Failure::new(code::NO_KEY, key_failure(&error)))?;
+    if run.is_verbose {
+        run.warn("Data key recovered successfully");
+    }
+    Ok(key)
 }
 
 /// Says why a data key cannot be had, group by group.

@@ -1,6 +1,7 @@
 //! `exec-env` and `exec-file`: a command that is given the decrypted values.
 
 use std::ffi::{OsStr, OsString};
+use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
@@ -36,11 +37,19 @@ fn check_user(parsed: &Parsed) -> Result<(), Failure> {
     Ok(())
 }
 
-fn code_of(end: End) -> u8 {
-    match end {
-        End::Code(code) => u8::try_from(code & 0xff).unwrap_or(BY_SIGNAL),
-        End::Signal(_) => BY_SIGNAL,
-    }
+/// Returns our exit code for a command that ended, and says it where the command failed.
+fn code_of(run: &mut Run<'_>, end: End) -> u8 {
+    let (code, text) = match end {
+        End::Code(0) => return 0,
+        End::Code(code) => (
+            u8::try_from(code & 0xff).unwrap_or(BY_SIGNAL),
+            format!("exit status {code}"),
+        ),
+        End::Signal(signal) => (BY_SIGNAL, format!("signal: {signal}")),
+    };
+    // Nobody to tell where standard error is closed.
+    drop(writeln!(run.env.stderr, "{text}"));
+    code
 }
 
 fn not_started(error: &std::io::Error) -> Failure {
@@ -90,7 +99,7 @@ pub(super) fn with_environment(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8,
         return Ok(0);
     }
     let end = shell::run(&command, &variables).map_err(|error| not_started(&error))?;
-    Ok(code_of(end))
+    Ok(code_of(run, end))
 }
 
 /// Returns an item as a variable; comments are none.
@@ -169,7 +178,7 @@ pub(super) fn with_file(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failur
         return Ok(0);
     }
     let end = shell::run(&command, &run.env.vars).map_err(|error| not_started(&error))?;
-    Ok(code_of(end))
+    Ok(code_of(run, end))
 }
 
 /// Returns the file's name; one that is asked for must stay in its folder.

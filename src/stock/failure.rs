@@ -34,6 +34,8 @@ pub(super) mod code {
     pub(crate) const DUPLICATE_KIND: u8 = 112;
     /// No key opens the file.
     pub(crate) const NO_KEY: u8 = 128;
+    /// Nobody reads standard output any more: what a shell makes of SIGPIPE.
+    pub(crate) const BROKEN_PIPE: u8 = 141;
     /// The editor changed nothing.
     pub(crate) const UNCHANGED: u8 = 200;
     /// No editor, or one that failed.

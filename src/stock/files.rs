@@ -105,10 +105,8 @@ pub(super) fn load_plain(format: Format, bytes: &SecretBytes) -> Result<Tree<'st
     let document = match format.store().parse(bytes.expose()) {
         Ok(document) => document,
         Err(DocumentError::ReservedKey { .. }) => return Err(already_encrypted()),
-        // One with comments is something that cannot be read.
-        Err(_) if format == Format::Yaml && bytes.expose().trim_ascii().is_empty() => {
-            return Err(no_document());
-        }
+        // One with as much as a line break is something that cannot be read.
+        Err(_) if format == Format::Yaml && bytes.is_empty() => return Err(no_document()),
         Err(error) => return Err(unreadable(&error)),
     };
     if let Some(line) = refused_line(format, &document) {
@@ -193,6 +191,7 @@ pub(super) fn parse_encrypted(
     bytes: Vec<u8>,
 ) -> Result<SealedDocument, DocumentError> {
     match format {
+        Format::Yaml if bytes.is_empty() => Err(DocumentError::NotSops),
         Format::Binary => Format::Json.store().parse_sealed(bytes),
         format => format.store().parse_sealed(bytes),
     }
@@ -220,8 +219,11 @@ pub(super) fn emit_encrypted(
         .store()
         .emit_tree(tree, Some(metadata.node()), indents);
     text.map_err(|error| {
-        let text = format!("Could not marshal tree: {error}");
-        Failure::new(code::INEXPRESSIBLE, text)
+        let why = why_not_emitted(format, tree, &error);
+        Failure::new(
+            code::INEXPRESSIBLE,
+            format!("Could not marshal tree: {why}"),
+        )
     })
 }
 
@@ -242,9 +244,26 @@ pub(super) fn emit_plain(
         };
         Failure::new(
             code::INEXPRESSIBLE,
-            format!("Error dumping file: {error}{hint}"),
+            format!("Error dumping file: {}{hint}", why_not_emitted(format, tree, &error)),
         )
     })
+}
+
+/// Says why a format has no words for a tree; a key with more than one value in the reference's words, which
+/// programs look for.
+fn why_not_emitted(format: Format, tree: &Tree<'_>, error: &DocumentError) -> String {
+    let mut items = tree.documents.iter().flatten();
+    let offending = items.find_map(|item| match item {
+        Item::Entry { key, node } if format == Format::Dotenv && node.is_container() => Some(key),
+        _ => None,
+    });
+    match offending {
+        Some(key) => {
+            let key = String::from_utf8_lossy(key);
+            format!("cannot use complex value in dotenv file; offending key {key}")
+        }
+        None => error.to_string(),
+    }
 }
 
 /// What an output holds.

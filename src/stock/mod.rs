@@ -44,6 +44,8 @@ struct Run<'e> {
     trusted: Vec<KeyId>,
     /// Whether the keys at hand may be used (`--enable-local-keyservice`).
     uses_own_keys: bool,
+    /// Whether it is said that a data key was had.
+    is_verbose: bool,
 }
 
 impl Run<'_> {
@@ -53,8 +55,8 @@ impl Run<'_> {
         written
             .and_then(|()| self.env.stdout.flush())
             .map_err(|error| match error.kind() {
-                // Whoever reads has enough.
-                std::io::ErrorKind::BrokenPipe => Failure::generic(""),
+                // Whoever reads has enough: as a program that the signal ends.
+                std::io::ErrorKind::BrokenPipe => Failure::new(code::BROKEN_PIPE, ""),
                 _ => Failure::generic(format!("standard output could not be written: {error}")),
             })
     }
@@ -112,6 +114,7 @@ pub fn run(env: &mut Env, args: &[OsString]) -> u8 {
         config: config::Lookup::Open,
         trusted: Vec::new(),
         uses_own_keys: true,
+        is_verbose: false,
     };
     match commands::dispatch(&mut run, args) {
         Ok(code) => code,

@@ -18,6 +18,7 @@
 )]
 
 mod check;
+mod consumers;
 mod decrypt;
 mod diff;
 mod differential;
