@@ -20,7 +20,7 @@ use super::flags::{Flag, Parsed, parse, parse_reordered};
 use super::groups;
 use super::help;
 use super::publish;
-use super::{Run, Sink, check_key_services, decryption_order};
+use super::{Run, Sink, check_services, decryption_order};
 
 const INPUT_TYPE: Flag = Flag::text(
     &["input-type"],
@@ -570,7 +570,7 @@ fn input_of(run: &mut Run<'_>, parsed: &Parsed) -> Result<Option<std::path::Path
 }
 
 fn reading(run: &mut Run<'_>, parsed: &Parsed) -> Result<Reading, Failure> {
-    check_key_services(run, parsed)?;
+    check_services(run, parsed)?;
     Ok(Reading {
         order: decryption_order(parsed)?,
         ignore_mac: parsed.is_on("ignore-mac"),
@@ -591,7 +591,7 @@ fn encrypt(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failure> {
     let formats = config::formats(parsed, subject.as_os_str());
     config::find(run)?;
     let new = config::for_new_file(run, parsed, &subject, formats.0, None)?;
-    check_key_services(run, parsed)?;
+    check_services(run, parsed)?;
     let bytes = files::read(run, path.as_deref())?;
     let indents = config::indents(run, formats.1)?;
     let text = crypt::encrypt(run, formats, &bytes, new, indents)?;

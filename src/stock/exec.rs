@@ -14,7 +14,7 @@ use super::crypt::{self, Reading};
 use super::failure::{Failure, code};
 use super::files;
 use super::flags::Parsed;
-use super::{Run, check_key_services, config, decryption_order};
+use super::{Run, check_services, config, decryption_order};
 
 /// The name of the file where none is given.
 const FILE_NAME: &str = "tmp-file";
@@ -63,7 +63,7 @@ fn not_started(error: &std::io::Error) -> Failure {
 pub(super) fn with_environment(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failure> {
     let (file, command) = arguments(parsed)?;
     config::find(run)?;
-    check_key_services(run, parsed)?;
+    check_services(run, parsed)?;
     let reading = Reading {
         order: decryption_order(parsed)?,
         ignore_mac: false,
@@ -145,7 +145,7 @@ fn complex(name: &str) -> Failure {
 pub(super) fn with_file(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failure> {
     let (file, command) = arguments(parsed)?;
     config::find(run)?;
-    check_key_services(run, parsed)?;
+    check_services(run, parsed)?;
     let reading = Reading {
         order: decryption_order(parsed)?,
         ignore_mac: false,

@@ -11,7 +11,7 @@ use super::crypt;
 use super::failure::{Failure, code};
 use super::files::{self, Holds, Loaded};
 use super::flags::Parsed;
-use super::{Run, check_key_services};
+use super::{Run, check_services};
 
 /// What differs between a group of a file and that of its rule.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub(super) fn update_keys(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Fail
     if parsed.args.is_empty() {
         return Err(Failure::new(code::NO_FILE, "Error: no file specified"));
     }
-    check_key_services(run, parsed)?;
+    check_services(run, parsed)?;
     let mut failed = 0;
     for path in &parsed.args {
         let path = run.absolute(path);
@@ -310,7 +310,7 @@ fn change_groups(
     let path = file_of(run, parsed);
     let format = files::format_of("", path.as_os_str());
     config::find(run)?;
-    check_key_services(run, parsed)?;
+    check_services(run, parsed)?;
     let bytes = files::read(run, Some(&path))?;
     let Loaded { tree, mut metadata } = files::load_encrypted(format, bytes)?;
     let keyring = run.keyring(&[]);

@@ -179,13 +179,21 @@ fn decryption_order(parsed: &Parsed) -> Result<Vec<String>, Failure> {
     Ok(order)
 }
 
-/// Refuses key services over a network, which this program neither is nor asks, and notes whether the keys
-/// at hand may be used.
-fn check_key_services(run: &mut Run<'_>, parsed: &Parsed) -> Result<(), Failure> {
+/// Where the reference is told to write an audit log.
+const AUDIT_CONFIG: &str = "/etc/sops/audit.yaml";
+
+/// Refuses what this program neither is nor asks, key services over a network and audit logs, and notes
+/// whether the keys at hand may be used.
+fn check_services(run: &mut Run<'_>, parsed: &Parsed) -> Result<(), Failure> {
     if parsed.list("keyservice").iter().any(|uri| !uri.is_empty()) {
         return Err(Failure::generic(
             "--keyservice: key services over a network are deliberately absent; this program uses the keys at hand, and stock `sops` asks such a service",
         ));
+    }
+    if fs::is_there(Path::new(AUDIT_CONFIG)) {
+        return Err(Failure::generic(format!(
+            "{AUDIT_CONFIG} asks for an audit log, which is deliberately absent: use stock `sops` where one has to be kept, or remove the file",
+        )));
     }
     run.uses_own_keys = parsed.is_on("enable-local-keyservice");
     Ok(())

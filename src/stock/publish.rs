@@ -18,7 +18,7 @@ use super::failure::{Failure, code};
 use super::files;
 use super::flags::Parsed;
 use super::groups::confirmed;
-use super::{Run, check_key_services, decryption_order};
+use super::{Run, check_services, decryption_order};
 
 /// The address where neither rule nor environment names one.
 const DEFAULT_ADDRESS: &str = "https://127.0.0.1:8200";
@@ -47,7 +47,7 @@ pub(super) fn publish(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failure>
             "can't operate on a directory without --recursive flag.",
         ));
     }
-    check_key_services(run, parsed)?;
+    check_services(run, parsed)?;
     let reading = Reading {
         order: decryption_order(parsed)?,
         ignore_mac: false,

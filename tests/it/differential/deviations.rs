@@ -106,7 +106,7 @@ pub(super) fn name_of(line: &str, what: &str) -> Option<&'static str> {
         ),
         (
             "a version that is none is damage to every command",
-            has("bad/version") || has("bad/no-version"),
+            has("bad/version") || has("bad/no-version") || says("ours 201, stock 202"),
         ),
         (
             "YAML: keys that are no strings are told when reading",
