@@ -563,6 +563,13 @@ fn read_yaml(text: &str) -> Result<Node, RulesError> {
     })
 }
 
+/// Reads a threshold; `2.0` is 2, as the reference reads it.
+fn threshold_of(value: &Node) -> Option<usize> {
+    let text = scalar_text(value)?;
+    let text = text.strip_suffix(".0").unwrap_or(&text);
+    text.parse().ok()
+}
+
 fn malformed(rule: usize, key: &str, reason: &'static str) -> RulesError {
     RulesError::Malformed {
         rule,
@@ -587,11 +594,11 @@ fn parse_rule(number: usize, item: &Node) -> Result<Rule, RulesError> {
         groups: 1,
         unknown: Vec::new(),
         key_groups: keys_of_rule(item),
-        threshold: item
-            .get("shamir_threshold")
-            .and_then(scalar_text)
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(0),
+        threshold: match item.get("shamir_threshold") {
+            None | Some(Node::Null) => 0,
+            Some(value) => threshold_of(value)
+                .ok_or_else(|| malformed(number, "shamir_threshold", "is not a number"))?,
+        },
         selection_option: None,
     };
     let compile = |source: PatternError| RulesError::Pattern {
@@ -620,12 +627,16 @@ fn parse_rule(number: usize, item: &Node) -> Result<Rule, RulesError> {
                 _ => return Err(malformed(number, key, "is not `true` or `false`")),
             },
             known if KEY_FIELDS.contains(&known) || OTHER_FIELDS.contains(&known) => {}
-            _ => match value {
-                Node::Text(text) => match SelectionRule::from_option(key, text) {
+            // As the reference, which reads a number or a truth value as the text that it is.
+            option => match scalar_text(value) {
+                Some(text) => match SelectionRule::from_option(option, &text) {
                     Some(selection) => selections.push((key.clone(), selection.map_err(compile)?)),
                     None => rule.unknown.push(key.clone()),
                 },
-                _ => rule.unknown.push(key.clone()),
+                None if SelectionRule::from_option(option, "").is_some() => {
+                    return Err(malformed(number, option, "is not a string"));
+                }
+                None => rule.unknown.push(key.clone()),
             },
         }
     }

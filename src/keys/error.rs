@@ -40,7 +40,9 @@ pub enum KeyError {
         looked_at: Vec<String>,
     },
     /// A key of a cloud that this program has no client for.
-    #[error("the key {name} is of the kind `{kind}`, which only stock `sops` can use")]
+    #[error(
+        "the key {name} is of the kind `{kind}`, which only stock `sops` can use: do it with `sops rotate`, `sops updatekeys` or `sops encrypt` of stock"
+    )]
     Cloud {
         /// The key.
         name: String,

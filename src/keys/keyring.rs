@@ -369,10 +369,16 @@ impl Keyring {
     /// Puts the data key together from the shares of several groups; no more are opened than needed.
     fn unwrap_shares(&self, groups: &[KeyGroup], threshold: usize) -> Result<DataKey, KeyError> {
         let needed = threshold.max(LEAST_THRESHOLD);
+        // Where the file does not say how many, all that can be had are put together.
+        let most = if threshold < LEAST_THRESHOLD {
+            groups.len()
+        } else {
+            threshold
+        };
         let mut shares = Vec::new();
         let mut outcomes = Vec::new();
         for group in groups {
-            if shares.len() == needed {
+            if shares.len() == most {
                 break;
             }
             let (mut wanted, mut looked_at) = (names_of(group), Vec::new());
@@ -631,7 +637,11 @@ impl Keyring {
             [] => None,
             [group] => self.unwrap_group_quiet(group, &|key| key.is_key() || is_age_file),
             groups => {
-                let needed = metadata.threshold().max(LEAST_THRESHOLD);
+                // All where the file does not say how many.
+                let needed = match metadata.threshold() {
+                    threshold if threshold < LEAST_THRESHOLD => groups.len(),
+                    threshold => threshold,
+                };
                 let is_share = |key: &DataKey| key.expose().len() == SHARE_BYTES;
                 let shares: Vec<SecretBytes> = groups
                     .iter()

@@ -6,6 +6,8 @@ pub mod hybrid;
 pub mod keyring;
 pub mod locked;
 pub mod pgp;
+#[cfg(feature = "vault")]
+mod proxies;
 pub mod vault;
 
 pub use error::KeyError;

@@ -32,16 +32,21 @@ enum Allowed {
 /// What the user's environment says of Vault.
 pub struct Vault {
     allowed: Result<Allowed, String>,
+    /// Whether the user gave a list.
+    is_listed: bool,
     /// Takes the place of every address: the local agent.
     agent: Option<String>,
     /// `VAULT_ADDR`.
     address: Option<String>,
     token: Option<SecretBytes>,
     namespace: Option<String>,
-    timeout: Result<Duration, String>,
-    retries: u32,
+    timeout: Result<Option<Duration>, String>,
+    retries: Result<u32, String>,
     tls: Tls,
     proxy: Option<String>,
+    /// Those of the environment, where none is named for Vault.
+    #[cfg(feature = "vault")]
+    proxies: super::proxies::Proxies,
 }
 
 /// How the server is told from others.
@@ -49,13 +54,12 @@ pub struct Vault {
     not(feature = "vault"),
     expect(dead_code, reason = "read by the client alone")
 )]
-#[derive(Default)]
 struct Tls {
     /// Text of the certificates of `VAULT_CACERT`, `VAULT_CACERT_BYTES` or `VAULT_CAPATH`.
     authorities: Option<Result<Vec<u8>, String>>,
     /// Texts of the certificate and the key that `VAULT_CLIENT_CERT` and `VAULT_CLIENT_KEY` name.
     own: Option<Result<(Vec<u8>, SecretBytes), String>>,
-    is_unchecked: bool,
+    is_unchecked: Result<bool, String>,
     /// `VAULT_TLS_SERVER_NAME`, which cannot be honoured.
     server_name: bool,
 }
@@ -73,7 +77,8 @@ impl Vault {
         });
         let agent = text("VAULT_AGENT_ADDR");
         let address = text("VAULT_ADDR");
-        let allowed = match text("SOPS_HC_VAULT_ALLOWLIST").as_deref() {
+        let list = text("SOPS_HC_VAULT_ALLOWLIST");
+        let allowed = match list.as_deref() {
             Some("all") => Ok(Allowed::All),
             Some("none") => Ok(Allowed::Prefixes(Vec::new())),
             Some(list) => prefixes(list).map(Allowed::Prefixes),
@@ -100,26 +105,34 @@ impl Vault {
                 .or_else(|| text("VAULT_CACERT_BYTES").map(|text| Ok(text.into_bytes())))
                 .or_else(folder),
             own,
-            is_unchecked: text("VAULT_SKIP_VERIFY").is_some_and(|text| is_true(&text)),
+            is_unchecked: text("VAULT_SKIP_VERIFY").map_or(Ok(false), |text| truth(&text)),
             server_name: env.var("VAULT_TLS_SERVER_NAME").is_some(),
         };
         Self {
             allowed,
+            is_listed: list.is_some(),
             agent,
             address,
             token: token.filter(|token| !token.is_empty()),
             namespace: text("VAULT_NAMESPACE"),
-            timeout: text("VAULT_CLIENT_TIMEOUT").map_or(Ok(TIMEOUT), |text| duration(&text)),
-            retries: text("VAULT_MAX_RETRIES")
-                .and_then(|text| text.parse().ok())
-                .unwrap_or(RETRIES),
+            timeout: text("VAULT_CLIENT_TIMEOUT").map_or(Ok(Some(TIMEOUT)), |text| duration(&text)),
+            retries: text("VAULT_MAX_RETRIES").map_or(Ok(RETRIES), |text| {
+                text.parse()
+                    .map_err(|_| format!("VAULT_MAX_RETRIES: `{text}` is no number"))
+            }),
             tls,
             proxy: text("VAULT_PROXY_ADDR").or_else(|| text("VAULT_HTTP_PROXY")),
+            #[cfg(feature = "vault")]
+            proxies: super::proxies::Proxies::of(env),
         }
     }
 
-    /// Takes the user's word for addresses that were typed on the command line.
+    /// Takes the user's word for an address that was typed on the command line; a list of the user's that
+    /// does not name it stands above that.
     pub fn trust(&mut self, address: &str) {
+        if self.is_listed {
+            return;
+        }
         if let Ok(Allowed::Prefixes(prefixes)) = &mut self.allowed {
             prefixes.push(with_slash(address));
         }
@@ -200,6 +213,9 @@ impl Vault {
     /// Returns where a request for an address goes, where that is allowed.
     fn target<'a>(&'a self, address: &'a str) -> Result<&'a str, String> {
         if let Some(agent) = &self.agent {
+            if self.is_listed {
+                self.check(address)?;
+            }
             return Ok(agent.trim_end_matches('/'));
         }
         self.check(address)?;
@@ -236,30 +252,77 @@ fn prefixes(list: &str) -> Result<Vec<String>, String> {
         .collect()
 }
 
+/// Returns a path as it stands in a request: cleaned of empty parts and `..`, and with everything escaped
+/// that Go's `net/url` escapes in a path.
+#[cfg_attr(
+    not(feature = "vault"),
+    expect(dead_code, reason = "for requests only")
+)]
+fn escaped(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    let mut text = String::with_capacity(path.len());
+    for byte in parts.join("/").bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
+}
+
 fn with_slash(address: &str) -> String {
     format!("{}/", address.trim_end_matches('/'))
 }
 
 /// Reads a truth value as Go's `ParseBool` does.
-fn is_true(text: &str) -> bool {
-    matches!(text, "1" | "t" | "T" | "true" | "True" | "TRUE")
+fn truth(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
+        "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(false),
+        _ => Err(format!("VAULT_SKIP_VERIFY: `{text}` is no truth value")),
+    }
 }
 
-/// Reads a time: seconds, or number and unit.
-fn duration(text: &str) -> Result<Duration, String> {
+/// Reads a time: seconds, or as Go's `ParseDuration`: numbers, each with its unit. None is no limit.
+fn duration(text: &str) -> Result<Option<Duration>, String> {
     let wrong = || format!("VAULT_CLIENT_TIMEOUT: `{text}` is no time such as `30s`");
-    let digits = text
-        .find(|character: char| !character.is_ascii_digit())
-        .unwrap_or(text.len());
-    let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
-    let milliseconds = match &text[digits..] {
-        "" | "s" => number.checked_mul(1000),
-        "ms" => Some(number),
-        "m" => number.checked_mul(60_000),
-        "h" => number.checked_mul(3_600_000),
-        _ => None,
-    };
-    milliseconds.map(Duration::from_millis).ok_or_else(wrong)
+    let mut seconds = 0.0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let is_digit = |character: char| character.is_ascii_digit() || character == '.';
+        let digits = rest
+            .find(|character| !is_digit(character))
+            .unwrap_or(rest.len());
+        let number: f64 = rest[..digits].parse().map_err(|_| wrong())?;
+        let unit = rest[digits..]
+            .find(is_digit)
+            .map_or(rest.len(), |length| digits + length);
+        seconds += number
+            * match &rest[digits..unit] {
+                "" if rest.len() == text.len() => 1.0,
+                "s" => 1.0,
+                "ms" => 1e-3,
+                "us" | "µs" => 1e-6,
+                "ns" => 1e-9,
+                "m" => 60.0,
+                "h" => 3600.0,
+                _ => return Err(wrong()),
+            };
+        rest = &rest[unit..];
+    }
+    if text.is_empty() || seconds < 0.0 {
+        return Err(wrong());
+    }
+    let time = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
+    Ok((!time.is_zero()).then_some(time))
 }
 
 /// Returns the certificates of a folder in one text.
@@ -373,9 +436,10 @@ mod client {
             body: Option<&SecretBytes>,
         ) -> Result<Option<SecretBytes>, String> {
             let target = self.target(address)?;
-            let agent = self.agent()?;
-            let mut url = format!("{target}/v1/{}", path.trim_start_matches('/'));
+            let agent = self.agent(target)?;
+            let mut url = format!("{target}/v1/{}", super::escaped(path));
             let mut is_redirected = false;
+            let retries = self.retries.clone()?;
             let mut attempt = 0;
             loop {
                 let reply = self.send(&agent, method, &url, body);
@@ -386,7 +450,7 @@ mod client {
                     }
                     Err(error) => error.is_transient,
                 };
-                if is_failed && attempt < self.retries {
+                if is_failed && attempt < retries {
                     thread::sleep(PAUSE * 2_u32.pow(attempt.min(4)));
                     attempt += 1;
                     continue;
@@ -407,6 +471,13 @@ mod client {
 
         /// Returns where a redirect leads, when the token may go there.
         fn redirected(&self, from: &str, to: &str) -> Result<String, String> {
+            let own: Option<String> = from.parse().ok().and_then(|from: Uri| {
+                Some(format!("{}://{}", from.scheme_str()?, from.authority()?))
+            });
+            let to = match &own {
+                Some(own) if to.starts_with('/') && !to.starts_with("//") => format!("{own}{to}"),
+                _ => to.to_owned(),
+            };
             let uri: Uri = to
                 .parse()
                 .map_err(|_| "the server redirects to something that is no address".to_owned())?;
@@ -419,17 +490,14 @@ mod client {
                 ));
             }
             let origin = format!("{scheme}://{host}");
-            let own: Option<String> = from.parse().ok().and_then(|from: Uri| {
-                Some(format!("{}://{}", from.scheme_str()?, from.authority()?))
-            });
             if own.as_ref() != Some(&origin) {
                 self.check(&origin)
                     .map_err(|why| format!("the server redirects to {origin}: {why}"))?;
             }
-            Ok(to.to_owned())
+            Ok(to)
         }
 
-        fn agent(&self) -> Result<Agent, String> {
+        fn agent(&self, target: &str) -> Result<Agent, String> {
             if self.tls.server_name {
                 return Err(
                     "VAULT_TLS_SERVER_NAME is not supported: use the name in the certificate as address"
@@ -438,7 +506,7 @@ mod client {
             }
             let mut tls = TlsConfig::builder()
                 .root_certs(RootCerts::PlatformVerifier)
-                .disable_verification(self.tls.is_unchecked);
+                .disable_verification(self.tls.is_unchecked.clone()?);
             if let Some(authorities) = &self.tls.authorities {
                 let text = authorities.as_ref().map_err(Clone::clone)?;
                 let found = certificates(text);
@@ -454,15 +522,18 @@ mod client {
                 let chain = certificates(certificate);
                 tls = tls.client_cert(Some(ClientCert::new_with_certs(&chain, key)));
             }
-            let proxy = match &self.proxy {
-                Some(proxy) => Some(
-                    Proxy::new(proxy)
-                        .map_err(|_| "VAULT_PROXY_ADDR: not a proxy's address".to_owned())?,
-                ),
-                None => Proxy::try_from_env(),
+            let named = self
+                .proxy
+                .as_deref()
+                .map(|proxy| ("VAULT_PROXY_ADDR", proxy));
+            let proxy = match named.or_else(|| self.proxies.proxy_for(target)) {
+                Some((name, proxy)) => {
+                    Some(Proxy::new(proxy).map_err(|_| format!("{name}: not a proxy's address"))?)
+                }
+                None => None,
             };
             Ok(Agent::config_builder()
-                .timeout_global(Some(self.timeout.clone()?))
+                .timeout_global(self.timeout.clone()?)
                 .http_status_as_error(false)
                 .max_redirects(0)
                 .max_redirects_will_error(false)
@@ -600,9 +671,13 @@ mod tests {
 
     #[test]
     fn times_and_lists_are_read() {
-        assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
-        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
+        assert_eq!(duration("30"), Ok(Some(Duration::from_secs(30))));
+        assert_eq!(duration("250ms"), Ok(Some(Duration::from_millis(250))));
+        assert_eq!(duration("1m30s"), Ok(Some(Duration::from_secs(90))));
+        assert_eq!(duration("1.5s"), Ok(Some(Duration::from_millis(1500))));
+        assert_eq!(duration("0"), Ok(None));
+        assert_eq!(escaped("/secret//data/x?.yaml"), "secret/data/x%3F.yaml");
+        assert_eq!(escaped("a b/100%25/ü/../k"), "a%20b/100%2525/k");
         assert!(duration("soon").is_err() && duration("").is_err());
         assert_eq!(
             prefixes("https://a, https://b/"),

@@ -249,6 +249,32 @@ pub fn files_below(folder: &Path) -> Vec<String> {
     found
 }
 
+/// Returns everything below a folder that is no folder, relative to it and in order; links are not folders.
+/// Names that are not UTF-8 are left out.
+///
+/// # Errors
+/// `Io` for a folder that cannot be read.
+pub fn names_below(folder: &Path) -> Result<Vec<String>, FsError> {
+    let mut found = Vec::new();
+    let mut open = vec![(folder.to_owned(), String::new())];
+    while let Some((path, inside)) = open.pop() {
+        for entry in std::fs::read_dir(&path).map_err(failed(&path, "read the folder"))? {
+            let entry = entry.map_err(failed(&path, "read the folder"))?;
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            let kind = entry.file_type();
+            if kind.map_err(failed(&path, "read the folder"))?.is_dir() {
+                open.push((entry.path(), format!("{inside}{name}/")));
+            } else {
+                found.push(format!("{inside}{name}"));
+            }
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
 /// Counts the names in a folder that pass a test; 0 where it cannot be read.
 pub fn count_names(folder: &Path, test: fn(&OsStr) -> bool) -> usize {
     let Ok(entries) = std::fs::read_dir(folder) else {

@@ -4,15 +4,16 @@
 //! through [`super::staging`] with a plan.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{Access, Mode, OFlags, access, open};
 
 use super::RandomPool;
 use super::fs::{FsError, failed};
 use super::place::{Base, FileState, Found, Ownership, Place};
+use super::signal::{Watch, die_of};
 use super::staging::{Attributes, InPlace, Staged, staging_name};
 
 /// How many links are followed to a file that does not exist yet.
@@ -20,11 +21,20 @@ const MOST_LINKS: usize = 40;
 
 /// Replaces the content of a file, following links; owner and mode stay. A new file gets `mode`. A pipe
 /// or a device is written to. Where no file can be made beside it, or it has other names, it is written
-/// over, which is not atomic.
+/// over, which is not atomic. A signal ends this process when the file is whole and nothing lies beside it.
 ///
 /// # Errors
-/// `Io`, `NotReadBack`.
+/// `Io`, also for a file that may not be written; `NotReadBack`.
 pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), FsError> {
+    let watch = Watch::start();
+    let done = write_whole(path, content, mode);
+    if let Some(signal) = watch.received() {
+        die_of(signal);
+    }
+    done
+}
+
+fn write_whole(path: &Path, content: &[u8], mode: u32) -> Result<(), FsError> {
     if path.metadata().is_ok_and(|found| !found.is_file()) {
         return write_through(path, content);
     }
@@ -37,7 +47,11 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), FsError> {
     };
     let place = base.place(name.as_ref())?;
     match place.look() {
-        Found::File(seen, _) => replace(&place, &seen, content),
+        Found::File(seen, _) => {
+            // Another file in its place would need the folder only.
+            access(&target, Access::WRITE_OK).map_err(failed(&target, "open for writing"))?;
+            replace(&place, &seen, content)
+        }
         Found::Missing => create(place, content, mode),
         _ => write_through(&target, content),
     }
@@ -82,12 +96,9 @@ fn replace(place: &Place, seen: &FileState, content: &[u8]) -> Result<(), FsErro
         .is_ok_and(|found| found.nlink() > 1);
     if !has_other_names {
         let staged = Staged::write(place.clone(), name, content, attributes, Some(*seen));
-        if let Ok(staged) = staged {
-            match exchange(staged) {
-                // A file that is mounted by itself cannot be renamed over.
-                Err(FsError::Mounted { .. } | FsError::Io { .. }) => {}
-                done => return done,
-            }
+        match staged.and_then(exchange) {
+            Err(error) if is_barred(&error) => {}
+            done => return done,
         }
     }
     let as_is = Attributes {
@@ -95,6 +106,22 @@ fn replace(place: &Place, seen: &FileState, content: &[u8]) -> Result<(), FsErro
         ..attributes
     };
     InPlace::open(place, seen)?.write(content, as_is)
+}
+
+/// Returns whether no file can be put in the place of this one: its folder cannot be written, its owner not
+/// be given, or it is mounted by itself. A full disk is none of that.
+fn is_barred(error: &FsError) -> bool {
+    match error {
+        FsError::Mounted { .. } => true,
+        FsError::Io { source, .. } => matches!(
+            source.kind(),
+            ErrorKind::PermissionDenied
+                | ErrorKind::ReadOnlyFilesystem
+                | ErrorKind::ResourceBusy
+                | ErrorKind::CrossesDevices
+        ),
+        _ => false,
+    }
 }
 
 fn exchange(mut staged: Staged) -> Result<(), FsError> {

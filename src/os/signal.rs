@@ -3,10 +3,14 @@
 //! Reading commands die at once, as the system has it. While a plan is carried out the signals are
 //! only noted, and the run stops at the next moment at which every file is whole.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::{Handle, Signals};
 use signal_hook::{SigId, flag, low_level};
 
 /// Notes signals from its creation until it is dropped.
@@ -41,6 +45,45 @@ impl Watch {
         i32::try_from(self.received.load(Ordering::SeqCst))
             .ok()
             .filter(|&signal| signal != 0)
+    }
+}
+
+/// Removes a folder and ends this process when SIGINT, SIGTERM or SIGHUP come while it lives.
+pub struct Cleanup {
+    handle: Handle,
+    waiting: Option<JoinHandle<()>>,
+}
+
+impl Cleanup {
+    /// Starts waiting for a signal.
+    ///
+    /// # Errors
+    /// When the signals cannot be caught.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the caller's own folder is removed here"
+    )]
+    pub fn start(folder: &Path) -> io::Result<Self> {
+        let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+        let handle = signals.handle();
+        let folder = folder.to_owned();
+        let waiting = thread::spawn(move || {
+            if let Some(signal) = signals.forever().next() {
+                drop(std::fs::remove_dir_all(&folder));
+                die_of(signal);
+            }
+        });
+        Ok(Self {
+            handle,
+            waiting: Some(waiting),
+        })
+    }
+}
+
+impl Drop for Cleanup {
+    fn drop(&mut self) {
+        self.handle.close();
+        drop(self.waiting.take().map(JoinHandle::join));
     }
 }
 

@@ -13,8 +13,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Mode, OFlags, RenameFlags, XattrFlags, fchmod, fgetxattr, flistxattr, fsetxattr,
-    fstat, fsync, linkat, open, openat, renameat, renameat_with, statat, unlinkat,
+    AtFlags, FallocateFlags, Mode, OFlags, RenameFlags, XattrFlags, fallocate, fchmod, fgetxattr,
+    flistxattr, fsetxattr, fstat, fsync, linkat, open, openat, renameat, renameat_with, statat,
+    unlinkat,
 };
 use rustix::io::Errno;
 
@@ -494,6 +495,8 @@ impl InPlace {
             .map_err(failed(path, "set owner and group"))?;
         fchmod(&self.file, Mode::from_raw_mode(attributes.mode))
             .map_err(failed(path, "set the mode"))?;
+        self.make_room(content.len() as u64)
+            .map_err(failed(path, "write"))?;
         self.file
             .write_all_at(content, 0)
             .map_err(failed(path, "write"))?;
@@ -504,6 +507,23 @@ impl InPlace {
             return Err(FsError::NotReadBack { path: path.clone() });
         }
         self.file.sync_all().map_err(failed(path, "write to disk"))
+    }
+
+    /// Takes the room that a longer content needs before a byte is written: a full disk must not leave half
+    /// of it.
+    fn make_room(&self, length: u64) -> io::Result<()> {
+        let before = self.file.metadata()?.len();
+        if length <= before {
+            return Ok(());
+        }
+        match fallocate(&self.file, FallocateFlags::empty(), 0, length) {
+            // Not every file system can.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(()),
+            Err(error) => {
+                self.file.set_len(before)?;
+                Err(error.into())
+            }
+        }
     }
 }
 

@@ -491,7 +491,13 @@ fn run_group(run: &mut Run<'_>, args: &[OsString]) -> Result<u8, Failure> {
         .and_then(|name| GROUP_COMMANDS.iter().find(|command| command.name == name));
     match command {
         Some(command) => run_command(run, command, &args[1..]),
-        None => help::of_groups(run),
+        None => match first.filter(|name| !name.starts_with('-')) {
+            Some(name) => Err(Failure::new(
+                code::UNWRITABLE,
+                format!("No help topic for '{name}'"),
+            )),
+            None => help::of_groups(run),
+        },
     }
 }
 

@@ -354,7 +354,11 @@ pub(super) fn for_new_file(
     let selection = selection_of(run, parsed, rule.as_ref(), format)?;
     let groups = groups_of(run, parsed, rule.as_ref())?;
     let threshold = match usize::try_from(parsed.number("shamir-secret-sharing-threshold")) {
-        Ok(0) | Err(_) => rule.as_ref().map_or(0, |rule| rule.threshold),
+        Err(_) => {
+            let text = "--shamir-secret-sharing-threshold: a threshold is not negative";
+            return Err(Failure::generic(text));
+        }
+        Ok(0) => rule.as_ref().map_or(0, |rule| rule.threshold),
         Ok(threshold) => threshold,
     };
     Ok(NewFile {

@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use crate::os::scratch::Scratch;
-use crate::os::{fs, shell};
+use crate::os::{fs, shell, signal};
 use crate::secret::SecretBytes;
 use crate::sops::metadata::FORMAT_VERSION;
 use crate::sops::store::{Format, Indents};
@@ -23,6 +23,8 @@ use super::flags::Parsed;
 
 /// Programs that are looked for where no variable names one.
 const EDITORS: [&str; 3] = ["vim", "nano", "vi"];
+/// How many results that could not be put back are kept beside a file.
+const MOST_KEPT: usize = 100;
 /// Editors that leave copies of what they edit unless they are told not to.
 const LEAVES_COPIES: [&str; 4] = ["vim", "nvim", "vimx", "gvim"];
 /// Turns the copies off.
@@ -105,11 +107,18 @@ fn put_back(
     } else {
         format!("{} was changed while you edited it", path.display())
     };
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".edited");
-    let beside = path.with_file_name(name);
-    let kept = !fs::is_there(&beside) && files::write(&beside, text, Holds::Ciphertext).is_ok();
-    let text = if kept {
+    let name = path.file_name().unwrap_or_default();
+    let names = (0..MOST_KEPT).map(|number| {
+        let mut name = name.to_owned();
+        name.push(".edited");
+        if number > 0 {
+            name.push(format!(".{number}"));
+        }
+        path.with_file_name(name)
+    });
+    let beside = names.into_iter().find(|path| !fs::is_there(path));
+    let kept = beside.filter(|path| files::write(path, text, Holds::Ciphertext).is_ok());
+    let text = if let Some(beside) = kept {
         format!(
             "{reason}; what you edited is in {}, encrypted",
             beside.display()
@@ -165,7 +174,11 @@ fn in_editor(
                 }
                 return Ok(());
             }
-            Err(reason) => ask_again(run, &reason, is_stuck)?,
+            Err(reason) => {
+                // The plaintext goes with us where the user has enough.
+                let _cleanup = signal::Cleanup::start(folder.path());
+                ask_again(run, &reason, is_stuck)?;
+            }
         }
     }
 }

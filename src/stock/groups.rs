@@ -109,8 +109,13 @@ fn update_file(
     let old_threshold = metadata.threshold();
     let threshold = old_threshold.min(rule.groups.len());
     if rule.threshold != 0 && rule.threshold != threshold && rule.groups.len() > 1 {
+        let kept = if threshold == 0 {
+            "all groups are needed".to_owned()
+        } else {
+            format!("the file keeps {threshold}")
+        };
         run.warn(&format!(
-            "the rule's shamir_threshold of {} does not count here: the file keeps {threshold}",
+            "the rule's shamir_threshold of {} does not count here: {kept}",
             rule.threshold
         ));
     }

@@ -53,7 +53,7 @@ pub(super) fn publish(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failure>
         ignore_mac: false,
     };
     let names = if is_folder {
-        fs::files_below(&path)
+        fs::names_below(&path).map_err(|error| Failure::generic(error.to_string()))?
     } else {
         vec![String::new()]
     };

@@ -2,7 +2,10 @@
 //! not. Each row is held against the real `sops` too, where there is one.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -648,6 +651,17 @@ fn what_was_edited_is_not_lost() {
         "f.yaml.edited",
     ];
     assert_eq!(sops.sops(&args).ok().text(), "a: mine\n");
+    // A second result does not take the place of the first.
+    let kept = sops.read("f.yaml.edited");
+    fs::copy(&other, sops.path("f.yaml")).unwrap();
+    let failed = sops.sops(&["edit", "f.yaml"]).fails(3);
+    assert!(
+        failed.stderr.contains("f.yaml.edited.1"),
+        "{}",
+        failed.stderr
+    );
+    assert_eq!(sops.read("f.yaml.edited"), kept);
+    fs::copy(&other, sops.path("f.yaml")).unwrap();
     // What cannot be encrypted is asked about; where nobody answers, nothing is written.
     let editor = sops.script("editor.sh", "#!/bin/sh\necho 'a: [' > \"$1\"\n");
     sops.set("SOPS_EDITOR", editor.into_os_string());
@@ -662,6 +676,69 @@ fn what_was_edited_is_not_lost() {
     // A mistyped command is no new file.
     let failed = sops.sops(&["decyrpt"]).fails(1);
     assert!(failed.stderr.contains("no command"), "{}", failed.stderr);
+}
+
+#[test]
+fn who_has_enough_of_the_editor_leaves_no_plaintext() {
+    let mut sops = Sandbox::new(Which::Ours);
+    let server = recipient(SERVER_KEY);
+    sops.write("f.yaml", "a: 1\n");
+    sops.sops(&["encrypt", "-i", "--age", &server, "f.yaml"])
+        .ok();
+    let before = sops.read("f.yaml");
+    let editor = sops.script("editor.sh", "#!/bin/sh\necho 'a: [' > \"$1\"\n");
+    sops.set("SOPS_EDITOR", editor.into_os_string());
+    for (signal, number) in [("-INT", 2), ("-TERM", 15), ("-HUP", 1)] {
+        let mut child = sops
+            .command(&["edit", "f.yaml"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Waiting for it would close it.
+        let _stdin = child.stdin.take();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut lines = stderr.lines().map_while(Result::ok);
+        assert!(lines.any(|line| line.contains("Press enter")));
+        assert_eq!(fs::read_dir(sops.temporary()).unwrap().count(), 1);
+        let id = child.id().to_string();
+        let sent = Command::new("kill").args([signal, &id]).status().unwrap();
+        assert!(sent.success());
+        assert_eq!(child.wait().unwrap().signal(), Some(number));
+        assert_eq!(fs::read_dir(sops.temporary()).unwrap().count(), 0);
+        assert_eq!(sops.read("f.yaml"), before);
+    }
+}
+
+#[test]
+fn no_room_for_the_result_leaves_the_file_as_it_was() {
+    let sops = Sandbox::new(Which::Ours);
+    let server = recipient(SERVER_KEY);
+    sops.write("f.yaml", "a: 1\n");
+    sops.sops(&["encrypt", "-i", "--age", &server, "f.yaml"])
+        .ok();
+    sops.write("big", format!("{:?}", "x".repeat(20_000)));
+    let before = sops.read("f.yaml");
+    let names = || fs::read_dir(sops.path("")).unwrap().count();
+    // One with a second name is written over, not replaced.
+    for has_other_name in [false, true] {
+        if has_other_name {
+            fs::hard_link(sops.path("f.yaml"), sops.path("second.yaml")).unwrap();
+        }
+        let count = names();
+        let line = "trap '' XFSZ; ulimit -f 8; exec sops set --value-file f.yaml '[\"big\"]' big";
+        let ended = Command::new("bash")
+            .args(["-c", line])
+            .current_dir(sops.path(""))
+            .env_clear()
+            .envs(&sops.vars)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(3), "{said}");
+        assert_eq!(sops.read("f.yaml"), before, "{said}");
+        assert_eq!(names(), count);
+    }
 }
 
 #[test]
@@ -700,7 +777,7 @@ fn the_program_answers_to_its_own_name_too() {
     let sops = Sandbox::new(Which::Ours);
     sops.write("f.yaml", "a: 1\n");
     let run = |args: &[&str]| {
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_secrets"))
+        let output = Command::new(env!("CARGO_BIN_EXE_secrets"))
             .args(args)
             .current_dir(sops.path(""))
             .env_clear()
@@ -854,6 +931,16 @@ fn shares_open_in_the_other_program() {
                     ended.fails(128);
                 }
             }
+            // All shares that can be had are used where the file does not say how many are needed.
+            let text = reader.read("f.yaml");
+            let lines = text
+                .lines()
+                .filter(|line| !line.contains("shamir_threshold"));
+            reader.write("f.yaml", lines.collect::<Vec<_>>().join("\n") + "\n");
+            assert_eq!(
+                reader.sops(&["decrypt", "f.yaml"]).ok().text(),
+                "a: secret\n"
+            );
         }
     }
 }
@@ -966,6 +1053,16 @@ fn a_vault_that_fails_is_told_and_gets_no_second_chance_to_harm() {
     sops.set("SOPS_HC_VAULT_ALLOWLIST", "https://vault.example.org");
     sops.sops(&["decrypt", "f.yaml"]).fails(128);
     assert_eq!(vault.seen().len(), asked);
+    // What the user listed stands above what was typed, and above an agent.
+    let uri = format!("{}/v1/transit/keys/k", vault.address);
+    sops.write("plain.yaml", "a: 1\n");
+    sops.set("SOPS_HC_VAULT_ALLOWLIST", "none");
+    let encrypt = ["encrypt", "--hc-vault-transit", &uri, "plain.yaml"];
+    sops.sops(&encrypt).fails(1);
+    sops.set("VAULT_AGENT_ADDR", &vault.address);
+    sops.sops(&["decrypt", "f.yaml"]).fails(128);
+    assert_eq!(vault.seen().len(), asked);
+    sops.vars.remove(std::ffi::OsStr::new("VAULT_AGENT_ADDR"));
     sops.set("SOPS_HC_VAULT_ALLOWLIST", "all");
     sops.sops(&["decrypt", "f.yaml"]).ok();
 }
