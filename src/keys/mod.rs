@@ -8,6 +8,10 @@ pub mod locked;
 pub mod pgp;
 #[cfg(feature = "vault")]
 mod proxies;
+#[cfg_attr(
+    not(feature = "vault"),
+    expect(dead_code, reason = "read by the client alone")
+)]
 pub mod vault;
 
 pub use error::KeyError;

@@ -50,10 +50,6 @@ pub struct Vault {
 }
 
 /// How the server is told from others.
-#[cfg_attr(
-    not(feature = "vault"),
-    expect(dead_code, reason = "read by the client alone")
-)]
 struct Tls {
     /// Text of the certificates of `VAULT_CACERT`, `VAULT_CACERT_BYTES` or `VAULT_CAPATH`.
     authorities: Option<Result<Vec<u8>, String>>,
@@ -254,10 +250,6 @@ fn prefixes(list: &str) -> Result<Vec<String>, String> {
 
 /// Returns a path as it stands in a request: cleaned of empty parts and `..`, and with everything escaped
 /// that Go's `net/url` escapes in a path.
-#[cfg_attr(
-    not(feature = "vault"),
-    expect(dead_code, reason = "for requests only")
-)]
 fn escaped(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
