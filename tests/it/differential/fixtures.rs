@@ -3,12 +3,12 @@
 
 /// A key made for these tests and for nothing else; most sealed files are for it.
 pub(super) const THROW_AWAY_KEY: &str =
-    "AGE-SECRET-KEY-19YCTS4W89548A5Z4L8VK08KT58N62US0GQWCXJRTNAYGZUMJ0SRQ3T30RP";
+    include_str!("../../fixtures/differential/throwaway-first.txt").trim_ascii();
 /// The recipient of [`THROW_AWAY_KEY`].
 pub(super) const FIRST: &str = "age1m3hwglcrp0pw8xm0jvdcxwfcanxuwfyujmu50nvzru7e8f3pn98qjk8xtg";
 /// A second key made for these tests; few cases have it.
 pub(super) const THROW_AWAY_KEY_2: &str =
-    "AGE-SECRET-KEY-1V3PMPD0M9NK7C2L58KWHSR90CVMKEZU6YWNQ9CK09052T5K7FXNQU3Y4SS";
+    include_str!("../../fixtures/differential/throwaway-second.txt").trim_ascii();
 /// The recipient of [`THROW_AWAY_KEY_2`].
 pub(super) const SECOND: &str = "age1xzf7udq70ljm6v9rur6565thutwp7pl2hdstc804kq4v2fe0kszse52lyg";
 /// A recipient whose key was thrown away already.
