@@ -102,7 +102,7 @@ pub(super) fn name_of(line: &str, what: &str) -> Option<&'static str> {
         ),
         (
             "encrypt: encrypted already, whatever the output's format",
-            says("exit: ours 203, stock 4"),
+            says("exit: ours 203, stock 4") || says("exit: ours 203, stock 0"),
         ),
         (
             "a version that is none is damage to every command",
