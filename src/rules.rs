@@ -554,7 +554,10 @@ impl Rules {
 }
 
 fn read_yaml(text: &str) -> Result<Node, RulesError> {
-    serde_saphyr::from_str(text).map_err(|error| {
+    // The first document counts, as with the reference.
+    let documents: Result<Vec<Node>, _> = serde_saphyr::from_multiple(text);
+    let first = documents.map(|documents| documents.into_iter().next().unwrap_or(Node::Null));
+    first.map_err(|error| {
         let at = error.location();
         RulesError::Yaml {
             line: at.map_or(1, |at| at.line()),

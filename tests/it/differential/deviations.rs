@@ -45,7 +45,9 @@ pub(super) fn name_of(line: &str, what: &str) -> Option<&'static str> {
         ),
         (
             "groups: the last group stays",
-            has("groups delete") && says("no key groups provided"),
+            has("groups delete")
+                && (says("no key groups provided")
+                    || (has("-verbose") && says("exit: ours 1, stock 0"))),
         ),
         (
             "JSON: text behind the object is refused",
