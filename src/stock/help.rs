@@ -145,9 +145,10 @@ pub(super) fn completion(run: &mut Run<'_>, args: &[OsString]) -> Result<u8, Fai
     let shell = args
         .first()
         .map(|shell| shell.to_string_lossy().into_owned());
-    let flag = args.iter().map(|arg| arg.to_string_lossy());
+    // Flags end at the first argument that is none.
+    let flag = args.get(1).map(|arg| arg.to_string_lossy());
     if matches!(shell.as_deref(), Some("bash" | "zsh"))
-        && let Some(flag) = flag.skip(1).find(|arg| arg.starts_with('-'))
+        && let Some(flag) = flag.filter(|arg| arg.len() > 1 && arg.starts_with('-') && arg != "--")
     {
         let name = flag.trim_start_matches('-');
         let text = format!("flag provided but not defined: -{name}");

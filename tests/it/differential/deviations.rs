@@ -6,7 +6,7 @@ pub(super) fn name_of(line: &str, what: &str) -> Option<&'static str> {
     let has = |words: &str| line.contains(words);
     let is_set = has(" set ") || has("-set ") || has("-set=") || has("-set '");
     let is_edit = what.contains("state/calls") || has("EDITOR=");
-    let rules: [(&'static str, bool); 24] = [
+    let rules: [(&'static str, bool); 25] = [
         (
             "set: whole numbers stay whole",
             is_set && ((says(",int") && says(",float]")) || (says(".0\\n\"") && says("ours:"))),
@@ -26,6 +26,10 @@ pub(super) fn name_of(line: &str, what: &str) -> Option<&'static str> {
         (
             "extract: a position is one of a list",
             says("error truncating tree: component ["),
+        ),
+        (
+            "a negative position is told before the file is read",
+            has("[-1]") && says("exit: ours 7, stock 1"),
         ),
         (
             "rotate: a key that is there is not added twice",
@@ -96,7 +100,8 @@ pub(super) fn name_of(line: &str, what: &str) -> Option<&'static str> {
         ),
         (
             "edit: what stands behind the object is refused",
-            is_edit && has("append") && says("ours 201, stock 0"),
+            is_edit
+                && ((has("append") && says("ours 201, stock 0")) || (has(".json") && has("'}'"))),
         ),
         (
             "edit: the same broken result twice ends it",
