@@ -19,7 +19,7 @@ pub(super) struct Case {
     pub(super) variables: Vec<(&'static str, String)>,
     /// The current folder.
     pub(super) folder: String,
-    /// The name and the text of `work/.sops.yaml`.
+    /// The name and the text of `repo/.sops.yaml`.
     pub(super) rules_name: &'static str,
     pub(super) rules: Option<&'static str>,
     pub(super) input: Input,

@@ -32,12 +32,12 @@ impl Generator {
                 }
             }
             1 => {
-                self.case.input = Input::File(format!("work/{path}"));
+                self.case.input = Input::File(format!("repo/{path}"));
                 let file = self.spelled(&path);
                 line.set("filename-override", file);
             }
             _ => {
-                self.case.input = Input::File(format!("work/{path}"));
+                self.case.input = Input::File(format!("repo/{path}"));
                 line.operands.push("/dev/fd/0".to_owned());
                 let kind = format_of(document.name);
                 line.set("input-type", kind);
@@ -75,17 +75,17 @@ impl Generator {
                 }
             }
             1 => {
-                self.case.input = Input::File(format!("work/{path}"));
+                self.case.input = Input::File(format!("repo/{path}"));
                 let file = self.spelled(&path);
                 line.set("filename-override", file);
             }
             2 => {
-                self.case.input = Input::File(format!("work/{path}"));
+                self.case.input = Input::File(format!("repo/{path}"));
                 line.set("input-type", format_of(&path));
                 line.set("output-type", format_of(&path));
             }
             _ => {
-                self.case.input = Input::File(format!("work/{path}"));
+                self.case.input = Input::File(format!("repo/{path}"));
                 line.operands.push("/dev/fd/0".to_owned());
                 line.set("input-type", format_of(&path));
             }

@@ -16,7 +16,7 @@ pub(super) const NOBODY: &str = "age1hfujjamsuhy93fae5w8dm5ckwsuz2ucth8vc2seuqp9
 
 /// A document: its name says its format.
 pub(super) struct Document {
-    /// The file name below `work/plain` and `work/enc`.
+    /// The file name below `repo/plain` and `repo/enc`.
     pub(super) name: &'static str,
     /// The text.
     pub(super) text: &'static [u8],
@@ -336,9 +336,9 @@ pub(super) const ODD_DOCUMENTS: &[Document] = &[
     unfit("has-sops.ini", "[sops]\nk = v\n"),
 ];
 
-/// A sealed file that is not simply `work/enc/<document>`.
+/// A sealed file that is not simply `repo/enc/<document>`.
 pub(super) struct Variant {
-    /// The path below `work`.
+    /// The path below `repo`.
     pub(super) path: &'static str,
     /// The document it is made from.
     pub(super) document: &'static str,
@@ -570,7 +570,7 @@ pub(super) enum Damage {
     Replaced(&'static str, &'static str),
 }
 
-/// Damaged files: path below `work`, the sealed file it is made from, and the damage.
+/// Damaged files: path below `repo`, the sealed file it is made from, and the damage.
 pub(super) const DAMAGED: &[(&str, &str, Damage)] = &[
     ("bad/token.yaml", "enc/simple.yaml", Damage::Token),
     ("bad/token.json", "enc/simple.json", Damage::Token),

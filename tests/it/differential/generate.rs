@@ -105,7 +105,7 @@ impl Generator {
             command: String::new(),
             arguments: Vec::new(),
             variables: Vec::new(),
-            folder: "work".to_owned(),
+            folder: "repo".to_owned(),
             rules_name: "none",
             rules: None,
             input: Input::Text(String::new()),
@@ -123,11 +123,11 @@ impl Generator {
         self.case.folder = self
             .random
             .weighted(&[
-                (80, "work"),
-                (6, "work/sub"),
-                (5, "work/enc"),
+                (80, "repo"),
+                (6, "repo/sub"),
+                (5, "repo/enc"),
                 (4, "way"),
-                (3, "work/plain"),
+                (3, "repo/plain"),
                 (2, ""),
             ])
             .to_owned();
@@ -234,19 +234,19 @@ impl Generator {
         }
     }
 
-    /// A path below `work`, as it is spelled from the current folder.
+    /// A path below `repo`, as it is spelled from the current folder.
     pub(super) fn spelled(&mut self, path: &str) -> String {
         match self.random.weighted(&[(80, 0), (8, 1), (7, 2), (5, 3)]) {
-            1 => return format!("@/work/{path}"),
-            2 if self.case.folder == "work" => return format!("./{path}"),
-            3 if self.case.folder == "work" => return format!("sub/../{path}"),
+            1 => return format!("@/repo/{path}"),
+            2 if self.case.folder == "repo" => return format!("./{path}"),
+            3 if self.case.folder == "repo" => return format!("sub/../{path}"),
             _ => {}
         }
         match self.case.folder.as_str() {
-            "" => format!("work/{path}"),
-            "work" | "way" => path.to_owned(),
+            "" => format!("repo/{path}"),
+            "repo" | "way" => path.to_owned(),
             inner => {
-                let inner = inner.trim_start_matches("work/");
+                let inner = inner.trim_start_matches("repo/");
                 match path.strip_prefix(&format!("{inner}/")) {
                     Some(rest) => rest.to_owned(),
                     None => format!("../{path}"),

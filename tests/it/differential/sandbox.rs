@@ -108,9 +108,9 @@ impl Sandbox {
             "tmp",
             "state",
             "home",
-            "work/sub",
-            "work/folder.yaml",
-            "work/empty",
+            "repo/sub",
+            "repo/folder.yaml",
+            "repo/empty",
         ] {
             fs::create_dir_all(self.root.join(folder)).unwrap();
         }
@@ -128,23 +128,23 @@ impl Sandbox {
             );
         }
         for document in all_documents() {
-            self.write(&format!("work/plain/{}", document.name), document.text);
+            self.write(&format!("repo/plain/{}", document.name), document.text);
         }
         self.write(
-            "work/values/object.json",
+            "repo/values/object.json",
             b"{\"new\": [1, true, \"x\"], \"old\": null}\n",
         );
-        self.write("work/values/text.json", b"\"from a file\"\n");
-        self.write("work/values/bad.json", b"{not json\n");
-        self.write("work/old-output.yaml", b"old: content\n");
+        self.write("repo/values/text.json", b"\"from a file\"\n");
+        self.write("repo/values/bad.json", b"{not json\n");
+        self.write("repo/old-output.yaml", b"old: content\n");
         fs::set_permissions(
-            self.root.join("work/old-output.yaml"),
+            self.root.join("repo/old-output.yaml"),
             fs::Permissions::from_mode(0o640),
         )
         .unwrap();
-        symlink("linked-target.yaml", self.root.join("work/out-link.yaml")).unwrap();
-        self.write("work/linked-target.yaml", b"old: target\n");
-        symlink("work", self.root.join("way")).unwrap();
+        symlink("linked-target.yaml", self.root.join("repo/out-link.yaml")).unwrap();
+        self.write("repo/linked-target.yaml", b"old: target\n");
+        symlink("repo", self.root.join("way")).unwrap();
         self.write(
             "bin/editor",
             fixtures::EDITOR
@@ -167,8 +167,8 @@ impl Sandbox {
         for Document { name, .. } in all_documents().filter(|document| document.sealable) {
             let rules = ["--config", "@/conf/age.yaml"];
             self.seal(
-                &format!("work/plain/{name}"),
-                &format!("work/enc/{name}"),
+                &format!("repo/plain/{name}"),
+                &format!("repo/enc/{name}"),
                 &rules,
                 &[],
             );
@@ -182,15 +182,15 @@ impl Sandbox {
         } in special
         {
             self.seal(
-                &format!("work/plain/{document}"),
-                &format!("work/{path}"),
+                &format!("repo/plain/{document}"),
+                &format!("repo/{path}"),
                 global,
                 flags,
             );
         }
-        symlink("simple.yaml", self.root.join("work/enc/link.yaml")).unwrap();
+        symlink("simple.yaml", self.root.join("repo/enc/link.yaml")).unwrap();
         fs::set_permissions(
-            self.root.join("work/enc/nested.yaml"),
+            self.root.join("repo/enc/nested.yaml"),
             fs::Permissions::from_mode(0o600),
         )
         .unwrap();
@@ -228,10 +228,10 @@ impl Sandbox {
 
     fn damage_files(&self) {
         for (path, from, damage) in fixtures::DAMAGED {
-            let text = fs::read_to_string(self.root.join("work").join(from)).unwrap();
+            let text = fs::read_to_string(self.root.join("repo").join(from)).unwrap();
             let damaged = damaged(&text, *damage);
             assert_ne!(text, damaged, "{path} is as it was");
-            self.write(&format!("work/{path}"), damaged.as_bytes());
+            self.write(&format!("repo/{path}"), damaged.as_bytes());
         }
     }
 
@@ -249,7 +249,7 @@ impl Sandbox {
     pub(super) fn run(&self, program: &Path, case: &Case) -> Outcome {
         if let Some(rules) = &case.rules {
             self.write(
-                "work/.sops.yaml",
+                "repo/.sops.yaml",
                 fixtures::with_recipients(rules).as_bytes(),
             );
         }
@@ -305,16 +305,16 @@ impl Sandbox {
     fn put_back(&self, after: &mut Tree, case: &Case) -> Changes {
         let mut changes = Changes::new();
         // The rules are part of the case: they count only where the program touched them.
-        let rules = after.remove("work/.sops.yaml");
+        let rules = after.remove("repo/.sops.yaml");
         if let Some(text) = &case.rules {
-            let _ = fs::remove_file(self.root.join("work/.sops.yaml"));
+            let _ = fs::remove_file(self.root.join("repo/.sops.yaml"));
             let expected = Kind::File(fixtures::with_recipients(text).into_bytes());
             if rules.as_ref().map(|entry| &entry.kind) != Some(&expected) {
-                changes.insert("work/.sops.yaml".to_owned(), rules);
+                changes.insert("repo/.sops.yaml".to_owned(), rules);
             }
         } else if let Some(entry) = rules {
-            let _ = fs::remove_file(self.root.join("work/.sops.yaml"));
-            changes.insert("work/.sops.yaml".to_owned(), Some(entry));
+            let _ = fs::remove_file(self.root.join("repo/.sops.yaml"));
+            changes.insert("repo/.sops.yaml".to_owned(), Some(entry));
         }
         // From the end, so that a folder is empty when it is removed.
         for (path, entry) in after.iter().rev() {

@@ -57,7 +57,7 @@ impl Generator {
             // With a wrong file, a command must not wait for an answer: there is none to wait for.
             *operand = file;
         } else if matches!(self.case.input, Input::File(_)) {
-            self.case.input = Input::File(format!("work/{path}"));
+            self.case.input = Input::File(format!("repo/{path}"));
         } else {
             line.operands.push(file);
         }
@@ -252,7 +252,7 @@ impl Generator {
                         self.random.one(&[
                             "sub",
                             "no/such/folder/file",
-                            "@/work/enc/nested.yaml/x",
+                            "@/repo/enc/nested.yaml/x",
                             "sub/",
                         ]),
                     );

@@ -55,7 +55,7 @@ impl Sandbox {
     pub(crate) fn new(which: Which) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let bin = folder.path().join("bin");
-        for name in ["bin", "home", "tmp", "work"] {
+        for name in ["bin", "home", "tmp", "repo"] {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
         let program = match which {
@@ -87,7 +87,7 @@ impl Sandbox {
 
     /// Returns the path of a file in the working folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.top().join("work").join(name)
+        self.top().join("repo").join(name)
     }
 
     /// Returns the folder for temporary files.
