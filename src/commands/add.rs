@@ -109,6 +109,7 @@ pub fn run(args: &AddArgs, cx: &mut Context) -> Result<Outcome, Error> {
 
     let now = cx.env.now();
     let options = CaptureOptions {
+        new_data_key: false,
         update_recipients: false,
         allow_unreadable: false,
         force: false,

@@ -308,6 +308,7 @@ fn carry_out(
     let now = cx.env.now();
     let allowed = &args.allowed.resolve(workspace)?;
     let capture_options = CaptureOptions {
+        new_data_key: false,
         update_recipients: false,
         allow_unreadable: false,
         force: true,

@@ -160,12 +160,13 @@ pub fn carry_out<T: Prospect>(
         let Err(failure) = write(&good) else {
             return Applied::Done;
         };
+        let outcome = failure.outcome();
         let failed = failure.problem.entry.clone();
         problems.push(failure.problem);
         let before = good.len();
         good.retain(|one| failed.as_ref() != Some(&one.entry().repository_path));
-        if !args.keep_going || good.len() == before {
-            return Applied::Nothing;
+        if !args.keep_going || good.len() == before || outcome == Applied::Partly {
+            return outcome;
         }
         plan.forget(failed.as_deref());
     }
@@ -249,12 +250,34 @@ fn lock(
         .collect()
 }
 
+/// What a run leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// Nothing.
+    Clean,
+    /// Staging files that may go.
+    Leftovers,
+    /// Old files that are under a staging name, or a target that is not as it was.
+    Stuck,
+}
+
 /// Why the work was not done.
 pub struct Failure {
     /// What failed.
     pub problem: Problem,
     /// Whether every file is as it was.
     pub is_undone: bool,
+}
+
+impl Failure {
+    /// Returns what became of the plan.
+    pub fn outcome(&self) -> Applied {
+        if self.is_undone {
+            Applied::Nothing
+        } else {
+            Applied::Partly
+        }
+    }
 }
 
 impl From<Problem> for Failure {
@@ -303,19 +326,20 @@ pub fn run(cx: &mut Context, workspace: &Workspace, work: &Work<'_>) -> Result<(
             .and_then(|()| look_back(work, &done))
     }));
     let result = attempt.unwrap_or_else(|_| Err(Problem::new(ErrorKind::Internal)));
-    let is_clean = match &result {
+    let ending = match &result {
         Ok(()) => finish(cx, &done),
-        Err(_) => undo(cx, done),
+        Err(_) => undo(cx, done, &staging),
     };
-    // After a success, what could not be removed stays in the journal: the next run removes it. After
-    // a failure that could not be undone, a staging name may hold the only copy of an old file.
-    if let Some(journal) = journal.filter(|_| is_clean || result.is_err()) {
+    // What could not be removed stays in the journal, and the next run removes it; but not what may be the
+    // only copy of an old file.
+    if let Some(journal) = journal.filter(|_| ending != Ending::Leftovers) {
         journal.close();
     }
-    result.map_err(|problem| Failure {
-        problem,
-        is_undone: is_clean,
-    })
+    let is_undone = ending != Ending::Stuck;
+    let result = result.map_err(|problem| if is_undone { problem } else {
+        problem.with_help("not every file could be brought back, the warnings name them; mend the cause, then run the command again")
+    });
+    result.map_err(|problem| Failure { problem, is_undone })
 }
 
 /// Opens the journal. Without a state directory a run may still make new files, where nothing can
@@ -352,7 +376,11 @@ fn open_journal(
     }
 }
 
-fn state_of(workspace: &Workspace) -> Result<&StateDir, FsError> {
+/// Returns the state directory.
+///
+/// # Errors
+/// Where there can be none.
+pub fn state_of(workspace: &Workspace) -> Result<&StateDir, FsError> {
     workspace.state.as_ref().ok_or_else(|| FsError::Io {
         path: PathBuf::from("~"),
         action: "find the home directory for the state directory",
@@ -580,9 +608,8 @@ fn remove(
     Ok(())
 }
 
-/// Removes the old files. The new ones are in place: what fails here is said, not undone. Returns
-/// whether nothing is left.
-fn finish(cx: &mut Context, done: &Done<'_>) -> bool {
+/// Removes the old files. The new ones are in place: what fails here is said, not undone.
+fn finish(cx: &mut Context, done: &Done<'_>) -> Ending {
     let old = done.staged.iter().map(Staged::finish);
     let removed = done.removed.iter().map(Removed::finish);
     let failures: Vec<_> = old.chain(removed).filter_map(Result::err).collect();
@@ -590,11 +617,15 @@ fn finish(cx: &mut Context, done: &Done<'_>) -> bool {
         cx.ui
             .warning(&format!("{failure}; the next run removes it"));
     }
-    failures.is_empty()
+    if failures.is_empty() {
+        Ending::Clean
+    } else {
+        Ending::Leftovers
+    }
 }
 
-/// Brings everything back, newest first. Returns whether all of it could be.
-fn undo(cx: &mut Context, mut done: Done<'_>) -> bool {
+/// Brings everything back, newest first. `staging` are all names that files were staged under.
+fn undo(cx: &mut Context, mut done: Done<'_>, staging: &[PathBuf]) -> Ending {
     let mut failures = Vec::new();
     for mut removed in done.removed.drain(..).rev() {
         failures.extend(removed.roll_back().err());
@@ -619,7 +650,9 @@ fn undo(cx: &mut Context, mut done: Done<'_>) -> bool {
         failures.extend(place.set_attributes(&state, owner, state.mode).err());
     }
     for mut staged in done.staged.drain(..).rev() {
-        failures.extend(staged.roll_back().err());
+        let failure = staged.roll_back().err();
+        // A new file that cannot be removed is told of below.
+        failures.extend(failure.filter(|_| !staged.is_back()));
     }
     for folder in done.made_folders.iter().rev() {
         fs::remove_empty_folder(folder);
@@ -627,5 +660,13 @@ fn undo(cx: &mut Context, mut done: Done<'_>) -> bool {
     for failure in &failures {
         cx.ui.warning(&failure.to_string());
     }
-    failures.is_empty()
+    if !failures.is_empty() {
+        return Ending::Stuck;
+    }
+    if staging.iter().any(|path| fs::is_there(path)) {
+        cx.ui
+            .warning("not every staging file could be removed; the next run removes them");
+        return Ending::Leftovers;
+    }
+    Ending::Clean
 }

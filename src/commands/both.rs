@@ -3,7 +3,7 @@
 use crate::error::{Error, Problem};
 use crate::ui::report::{Applied, Backup};
 
-use super::apply::{self, Failure};
+use super::apply;
 use super::capture::Captured;
 use super::delivering;
 use super::gather::Prospect;
@@ -70,13 +70,14 @@ pub fn carry_out(
     let mut undoable = storing::undoable(&captured, backups, head.as_deref());
     undoable.extend(delivering::undoable(workspace, None, &prepared, backups));
     let noted = reversal::note(cx, workspace, work.command, undoable);
-    if let Err(Failure { problem, is_undone }) = apply::run(cx, workspace, &all) {
-        if is_undone {
+    if let Err(failure) = apply::run(cx, workspace, &all) {
+        if failure.is_undone {
             reversal::take_back(workspace, noted);
             delivering::drop_backups(workspace, backups);
         }
-        problems.push(problem);
-        return Ok(Applied::Nothing);
+        let outcome = failure.outcome();
+        problems.push(failure.problem);
+        return Ok(outcome);
     }
     storing::remember(cx, workspace, &captured);
     delivering::remember(cx, workspace, None, &prepared);

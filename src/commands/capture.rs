@@ -30,9 +30,11 @@ use crate::sops::store::{Format, age};
 use crate::sops::{self, Layout, Manner, Opened, Reuse};
 
 use super::drift;
+use super::foreign_key;
 use super::gather::Prospect;
 use super::govern::{Governing, govern};
 use super::lost_key;
+use super::memory::KeyInUse;
 use super::open::{Encrypted, Lookup, damaged, key_problem, leads_out, read_encrypted, unwrap_key};
 use super::workspace::Workspace;
 
@@ -47,6 +49,8 @@ pub struct CaptureOptions<'o> {
     pub force: bool,
     /// The file is new in the repository, whatever was there before.
     pub is_new: bool,
+    /// Encrypt everything under a data key of our own making.
+    pub new_data_key: bool,
     /// The longest source, in bytes.
     pub max_size: u64,
     /// Which content guards are told to let pass.
@@ -130,6 +134,8 @@ pub struct Captured<'w> {
     pub mac: String,
     /// The same whatever the form of the file.
     pub seal: String,
+    /// The data key it is under, where it was needed.
+    pub data_key: Option<KeyInUse>,
     /// Remarks for the user.
     pub warnings: Vec<String>,
 }
@@ -155,6 +161,8 @@ impl Prospect for Captured<'_> {
 /// What has been found out about an entry so far.
 struct Judgement {
     stored: Stored,
+    /// The data key of the file that is there.
+    data_key: Option<DataKey>,
     refusals: Vec<Refusal>,
     warnings: Vec<String>,
 }
@@ -219,11 +227,13 @@ pub fn capture_content<'w>(
         readers: Vec::new(),
         mac: String::new(),
         seal: String::new(),
+        data_key: None,
         warnings: Vec::new(),
     };
     let is_absent = matches!(refusals[..], [Refusal::SourceMissing { .. }]);
     let mut judgement = Judgement {
         stored: Stored::Missing,
+        data_key: None,
         refusals,
         warnings: Vec::new(),
     };
@@ -292,9 +302,14 @@ pub fn capture_content<'w>(
     };
     let Judgement {
         stored,
+        data_key,
         refusals,
         warnings,
     } = judgement;
+    captured.data_key = data_key.map(|key| KeyInUse {
+        key,
+        is_made: false,
+    });
     captured.warnings = warnings;
     if let Some(governing) = &governing {
         captured.readers.clone_from(&governing.keys);
@@ -323,7 +338,7 @@ pub fn capture_content<'w>(
             options,
             now,
         };
-        match request.seal(content, document, &mut captured.warnings)? {
+        match request.seal(content, document, &mut captured)? {
             Ok((bytes, mac)) => {
                 if format == Format::Binary {
                     captured.mac.clone_from(&mac);
@@ -385,6 +400,9 @@ fn judge(
     if *format != encrypted.format && judgement.stored == Stored::Same {
         let why = format!("stored as {} from now on", format.name());
         judgement.stored = Stored::Outdated(why);
+    }
+    if options.new_data_key && judgement.stored == Stored::Same && *format != Format::Age {
+        judgement.stored = Stored::Outdated("a new data key".to_owned());
     }
     check_rule(workspace, entry, encrypted, governing, options, judgement);
     Ok(opened)
@@ -476,6 +494,13 @@ fn compare(
         }
         Err(error) => return Err(key_problem(workspace, entry, error)),
     };
+    if encrypted.format != Format::Age {
+        judgement.data_key = Some(key.clone());
+        let foreign = foreign_key::find(workspace, entry, sides.target, &key);
+        let foreign = foreign.filter(|_| !options.new_data_key);
+        let warning = foreign.map(|found| found.warning(workspace, entry));
+        judgement.warnings.extend(warning);
+    }
     if encrypted.format == Format::Binary {
         let same = sops::matches(encrypted.format, sealed, &key, source.expose(), None)
             .map_err(|error| damaged(workspace, name, error))?;
@@ -571,22 +596,39 @@ struct Request<'r> {
     now: &'r str,
 }
 
+/// What a file is encrypted under.
+struct Under {
+    key: DataKey,
+    metadata: Metadata,
+    /// Tokens of the file that is there may stay.
+    keeps_tokens: bool,
+    /// The key is new.
+    is_made: bool,
+}
+
 impl Request<'_> {
     /// Encrypts the source, read as `document`, opens the result again and compares.
     fn seal(
         &self,
         source: &SecretBytes,
         document: Document<'_>,
-        warnings: &mut Vec<String>,
+        captured: &mut Captured<'_>,
     ) -> Result<Result<(Vec<u8>, String), Refusal>, Problem> {
         let name = &self.entry.repository_path;
+        let warnings = &mut captured.warnings;
         if self.format == Format::Age {
+            captured.data_key = None;
             return self.seal_age(source, warnings);
         }
         let mut pool = RandomPool::new();
         let mut fill = |buffer: &mut [u8]| pool.fill(buffer);
         warnings.extend(self.cut_values(&document));
-        let (key, metadata, keeps_tokens) = self.key_and_metadata(&mut fill)?;
+        let Under {
+            key,
+            metadata,
+            keeps_tokens,
+            is_made,
+        } = self.key_and_metadata(&mut fill)?;
         let reuse = match (self.existing, self.opened) {
             (Some(encrypted), Some(opened)) if keeps_tokens && self.format != Format::Binary => {
                 Reuse::Leaves(&encrypted.sealed, opened)
@@ -620,7 +662,9 @@ impl Request<'_> {
         let clear = sealed.clear.iter().map(|&index| &document.leaves[index]);
         warnings.extend(self.clear_secrets(&document, clear));
         drop(document);
-        self.verify(sealed.bytes, &sealed.digest, &key, source, warnings)
+        let verified = self.verify(sealed.bytes, &sealed.digest, &key, source, warnings);
+        captured.data_key = Some(KeyInUse { key, is_made });
+        verified
     }
 
     /// Encrypts the source as an age file for the rule's recipients; armored, unless it replaces one that
@@ -714,10 +758,11 @@ impl Request<'_> {
 
     /// Decides under which data key and for whom the file is written, and whether tokens of the
     /// existing file may stay.
-    fn key_and_metadata(&self, fill: sops::Fill<'_>) -> Result<(DataKey, Metadata, bool), Problem> {
+    fn key_and_metadata(&self, fill: sops::Fill<'_>) -> Result<Under, Problem> {
         let wanted = &self.governing.groups;
         let threshold = self.governing.rule.threshold;
-        let existing = self.existing.filter(|_| *self.stored != Stored::Unopened);
+        let is_kept = *self.stored != Stored::Unopened && !self.options.new_data_key;
+        let existing = self.existing.filter(|_| is_kept);
         let selection = self
             .format
             .store()
@@ -743,14 +788,24 @@ impl Request<'_> {
             } else if !same_form {
                 next.set_groups(metadata.groups.clone(), metadata.threshold());
             }
-            return Ok((key, next, same_form));
+            return Ok(Under {
+                key,
+                metadata: next,
+                keeps_tokens: same_form,
+                is_made: false,
+            });
         }
         let key = DataKey::generate(fill);
         let mut metadata = Metadata::new(selection);
         let mut groups = self.new_groups(wanted);
         let threshold = self.wrap_groups(&key, &mut groups, threshold, fill)?;
         metadata.set_groups(groups, threshold);
-        Ok((key, metadata, false))
+        Ok(Under {
+            key,
+            metadata,
+            keeps_tokens: false,
+            is_made: true,
+        })
     }
 
     fn new_groups(&self, wanted: &[Vec<KeyId>]) -> Vec<KeyGroup> {

@@ -133,6 +133,7 @@ pub fn remember(
             seal: &one.seal,
             state,
             is_placed: one.step.writes(),
+            data_key: one.data_key.as_ref(),
             pinned: one.pinned.as_deref(),
         })
     });

@@ -137,7 +137,7 @@ fn open_entry<'w>(workspace: &Workspace, entry: &'w Entry) -> Result<Option<Open
             return Err(Problem::of(name, ErrorKind::EncryptedMissing));
         }
     };
-    let plaintext = open(workspace, entry, &encrypted)?.plaintext;
+    let plaintext = open(workspace, entry, &encrypted)?.0.plaintext;
     Ok(Some(Opened::of(entry, plaintext)))
 }
 

@@ -33,6 +33,10 @@ pub struct EncryptArgs {
     /// read the file; where somebody is removed, everything is encrypted under a new data key
     #[arg(long)]
     update_recipients: bool,
+    /// Encrypt everything under a new data key, also where nothing else changes: for a file whose data
+    /// key somebody may know
+    #[arg(long)]
+    new_data_key: bool,
     /// Write files that no identity here can open, unchecked (for machines that may only write)
     #[arg(long)]
     allow_unreadable: bool,
@@ -68,6 +72,7 @@ pub fn run(args: &EncryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
         allow_unreadable: args.allow_unreadable,
         force: args.force,
         is_new: false,
+        new_data_key: args.new_data_key,
         max_size: args.max_size,
         allowed,
     };

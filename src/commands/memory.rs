@@ -7,6 +7,7 @@ use crate::os::place::FileState;
 use crate::os::state::StateDir;
 use crate::project::manifest::Entry;
 use crate::project::record::{Digester, Record, Records};
+use crate::sops::data_key::DataKey;
 
 use super::Context;
 use super::workspace::Workspace;
@@ -75,6 +76,14 @@ pub fn records_of(state: &StateDir) -> Records {
     read().unwrap_or_default()
 }
 
+/// The data key of an encrypted file.
+pub struct KeyInUse {
+    /// The key.
+    pub key: DataKey,
+    /// Whether this run made it.
+    pub is_made: bool,
+}
+
 /// A file whose two sides agree now.
 pub struct Agreed<'a> {
     /// The entry.
@@ -91,6 +100,8 @@ pub struct Agreed<'a> {
     pub state: FileState,
     /// Whether this run set its owner, group and mode; else those of the last record count on.
     pub is_placed: bool,
+    /// The data key of the encrypted file, and whether this run made it; nothing where none was needed.
+    pub data_key: Option<&'a KeyInUse>,
     /// The commit whose version `restore` put there, in full: the repository's file is another.
     pub pinned: Option<&'a str>,
 }
@@ -143,7 +154,15 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
             Some(known) if !one.is_placed => (known.uid, known.gid, known.mode),
             _ => (one.state.uid, one.state.gid, one.state.mode),
         };
+        let own = known.filter(|known| known.entry == one.entry.repository_path);
+        let known_key = own.map(|known| known.data_key.clone()).unwrap_or_default();
+        // Somebody else's key is not taken for known only because it is used.
+        let data_key = match one.data_key {
+            Some(used) if used.is_made || known_key.is_empty() => digester.data_key(&used.key),
+            _ => known_key,
+        };
         let record = Record {
+            data_key,
             entry: one.entry.repository_path.clone(),
             content,
             meaning,
@@ -169,7 +188,11 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
             let mut records = old
                 .and_then(|text| Records::parse(&text, &digester))
                 .unwrap_or_default();
-            for (target, record) in changed {
+            for (target, mut record) in changed {
+                let noted = records.get(target).map(|noted| noted.data_key.clone());
+                if record.data_key.is_empty() {
+                    record.data_key = noted.unwrap_or_default();
+                }
                 records.set(target, Some(record));
             }
             records.to_bytes(&digester)
@@ -180,6 +203,26 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
             "what agrees now is not remembered, the next run may have to ask git or refuse: {error}"
         ));
     }
+}
+
+/// Agrees to the data keys of files, by their canonical paths on the server.
+///
+/// # Errors
+/// When the records cannot be written.
+pub fn agree_to_keys(state: &StateDir, keys: &[(PathBuf, DataKey)]) -> Result<(), FsError> {
+    let digester = Digester::new(state.make_key()?);
+    set_aside_damaged(state, &digester)?;
+    state.update(RECORDS_FILE, |old| {
+        let mut now = old
+            .and_then(|text| Records::parse(&text, &digester))
+            .unwrap_or_default();
+        for (target, key) in keys {
+            if let Some(target) = target.to_str() {
+                now.set_data_key(target, digester.data_key(key));
+            }
+        }
+        now.to_bytes(&digester)
+    })
 }
 
 /// Puts back records as they were.

@@ -620,6 +620,7 @@ fn capture_merged<'w>(
 ) -> Vec<Captured<'w>> {
     let now = cx.env.now();
     let options = CaptureOptions {
+        new_data_key: false,
         update_recipients,
         allow_unreadable: false,
         force: true,

@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod drift;
 pub mod drill;
 pub mod encrypt;
+pub mod foreign_key;
 pub mod gather;
 pub mod govern;
 pub mod hints;

@@ -217,7 +217,7 @@ pub fn key_problem(workspace: &Workspace, entry: &Entry, error: KeyError) -> Pro
     }
 }
 
-/// Opens an encrypted file completely.
+/// Opens an encrypted file completely, and returns the data key too.
 ///
 /// # Errors
 /// What is wrong with its key or content.
@@ -225,10 +225,11 @@ pub fn open(
     workspace: &Workspace,
     entry: &Entry,
     encrypted: &Encrypted,
-) -> Result<Opened, Problem> {
+) -> Result<(Opened, DataKey), Problem> {
     let key = unwrap_key(workspace, entry, &encrypted.sealed.metadata)?;
-    sops::open(encrypted.format, &encrypted.sealed, &key)
-        .map_err(|error| damaged(workspace, &entry.repository_path, error))
+    let opened = sops::open(encrypted.format, &encrypted.sealed, &key)
+        .map_err(|error| damaged(workspace, &entry.repository_path, error))?;
+    Ok((opened, key))
 }
 
 /// Returns the stock command that opens an encrypted file for `readers`, complete with the

@@ -22,7 +22,9 @@ use super::apply::{self, Failure};
 use super::backup;
 use super::delivering;
 use super::drift;
+use super::foreign_key;
 use super::gather::{Prospect, gather};
+use super::memory::KeyInUse;
 use super::open::{Lookup, leads_out, open, place_in_repository, read_encrypted};
 use super::ownership::{self, Purpose};
 use super::settle;
@@ -101,6 +103,8 @@ pub struct Prepared<'w> {
     pub(super) mac: String,
     /// The same whatever the form of the file.
     pub(super) seal: String,
+    /// The data key of the encrypted file.
+    pub(super) data_key: Option<KeyInUse>,
     /// The commit in whose version of the entry's file stands, to the byte, what is replaced.
     pub(super) kept_in: Option<String>,
     /// The commit whose version this is, where the repository's file is another.
@@ -142,6 +146,7 @@ impl<'w> Prepared<'w> {
             format: Format::Binary,
             mac: String::new(),
             seal: String::new(),
+            data_key: None,
             kept_in: None,
             pinned: None,
             is_restored: false,
@@ -349,6 +354,12 @@ fn fit<'w>(
         ));
     }
     let (target, seen) = compare(workspace, &mut prepared, &place)?;
+    let foreign = prepared.data_key.as_ref();
+    let foreign =
+        foreign.and_then(|used| foreign_key::find(workspace, entry, &place.path(), &used.key));
+    prepared
+        .warnings
+        .extend(foreign.map(|found| found.warning(workspace, entry)));
     prepared.step = plan::decrypt(name, path, &target, options.plan);
     if let (Action::Replace, Some((state, _)), false) =
         (prepared.step.action, &seen, options.write.owner.no_owner)
@@ -397,7 +408,11 @@ fn decrypt(workspace: &Workspace, prepared: &mut Prepared<'_>) -> Result<bool, P
                 .with_help(format!("{make} makes it from the server's file")));
         }
     };
-    let opened = open(workspace, entry, &encrypted)?;
+    let (opened, key) = open(workspace, entry, &encrypted)?;
+    prepared.data_key = (encrypted.format != Format::Age).then_some(KeyInUse {
+        key,
+        is_made: false,
+    });
     prepared.readers = encrypted.readers();
     prepared.format = encrypted.format;
     encrypted.content_mac().clone_into(&mut prepared.mac);

@@ -11,11 +11,14 @@ use crate::project::drift::{Drift, short};
 use crate::project::key_drift::{KeyDrift, Moved};
 use crate::project::manifest::Entry;
 use crate::secret::SecretBytes;
+use crate::sops::data_key::DataKey;
+use crate::sops::store::Format;
 use crate::ui::diff::Comparison;
 use crate::ui::keys::{KeyRow, RepositorySince, ServerSince};
 
 use super::OwnerArgs;
 use super::drift;
+use super::foreign_key::{self, ForeignKey};
 use super::open::{Lookup, leads_out, open, place_in_repository, read_encrypted};
 use super::origin::{self, Since};
 use super::ownership::{self, Purpose};
@@ -27,6 +30,8 @@ pub struct Sides {
     pub repository: Option<SecretBytes>,
     /// The `mac` token of the encrypted file, empty for a row of `[plain]`.
     pub mac: String,
+    /// The data key of the encrypted file, where there is one.
+    pub data_key: Option<DataKey>,
     /// The server's file.
     pub server: Option<(FileState, SecretBytes)>,
     /// Remarks on opening it.
@@ -56,15 +61,17 @@ pub fn declared_owners(
 /// # Errors
 /// When one of them cannot be read or opened.
 pub fn read_sides(workspace: &Workspace, root: &Base, entry: &Entry) -> Result<Sides, Problem> {
-    let (repository, mac, warnings) = match read_encrypted(workspace, entry)? {
-        Lookup::Missing(_) => (None, String::new(), Vec::new()),
+    let (repository, mac, warnings, data_key) = match read_encrypted(workspace, entry)? {
+        Lookup::Missing(_) => (None, String::new(), Vec::new(), None),
         Lookup::Found(encrypted) => {
-            let opened = open(workspace, entry, &encrypted)?;
+            let (opened, key) = open(workspace, entry, &encrypted)?;
             let mac = encrypted.content_mac().to_owned();
-            (Some(opened.plaintext), mac, opened.warnings)
+            let key = (encrypted.format != Format::Age).then_some(key);
+            (Some(opened.plaintext), mac, opened.warnings, key)
         }
     };
     Ok(Sides {
+        data_key,
         repository,
         mac,
         server: read_server(workspace, root, entry)?,
@@ -85,6 +92,7 @@ pub fn read_plain_sides(
     let place = place_in_repository(workspace, name)?;
     let shown = place.path();
     Ok(Sides {
+        data_key: None,
         repository: read_file(&place, entry, shown)?.map(|(_, content)| content),
         mac: String::new(),
         server: read_server(workspace, root, entry)?,
@@ -110,6 +118,17 @@ impl Sides {
                 is_restored: false,
             },
         )
+    }
+
+    /// Says whether somebody else gave the encrypted file another data key since the last sync.
+    pub fn foreign_key(
+        &self,
+        workspace: &Workspace,
+        root: &Base,
+        entry: &Entry,
+    ) -> Option<ForeignKey> {
+        let target = target_of(workspace, root, entry);
+        foreign_key::find(workspace, entry, &target, self.data_key.as_ref()?)
     }
 
     /// Says which side changed which key since when.
@@ -170,7 +189,7 @@ pub fn in_words(seconds: i64) -> String {
 }
 
 /// Returns an entry's file on the server with links resolved, as far as that can be done.
-fn target_of(workspace: &Workspace, root: &Base, entry: &Entry) -> PathBuf {
+pub fn target_of(workspace: &Workspace, root: &Base, entry: &Entry) -> PathBuf {
     root.place(entry.server_path.as_ref())
         .map_or_else(|_| workspace.server_file(entry), |place| place.path())
 }

@@ -11,13 +11,17 @@ use crate::project::drift::Verdict;
 use crate::project::manifest::{Entry, Kind};
 use crate::secret::SecretBytes;
 use crate::ui::diff::Comparison;
-use crate::ui::keys::{self, KeyRow};
+use crate::ui::keys::{self, KeyRow, RepositorySince};
 use crate::ui::status::{Status, StatusRow};
 
 use super::apply;
+use super::foreign_key::ForeignKey;
+use super::hints::quoted;
 use super::lost_key;
 use super::open::{Lookup, read_encrypted};
-use super::sides::{compare, declared_owners, read_plain_sides, read_server, read_sides};
+use super::sides::{
+    compare, declared_owners, read_plain_sides, read_server, read_sides, since_version,
+};
 use super::workspace::Workspace;
 use super::{Context, Outcome, OwnerArgs, in_parallel};
 
@@ -68,6 +72,7 @@ pub fn run(args: &StatusArgs, cx: &mut Context) -> Result<Outcome, Error> {
             verdict: state.verdict.map(Verdict::word),
             is_older: state.is_older,
             detail: state.detail,
+            data_key: state.data_key,
             keys: state.keys,
             uncommitted: false,
             unpushed: false,
@@ -105,6 +110,7 @@ struct State {
     word: &'static str,
     verdict: Option<Verdict>,
     detail: String,
+    data_key: Option<RepositorySince>,
     keys: Vec<KeyRow>,
     is_older: bool,
 }
@@ -115,6 +121,7 @@ impl State {
             word,
             verdict: None,
             detail: String::new(),
+            data_key: None,
             keys: Vec::new(),
             is_older: false,
         }
@@ -163,7 +170,10 @@ fn state_of(
         }
         detail.extend(drift.remarks());
     }
+    let foreign = sides.foreign_key(workspace, root, entry);
+    detail.extend(foreign.iter().map(ForeignKey::in_words));
     Ok(State {
+        data_key: foreign.map(|found| since_version(found.since.as_ref())),
         word,
         verdict: Some(if is_fine {
             Verdict::InSync
@@ -308,6 +318,21 @@ fn next_commands(workspace: &Workspace, entries: &[&Entry], status: &Status) -> 
         next.push(format!(
             "{lost} still under a lost key: put the files in place on the server, then {}",
             hints.ours_for_all("encrypt")
+        ));
+    }
+    let foreign: Vec<_> = status
+        .entries
+        .iter()
+        .filter(|row| row.data_key.is_some())
+        .map(|row| quoted(&row.entry))
+        .collect();
+    if !foreign.is_empty() {
+        let names = foreign.join(" ");
+        next.push(format!(
+            "{} with a data key of somebody else, who can read what is encrypted under it next: {}, or {} where you know of it",
+            foreign.len(),
+            hints.ours_for_all(&format!("encrypt --new-data-key {names}")),
+            hints.ours_for_all(&format!("trust {names}"))
         ));
     }
     if !status.found_on_server.is_empty() {

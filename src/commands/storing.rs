@@ -37,7 +37,8 @@ pub fn write(
         remember(cx, workspace, captured);
         return Ok(());
     }
-    keep_backups(cx, workspace, captured, backups)?;
+    let kept = keep_backups(cx, workspace, captured, backups);
+    kept.inspect_err(|_| drop_backups(workspace, backups))?;
     let head = head_of(workspace);
     let noted = reversal::note(
         cx,
@@ -162,6 +163,7 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, captured: &[&Captured<'
             seal: &one.seal,
             state: *state,
             is_placed: false,
+            data_key: one.data_key.as_ref(),
             pinned: None,
         })
     });

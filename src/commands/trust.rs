@@ -1,7 +1,8 @@
 //! `trust`: what of the manifest this user has agreed to on this host.
 //!
 //! Many may push to the repository, and the root says where a run as root reads and writes. It is
-//! trusted on first use; when it changes, writing runs stop until the user says `trust`.
+//! trusted on first use; when it changes, writing runs stop until the user says `trust`. A data key that
+//! somebody else made is told of until it is trusted, too.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,27 +10,38 @@ use std::path::Path;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Problem};
+use crate::error::{Error, ErrorKind, Problem};
 use crate::os::fs;
 use crate::os::fs::FsError;
 use crate::project::error::Refusal;
+use crate::project::manifest::Kind;
+use crate::sops::store::Format;
 
 use super::apply;
+use super::foreign_key;
+use super::memory;
+use super::open::{Lookup, read_encrypted, unwrap_key};
+use super::sides::target_of;
 use super::workspace::Workspace;
 use super::{Context, Outcome, OwnerArgs};
 
 /// The name of the file in the state directory.
 const TRUST_FILE: &str = "trust.json";
 
-/// Agree to the root that the manifest names now
+/// Agree to the root that the manifest names now, or to the data keys of entries
 ///
 /// The root is trusted when it is first used. Where the manifest names another one later, commands
-/// that write stop until this one was run by the same user on the same host.
+/// that write stop until this one was run by the same user on the same host. With entries it agrees to
+/// the data keys that their encrypted files have now, which somebody else made since the last sync.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  secrets trust            agree to the root of the manifest\n  secrets -m FILE trust    for another manifest"
+    after_help = "Examples:\n  secrets trust            agree to the root of the manifest\n  secrets trust shared/.env    agree to the data key that a colleague gave this file\n  secrets -m FILE trust    for another manifest"
 )]
-pub struct TrustArgs {}
+pub struct TrustArgs {
+    /// Entries whose data keys to agree to, by repository path, path without `.enc`, server path, or
+    /// glob; without any, the root is agreed to
+    pub entries: Vec<String>,
+}
 
 /// What is trusted: roots by manifest.
 #[derive(Default, Serialize, Deserialize)]
@@ -41,11 +53,14 @@ struct Trusted {
 ///
 /// # Errors
 /// When the state directory cannot be written.
-pub fn run(_args: &TrustArgs, cx: &mut Context) -> Result<Outcome, Error> {
+pub fn run(args: &TrustArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let workspace = Workspace::open(cx, OwnerArgs::default())?;
+    if !args.entries.is_empty() {
+        return agree_to_keys(&workspace, &args.entries, cx);
+    }
     let Some(root) = &workspace.declared_root else {
         if cx.ui.json {
-            cx.ui.show_trust("", None);
+            cx.ui.show_trust("", None, &[]);
         }
         cx.ui
             .status("the root is your own word (`--root`, `SECRETS_ROOT`), or none is declared: nothing to agree to");
@@ -57,7 +72,7 @@ pub fn run(_args: &TrustArgs, cx: &mut Context) -> Result<Outcome, Error> {
     agree(&workspace, root).map_err(apply::state_problem)?;
     let root = root.display();
     if cx.ui.json {
-        cx.ui.show_trust(&root.to_string(), before.as_deref());
+        cx.ui.show_trust(&root.to_string(), before.as_deref(), &[]);
     }
     cx.ui.status(&match before {
         Some(before) if Path::new(&before) != workspace.root_path => {
@@ -65,6 +80,55 @@ pub fn run(_args: &TrustArgs, cx: &mut Context) -> Result<Outcome, Error> {
         }
         _ => format!("trusted root: {root}"),
     });
+    Ok(Outcome::default())
+}
+
+/// Agrees to the data keys of entries.
+fn agree_to_keys(
+    workspace: &Workspace,
+    words: &[String],
+    cx: &mut Context,
+) -> Result<Outcome, Error> {
+    let root = workspace.require_root()?;
+    let state = apply::state_of(workspace).map_err(apply::state_problem)?;
+    let (mut keys, mut agreed) = (Vec::new(), Vec::new());
+    let mut problems = Vec::new();
+    for entry in workspace.select(words)? {
+        if entry.kind == Kind::Plain {
+            continue;
+        }
+        let name = &entry.repository_path;
+        let found = match read_encrypted(workspace, entry) {
+            Ok(Lookup::Found(found)) if found.format == Format::Age => continue,
+            Ok(Lookup::Found(found)) => unwrap_key(workspace, entry, &found.sealed.metadata),
+            Ok(Lookup::Missing(_)) => Err(Problem::of(name, ErrorKind::EncryptedMissing)),
+            Err(problem) => Err(problem),
+        };
+        let key = match found {
+            Ok(key) => key,
+            Err(problem) => {
+                problems.push(problem);
+                continue;
+            }
+        };
+        let target = target_of(workspace, root, entry);
+        let said = match foreign_key::find(workspace, entry, &target, &key) {
+            Some(found) => format!("{name}: agreed, {}", found.in_words()),
+            None => format!("{name}: nothing to agree to"),
+        };
+        cx.ui.status(&said);
+        agreed.push(name.clone());
+        keys.push((target, key));
+    }
+    if !problems.is_empty() {
+        return Err(Error { problems });
+    }
+    memory::agree_to_keys(state, &keys).map_err(apply::state_problem)?;
+    if cx.ui.json {
+        let root = workspace.declared_root.as_ref();
+        let root = root.map(|root| root.display().to_string());
+        cx.ui.show_trust(&root.unwrap_or_default(), None, &agreed);
+    }
     Ok(Outcome::default())
 }
 

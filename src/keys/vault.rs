@@ -361,7 +361,11 @@ struct Fields {
     plaintext: Option<String>,
 }
 
-fn data_field(answer: Option<&SecretBytes>, name: &str) -> Result<SecretBytes, String> {
+/// Returns a field of what Vault's transit engine answered: `{"data": {"ciphertext": …}}`, or `plaintext`.
+///
+/// # Errors
+/// In words, without anything of the answer.
+pub fn data_field(answer: Option<&SecretBytes>, name: &str) -> Result<SecretBytes, String> {
     let empty = || "transit backend is empty".to_owned();
     let answer = answer.ok_or_else(empty)?;
     let parsed: Answer = serde_json::from_slice(answer.expose())

@@ -3,6 +3,7 @@
 //! For outputs on the command line, which may be links, pipes and devices, too. Files of a manifest go
 //! through [`super::staging`] with a plan.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
@@ -14,27 +15,40 @@ use super::RandomPool;
 use super::fs::{FsError, failed};
 use super::place::{Base, FileState, Found, Ownership, Place};
 use super::signal::{Watch, die_of};
-use super::staging::{Attributes, InPlace, Staged, staging_name};
+use super::staging::{
+    Attributes, InPlace, Staged, remove_abandoned, staging_name, staging_name_of,
+};
 
 /// How many links are followed to a file that does not exist yet.
 const MOST_LINKS: usize = 40;
 
 /// Replaces the content of a file, following links; owner and mode stay. A new file gets `mode`. A pipe
 /// or a device is written to. Where no file can be made beside it, or it has other names, it is written
-/// over, which is not atomic. A signal ends this process when the file is whole and nothing lies beside it.
+/// over, which is not atomic. A signal ends this process when the file is whole and nothing lies beside it;
+/// what a killed one left there is removed, and `removed` is told.
 ///
 /// # Errors
 /// `Io`, also for a file that may not be written; `NotReadBack`.
-pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), FsError> {
+pub fn write(
+    path: &Path,
+    content: &[u8],
+    mode: u32,
+    removed: &mut dyn FnMut(),
+) -> Result<(), FsError> {
     let watch = Watch::start();
-    let done = write_whole(path, content, mode);
+    let done = write_whole(path, content, mode, removed);
     if let Some(signal) = watch.received() {
         die_of(signal);
     }
     done
 }
 
-fn write_whole(path: &Path, content: &[u8], mode: u32) -> Result<(), FsError> {
+fn write_whole(
+    path: &Path,
+    content: &[u8],
+    mode: u32,
+    removed: &mut dyn FnMut(),
+) -> Result<(), FsError> {
     if path.metadata().is_ok_and(|found| !found.is_file()) {
         return write_through(path, content);
     }
@@ -46,13 +60,23 @@ fn write_whole(path: &Path, content: &[u8], mode: u32) -> Result<(), FsError> {
         return write_through(&target, content);
     };
     let place = base.place(name.as_ref())?;
+    let own_name = staging_name_of(name);
+    let (was_there, is_free) = remove_abandoned(&place, &own_name);
+    if was_there {
+        removed();
+    }
+    let temporary = if is_free {
+        own_name
+    } else {
+        staging_name(&mut |buffer| RandomPool::new().fill(buffer))
+    };
     match place.look() {
         Found::File(seen, _) => {
             // Another file in its place would need the folder only.
             access(&target, Access::WRITE_OK).map_err(failed(&target, "open for writing"))?;
-            replace(&place, &seen, content)
+            replace(&place, temporary, &seen, content)
         }
-        Found::Missing => create(place, content, mode),
+        Found::Missing => create(place, temporary, content, mode),
         _ => write_through(&target, content),
     }
 }
@@ -69,18 +93,22 @@ fn resolved(path: &Path) -> PathBuf {
     path
 }
 
-fn create(place: Place, content: &[u8], mode: u32) -> Result<(), FsError> {
+fn create(place: Place, temporary: OsString, content: &[u8], mode: u32) -> Result<(), FsError> {
     let attributes = Attributes {
         owner: Ownership::default(),
         mode,
         keep_access_list: false,
     };
-    let name = staging_name(&mut |buffer| RandomPool::new().fill(buffer));
-    let staged = Staged::write(place, name, content, attributes, None)?;
+    let staged = Staged::write_held(place, temporary, content, attributes, None)?;
     exchange(staged)
 }
 
-fn replace(place: &Place, seen: &FileState, content: &[u8]) -> Result<(), FsError> {
+fn replace(
+    place: &Place,
+    temporary: OsString,
+    seen: &FileState,
+    content: &[u8],
+) -> Result<(), FsError> {
     let attributes = Attributes {
         owner: Ownership {
             uid: Some(seen.uid),
@@ -89,13 +117,12 @@ fn replace(place: &Place, seen: &FileState, content: &[u8]) -> Result<(), FsErro
         mode: seen.mode,
         keep_access_list: true,
     };
-    let name = staging_name(&mut |buffer| RandomPool::new().fill(buffer));
     let has_other_names = place
         .path()
         .symlink_metadata()
         .is_ok_and(|found| found.nlink() > 1);
     if !has_other_names {
-        let staged = Staged::write(place.clone(), name, content, attributes, Some(*seen));
+        let staged = Staged::write_held(place.clone(), temporary, content, attributes, Some(*seen));
         match staged.and_then(exchange) {
             Err(error) if is_barred(&error) => {}
             done => return done,

@@ -1,5 +1,6 @@
 //! Private folders for plaintext that another program has to read, gone when they are dropped.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ const MEMORY: &str = "/dev/shm";
 /// A folder that nobody else may enter.
 pub struct Scratch {
     path: PathBuf,
+    /// What was made in it.
+    files: RefCell<Vec<PathBuf>>,
 }
 
 impl Scratch {
@@ -33,7 +36,10 @@ impl Scratch {
         fill_random(&mut bytes);
         let path = parent.join(format!("{prefix}{}", u64::from_be_bytes(bytes)));
         mkdir(&path, Mode::from_raw_mode(0o700)).map_err(failed(&path, "make the folder"))?;
-        Ok(Self { path })
+        Ok(Self {
+            path,
+            files: RefCell::default(),
+        })
     }
 
     /// Returns the folder.
@@ -51,6 +57,7 @@ impl Scratch {
         let descriptor =
             open(&path, flags, Mode::from_raw_mode(0o600)).map_err(failed(&path, "create"))?;
         let mut file = File::from(descriptor);
+        self.files.borrow_mut().push(path.clone());
         file.write_all(content).map_err(failed(&path, "write"))?;
         Ok(path)
     }
@@ -70,6 +77,10 @@ impl Scratch {
 impl Drop for Scratch {
     #[expect(clippy::disallowed_methods, reason = "its own folder is removed here")]
     fn drop(&mut self) {
+        // By name first: that needs no folder to be read.
+        for file in self.files.get_mut().drain(..) {
+            drop(std::fs::remove_file(file));
+        }
         drop(std::fs::remove_dir_all(&self.path));
     }
 }

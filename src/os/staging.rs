@@ -11,18 +11,21 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{
-    AtFlags, FallocateFlags, Mode, OFlags, RenameFlags, XattrFlags, fallocate, fchmod, fgetxattr,
-    flistxattr, fsetxattr, fstat, fsync, linkat, open, openat, renameat, renameat_with, statat,
-    unlinkat,
+    AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, RenameFlags, XattrFlags, fallocate,
+    fchmod, fgetxattr, flistxattr, flock, fsetxattr, fstat, fsync, linkat, open, openat, renameat,
+    renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
+use sha2::{Digest, Sha256};
 
 use crate::secret::SecretBytes;
 
 use super::fs::kind_in_words;
-use super::fs::{FsError, failed};
+use super::fs::{self, FsError, failed};
 use super::place::{FileState, Found, Ownership, Place};
 
 /// What the names of staging files start with; sixteen hexadecimal digits follow.
@@ -46,6 +49,11 @@ pub struct Staged {
     written: FileState,
     expected: Option<FileState>,
     step: Replacement,
+    /// Holds the lock that tells that its writer lives, where it was made with one.
+    _held: Option<File>,
+    /// Whether the staging name is there still although the target has the new file, or the name for the
+    /// old file although the target has it too.
+    has_spare_name: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,6 +75,17 @@ pub fn staging_name(fill: &mut dyn FnMut(&mut [u8])) -> OsString {
     format!("{STAGING_PREFIX}{:016x}", u64::from_be_bytes(bytes)).into()
 }
 
+/// Returns the staging name that belongs to a file's name: where no journal tells of leftovers, they are found
+/// by it.
+pub fn staging_name_of(name: &OsStr) -> OsString {
+    let digest = Sha256::digest(name.as_encoded_bytes());
+    let digits: String = digest[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("{STAGING_PREFIX}{digits}").into()
+}
+
 /// Returns whether a name is one of ours for a file that is being written.
 pub fn is_staging_name(name: &OsStr) -> bool {
     let digits = name
@@ -79,6 +98,21 @@ pub fn is_staging_name(name: &OsStr) -> bool {
 }
 
 impl Staged {
+    /// As [`Staged::write`], and keeps the new file locked as long as this lives, so that nobody takes it for
+    /// a leftover.
+    ///
+    /// # Errors
+    /// As [`Staged::write`].
+    pub fn write_held(
+        place: Place,
+        temporary: OsString,
+        content: &[u8],
+        attributes: Attributes,
+        expected: Option<FileState>,
+    ) -> Result<Self, FsError> {
+        Self::make(place, temporary, content, attributes, expected, true)
+    }
+
     /// Writes `content` under `temporary` beside `place` and reads it back. `expected` is what was
     /// seen at the target; its security attributes are kept.
     ///
@@ -91,6 +125,17 @@ impl Staged {
         attributes: Attributes,
         expected: Option<FileState>,
     ) -> Result<Self, FsError> {
+        Self::make(place, temporary, content, attributes, expected, false)
+    }
+
+    fn make(
+        place: Place,
+        temporary: OsString,
+        content: &[u8],
+        attributes: Attributes,
+        expected: Option<FileState>,
+        is_held: bool,
+    ) -> Result<Self, FsError> {
         let path = place.path();
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -102,6 +147,10 @@ impl Staged {
         )
         .map_err(failed(&path, "create a file beside it"))?;
         let file = File::from(descriptor);
+        if is_held {
+            // Without locks a leftover is only found later.
+            let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        }
         let fill = || -> Result<FileState, FsError> {
             attributes
                 .owner
@@ -126,6 +175,8 @@ impl Staged {
                 written,
                 expected,
                 step: Replacement::Pending,
+                _held: is_held.then_some(file),
+                has_spare_name: false,
             }),
             Err(error) => {
                 let _ = unlinkat(&*place.directory, &temporary, AtFlags::empty());
@@ -196,7 +247,7 @@ impl Staged {
                 Err(error) if unsupported(error) => {
                     linkat(directory, temporary, directory, name, AtFlags::empty())
                         .map_err(refused)?;
-                    let _ = unlinkat(directory, temporary, AtFlags::empty());
+                    self.has_spare_name = unlinkat(directory, temporary, AtFlags::empty()).is_err();
                 }
                 Err(error) => return Err(refused(error)),
             }
@@ -205,13 +256,18 @@ impl Staged {
         };
         match renameat_with(directory, temporary, directory, name, RenameFlags::EXCHANGE) {
             Ok(()) => {
+                // From here on the staging name holds the old file, until it was brought back.
                 let old = statat(directory, temporary, AtFlags::SYMLINK_NOFOLLOW);
-                if !old.is_ok_and(|stat| FileState::of(&stat).is_same_file(&expected)) {
-                    let _ =
-                        renameat_with(directory, temporary, directory, name, RenameFlags::EXCHANGE);
-                    return Err(changed());
-                }
+                let is_same = old.is_ok_and(|stat| FileState::of(&stat).is_same_file(&expected));
                 self.step = Replacement::Exchanged;
+                if !is_same {
+                    if renameat_with(directory, temporary, directory, name, RenameFlags::EXCHANGE)
+                        .is_ok()
+                    {
+                        self.step = Replacement::Pending;
+                    }
+                    return Err(FsError::Changed { path });
+                }
             }
             Err(error) if unsupported(error) => {
                 linkat(
@@ -224,7 +280,8 @@ impl Staged {
                 .map_err(refused)?;
                 self.step = Replacement::Linked;
                 if let Err(error) = renameat(directory, temporary, directory, name) {
-                    let _ = unlinkat(directory, self.old_name(), AtFlags::empty());
+                    self.has_spare_name =
+                        unlinkat(directory, self.old_name(), AtFlags::empty()).is_err();
                     self.step = Replacement::Pending;
                     return Err(refused(error));
                 }
@@ -258,18 +315,39 @@ impl Staged {
                 if FileState::of(&now).is_same_file(&self.written) {
                     unlinkat(directory, name, AtFlags::empty()).map_err(&failed)?;
                 }
+                self.step = Replacement::Pending;
+                if self.has_spare_name {
+                    unlinkat(directory, temporary, AtFlags::empty()).map_err(&failed)?;
+                }
                 return Ok(());
             }
             Replacement::Exchanged => {
-                renameat_with(directory, temporary, directory, name, RenameFlags::EXCHANGE)
-                    .map_err(&failed)?;
+                let exchange = RenameFlags::EXCHANGE;
+                if renameat_with(directory, temporary, directory, name, exchange).is_err() {
+                    // What is new may go.
+                    renameat(directory, temporary, directory, name).map_err(&failed)?;
+                    self.step = Replacement::Pending;
+                    return Ok(());
+                }
             }
             Replacement::Linked => {
-                return renameat(directory, self.old_name(), directory, name).map_err(&failed);
+                renameat(directory, self.old_name(), directory, name).map_err(&failed)?;
+                self.step = Replacement::Pending;
+                return Ok(());
             }
         }
         self.step = Replacement::Pending;
+        let temporary_path = self.temporary_path();
+        let failed = fs::failed(&temporary_path, "remove");
+        if self.has_spare_name {
+            unlinkat(directory, self.old_name(), AtFlags::empty()).map_err(&failed)?;
+        }
         unlinkat(directory, temporary, AtFlags::empty()).map_err(failed)
+    }
+
+    /// Returns whether the target is what it was, after a [`Staged::roll_back`] that failed.
+    pub fn is_back(&self) -> bool {
+        self.step == Replacement::Pending
     }
 
     /// Returns whether nobody wrote into the old file after it was looked at: somebody may have had it
@@ -295,9 +373,14 @@ impl Staged {
         let old = match self.step {
             Replacement::Exchanged => self.temporary.clone(),
             Replacement::Linked => self.old_name(),
+            Replacement::Created if self.has_spare_name => self.temporary.clone(),
             Replacement::Created | Replacement::Pending => return Ok(()),
         };
-        unlinkat(&*self.place.directory, &old, AtFlags::empty()).map_err(failed(&path, "remove"))
+        match unlinkat(&*self.place.directory, &old, AtFlags::empty()) {
+            // Another run took it for a leftover, which it is from here on.
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(failed(&path, "remove")(error)),
+        }
     }
 
     /// Writes the folder entry to disk.
@@ -525,6 +608,35 @@ impl InPlace {
             }
         }
     }
+}
+
+/// Removes what a killed run of this user left under the name `temporary` beside `place`; a file of a living
+/// one stays. Returns whether there was something and whether the name is free now.
+pub fn remove_abandoned(place: &Place, temporary: &OsStr) -> (bool, bool) {
+    let directory = &*place.directory;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match openat(directory, temporary, flags, Mode::empty()) {
+        Ok(descriptor) => File::from(descriptor),
+        Err(error) => return (false, error == Errno::NOENT),
+    };
+    let is_ours = || {
+        let stat = fstat(&file).ok()?;
+        let is_own = stat.st_uid == rustix::process::geteuid().as_raw();
+        (is_own && kind_in_words(&stat).is_none()).then_some(())
+    };
+    if is_ours().is_none() {
+        return (false, false);
+    }
+    // Between making and locking it a file is nobody's for a moment.
+    for _ in 0..2 {
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return (false, false);
+        }
+        let _ = flock(&file, FlockOperation::Unlock);
+        thread::sleep(Duration::from_millis(20));
+    }
+    let is_removed = unlinkat(directory, temporary, AtFlags::empty()).is_ok();
+    (is_removed, is_removed)
 }
 
 /// Removes a staging file or folder of an earlier run: only what has a staging name. Returns

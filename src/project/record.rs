@@ -13,6 +13,7 @@ use sha2::Sha256;
 
 use crate::parallel;
 use crate::secret::{SecretBytes, SecretText};
+use crate::sops::data_key::DataKey;
 
 use super::keys::{Keyed, Reading};
 use super::lines::{COMMENTS, OTHER_LINES};
@@ -23,6 +24,8 @@ const VERSION: u32 = 1;
 const SHARE: usize = 512;
 /// What the key is told by.
 const KEY_MARK: &[u8] = b"records of secret-files";
+/// What stands before a data key that is digested.
+const DATA_KEY_MARK: &[u8] = b"data key\0";
 
 /// What is known of a file on the server from the last time both sides agreed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +50,10 @@ pub struct Record {
     /// value changed, which can be told without opening it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub seal: String,
+    /// Keyed digest of the data key that this user knows the file to be under: 64 hexadecimal digits. Empty
+    /// for a row of `[plain]` and for a raw age file.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub data_key: String,
     /// The commit `HEAD` was at, where there was one: 40 or 64 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
@@ -71,6 +78,7 @@ impl Record {
             && self.pinned == other.pinned
             && self.mac == other.mac
             && self.seal == other.seal
+            && self.data_key == other.data_key
             && self.commit == other.commit
             && self.keys == other.keys
     }
@@ -99,6 +107,13 @@ impl Records {
         self.version = VERSION;
         self.key = digester.content(KEY_MARK);
         serde_json::to_vec(&self).unwrap_or_default()
+    }
+
+    /// Notes the data key that a file on the server is known to be under; nothing where there is no record.
+    pub fn set_data_key(&mut self, target: &str, digest: String) {
+        if let Some(record) = self.files.get_mut(target) {
+            record.data_key = digest;
+        }
     }
 
     /// Returns the record of a file on the server.
@@ -143,6 +158,14 @@ impl Digester {
         let mut mac = self.keyed.clone();
         mac.update(&[purpose]);
         mac
+    }
+
+    /// Returns the digest of a data key.
+    pub fn data_key(&self, key: &DataKey) -> String {
+        let mut text = SecretBytes::new(Vec::with_capacity(DATA_KEY_MARK.len() + 32));
+        text.expose_mut().extend_from_slice(DATA_KEY_MARK);
+        text.expose_mut().extend_from_slice(key.expose());
+        self.content(text.expose())
     }
 
     /// Returns the digest of a content: HMAC-SHA-256, 64 hexadecimal digits.

@@ -687,7 +687,7 @@ fn set(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failure> {
     let change = Change::Set(steps, value);
     let text = crypt::change(run, formats, &path, &reading, change, is_idempotent)?;
     if let Some(text) = text {
-        files::write(&path, &text, Holds::Ciphertext)?;
+        files::write(run, &path, &text, Holds::Ciphertext)?;
     }
     Ok(0)
 }
@@ -707,7 +707,7 @@ fn unset(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failure> {
     let change = Change::Unset(steps);
     let text = crypt::change(run, formats, &path, &reading, change, is_idempotent)?;
     if let Some(text) = text {
-        files::write(&path, &text, Holds::Ciphertext)?;
+        files::write(run, &path, &text, Holds::Ciphertext)?;
     }
     Ok(0)
 }
@@ -877,7 +877,7 @@ fn without_command(run: &mut Run<'_>) -> Result<u8, Failure> {
     };
     let text = text?;
     if is_set {
-        files::write(&path, &text, holds)?;
+        files::write(run, &path, &text, holds)?;
     } else {
         Sink::of(run, &parsed, &path).put(run, &text, holds)?;
     }

@@ -99,13 +99,13 @@ fn put_back(
         (None, None) => true,
         _ => false,
     };
-    let reason = if is_as_before {
-        match files::write(path, text, Holds::Ciphertext) {
+    let reason = match now {
+        _ if is_as_before => match files::write(run, path, text, Holds::Ciphertext) {
             Ok(()) => return Ok(()),
             Err(failure) => failure.text,
-        }
-    } else {
-        format!("{} was changed while you edited it", path.display())
+        },
+        Some(Err(failure)) => failure.text,
+        _ => format!("{} was changed while you edited it", path.display()),
     };
     let name = path.file_name().unwrap_or_default();
     let names = (0..MOST_KEPT).map(|number| {
@@ -117,7 +117,7 @@ fn put_back(
         path.with_file_name(name)
     });
     let beside = names.into_iter().find(|path| !fs::is_there(path));
-    let kept = beside.filter(|path| files::write(path, text, Holds::Ciphertext).is_ok());
+    let kept = beside.filter(|path| files::write(run, path, text, Holds::Ciphertext).is_ok());
     let text = if let Some(beside) = kept {
         format!(
             "{reason}; what you edited is in {}, encrypted",

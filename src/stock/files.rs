@@ -279,12 +279,23 @@ pub(super) enum Holds {
 ///
 /// # Errors
 /// With the code for an output that cannot be written.
-pub(super) fn write(path: &Path, content: &SecretBytes, holds: Holds) -> Result<(), Failure> {
+pub(super) fn write(
+    run: &mut Run<'_>,
+    path: &Path,
+    content: &SecretBytes,
+    holds: Holds,
+) -> Result<(), Failure> {
     let mode = match holds {
         Holds::Plaintext => PRIVATE,
         Holds::Ciphertext => PUBLIC & !crate::os::process::umask(),
     };
-    rewrite::write(path, content.expose(), mode).map_err(|error| {
+    let mut removed = 0;
+    let done = rewrite::write(path, content.expose(), mode, &mut || removed += 1);
+    if removed > 0 {
+        let text = "removed 1 staging file that an interrupted run left behind";
+        drop(writeln!(run.env.stderr, "{text}"));
+    }
+    done.map_err(|error| {
         let reason = match &error {
             FsError::Io { path, source, .. } => {
                 format!("open {}: {}", path.display(), in_words(source))

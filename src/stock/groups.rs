@@ -142,7 +142,7 @@ fn update_file(
     })?;
     let indents = config::configured_indents(run, format)?;
     let text = files::emit_encrypted(format, &tree, &metadata, indents)?;
-    files::write(path, &text, Holds::Ciphertext)
+    files::write(run, path, &text, Holds::Ciphertext)
         .map_err(|failure| Failure::generic(failure.text))?;
     say(
         run,
@@ -347,7 +347,7 @@ fn change_groups(
     let indents = config::indents(run, format)?;
     let text = files::emit_encrypted(format, &tree, &metadata, indents)?;
     if parsed.is_on("in-place") {
-        files::write(&path, &text, Holds::Ciphertext)?;
+        files::write(run, &path, &text, Holds::Ciphertext)?;
     } else {
         run.print(text.expose())?;
     }

@@ -156,7 +156,7 @@ impl Sink {
         holds: files::Holds,
     ) -> Result<(), Failure> {
         match self {
-            Self::InPlace(path) | Self::File(path) => files::write(path, content, holds),
+            Self::InPlace(path) | Self::File(path) => files::write(run, path, content, holds),
             Self::Output => run.print(content.expose()),
         }
     }

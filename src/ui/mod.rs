@@ -91,12 +91,13 @@ impl Ui {
     }
 
     /// Shows the root that is trusted now, and before, as JSON.
-    pub fn show_trust(&mut self, root: &str, before: Option<&str>) {
+    pub fn show_trust(&mut self, root: &str, before: Option<&str>, entries: &[String]) {
         self.json(&TrustJson {
             schema_version: SCHEMA_VERSION,
             command: "trust",
             root,
             before,
+            entries,
         });
     }
 
@@ -237,6 +238,9 @@ pub(super) struct TrustJson<'a> {
     root: &'a str,
     /// The one that was trusted before.
     before: Option<&'a str>,
+    /// Entries whose data keys are agreed to.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    entries: &'a [String],
 }
 
 /// A new identity.

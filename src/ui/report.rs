@@ -66,6 +66,8 @@ pub enum Applied {
     DryRun,
     /// A problem stood against it.
     Nothing,
+    /// It failed, and not everything could be brought back.
+    Partly,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -147,7 +149,7 @@ impl Ui {
                     continue;
                 }
                 (Action::Skip, _) => "left out    ",
-                (Action::Refuse, _) | (_, Applied::Nothing) => continue,
+                (Action::Refuse, _) | (_, Applied::Nothing | Applied::Partly) => continue,
                 (Action::Create, Applied::Done) => "created     ",
                 (Action::Replace, Applied::Done) => "replaced    ",
                 (Action::Mend, Applied::Done) => "mended      ",
@@ -229,14 +231,18 @@ fn summary(report: &Report<'_>) -> String {
         }
     };
     match report.outcome {
-        Applied::Nothing => part(
+        Applied::Nothing | Applied::Partly => part(
             &[
                 Action::Create,
                 Action::Replace,
                 Action::Mend,
                 Action::Remove,
             ],
-            "held back",
+            if report.outcome == Applied::Partly {
+                "not done, or only in part"
+            } else {
+                "held back"
+            },
         ),
         outcome => {
             let would = if outcome == Applied::DryRun {
@@ -267,6 +273,7 @@ fn summary(report: &Report<'_>) -> String {
         Applied::Done => format!("{total} {entries}{list}"),
         Applied::DryRun => format!("{total} {entries}{list}; nothing was written (dry run)"),
         Applied::Nothing => format!("{total} {entries}{list}; nothing was written"),
+        Applied::Partly => format!("{total} {entries}{list}; not every file could be brought back"),
     }
 }
 

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::error::Problem;
 
-use super::keys::KeyRow;
+use super::keys::{KeyRow, RepositorySince};
 use super::style::{Role, harmless, paint};
 use super::{ProblemJson, SCHEMA_VERSION, Ui};
 
@@ -29,6 +29,10 @@ pub struct StatusRow {
     /// What differs, in words.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detail: String,
+    /// The encrypted file has another data key than at the last sync, and since when; left out where it
+    /// has not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_key: Option<RepositorySince>,
     /// Which side changed which key since when; empty where no key differs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<KeyRow>,

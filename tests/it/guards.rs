@@ -1,6 +1,6 @@
 //! Guards on capture that compare with what is stored: an accident looks like one.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::time::Duration;
 
@@ -230,4 +230,146 @@ fn one_command_lets_all_guards_of_an_entry_pass() {
     let words = shlex::split(command.trim_matches('`')).unwrap();
     let words: Vec<&str> = words.iter().skip(1).map(String::as_str).collect();
     project.ok(&words);
+}
+
+/// A project that is in sync, and an attacker who may push: the file of one entry anew, for the same readers,
+/// under another data key.
+fn with_a_foreign_key() -> TestProject {
+    let mut project = TestProject::with_files(&[("a.env.enc", "a.env"), ("b.enc", "b")], "");
+    project.write_server("a.env", "ONE=canary-Vd81-database\nTWO=2\n");
+    project.write_server("b", "canary-Ku36-sqlrole\n");
+    project.ok(&["encrypt"]);
+    project.commit();
+    project.ok(&["status"]);
+    let push = |project: &TestProject| {
+        project.git(&["add", "-A"]);
+        project.git(&["-c", "user.name=Mallory", "commit", "-q", "-m", "rotation"]);
+    };
+    fs::remove_file(project.repo_file("a.env.enc")).unwrap();
+    push(&project);
+    let other = project.path("attacker");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("a.env"), "ONE=mallory\nTWO=2\n").unwrap();
+    let state = project.path("attacker-state");
+    let own = project
+        .vars
+        .insert("SECRETS_STATE_DIR".into(), state.into());
+    project.ok(&["encrypt", "--root", other.to_str().unwrap(), "a.env"]);
+    project
+        .vars
+        .insert("SECRETS_STATE_DIR".into(), own.unwrap());
+    push(&project);
+    project
+}
+
+#[test]
+fn a_data_key_that_somebody_replaced_is_told_with_commit_and_author() {
+    let project = with_a_foreign_key();
+    let commit = project.git(&["rev-parse", "--short=7", "HEAD"]);
+    let told = format!("its data key was replaced in commit {}", commit.trim());
+    let tells = |output: &super::support::Output| {
+        let text = format!("{}{}", output.stdout, output.stderr);
+        assert!(
+            text.contains(&told) && text.contains("Mallory"),
+            "{output:#?}"
+        );
+        assert!(!text.contains("b.enc: its data key"), "{output:#?}");
+    };
+    tells(&project.ok(&["status"]));
+    let output = project.ok(&["status", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(json["entries"][0]["data_key"]["author"], "Mallory");
+    assert!(json["entries"][1].get("data_key").is_none());
+    tells(&project.run(&["encrypt", "--force", "-n"]));
+    tells(&project.ok(&["decrypt"]));
+    // It was used; that does not make it known.
+    tells(&project.ok(&["decrypt"]));
+    tells(&project.ok(&["status"]));
+    project.write_server("a.env", "ONE=canary-Vd81-database\nTWO=3\n");
+    let output = project.ok(&["encrypt"]);
+    tells(&output);
+    assert!(
+        output
+            .stderr
+            .contains("`secrets encrypt --new-data-key a.env.enc`"),
+        "{output:#?}"
+    );
+    let opened_by_mallory = project.read_repo("a.env.enc");
+    let output = project.ok(&["encrypt", "--new-data-key", "a.env"]);
+    assert!(
+        !output.stderr.contains("data key was replaced"),
+        "{output:#?}"
+    );
+    let now = project.read_repo("a.env.enc");
+    let wrapped = |text: &str| {
+        let line = text.lines().find(|line| line.contains("map_enc"));
+        line.unwrap().to_owned()
+    };
+    assert_ne!(wrapped(&now), wrapped(&opened_by_mallory));
+    assert_eq!(project.opened("a.env.enc"), project.read_server("a.env"));
+    assert_eq!(
+        project.ok(&["status"]).stdout.matches("data key").count(),
+        0
+    );
+    // What the same user does with the new key is no news.
+    project.write_server("a.env", "ONE=canary-Vd81-database\nTWO=4\n");
+    let output = project.ok(&["encrypt"]);
+    assert!(!output.stderr.contains("data key"), "{output:#?}");
+}
+
+#[test]
+fn a_data_key_that_is_known_can_be_agreed_to() {
+    let project = with_a_foreign_key();
+    project.ok(&["decrypt"]);
+    let output = project.ok(&["trust", "a.env"]);
+    assert!(
+        output
+            .stderr
+            .contains("a.env.enc: agreed, its data key was replaced"),
+        "{output:#?}"
+    );
+    for command in ["status", "decrypt", "encrypt"] {
+        let output = project.ok(&[command]);
+        let text = format!("{}{}", output.stdout, output.stderr);
+        assert!(!text.contains("data key"), "{output:#?}");
+    }
+    let output = project.ok(&["trust", "a.env", "b", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(json["entries"][1], "b.enc");
+}
+
+#[test]
+fn a_new_data_key_is_made_where_nothing_else_changes() {
+    let project = TestProject::with_files(
+        &[
+            ("a.env.enc", "a.env"),
+            ("b.enc", "b"),
+            ("c.yaml.enc", "c.yaml"),
+        ],
+        "",
+    );
+    project.write_server("a.env", "ONE=1\n");
+    project.write_server("b", "canary-Ku36-sqlrole\n");
+    project.write_server("c.yaml", "one: canary-Zt47-registry\n");
+    project.ok(&["encrypt"]);
+    let names = ["a.env.enc", "b.enc", "c.yaml.enc"];
+    let before = names.map(|name| project.read_repo(name));
+    let output = project.ok(&["encrypt", "--new-data-key", "-n"]);
+    assert!(output.stderr.contains("3 to be replaced"), "{output:#?}");
+    assert_eq!(names.map(|name| project.read_repo(name)), before);
+    project.ok(&["encrypt", "--new-data-key"]);
+    for (name, before) in names.into_iter().zip(&before) {
+        let now = project.read_repo(name);
+        let lines: Vec<_> = before
+            .lines()
+            .filter(|line| line.contains("ENC["))
+            .collect();
+        assert!(lines.iter().all(|line| !now.contains(line)), "{name}");
+        assert_eq!(
+            project.opened(name),
+            project.read_server(name.trim_end_matches(".enc"))
+        );
+    }
+    project.ok(&["undo"]);
+    assert_eq!(names.map(|name| project.read_repo(name)), before);
 }

@@ -45,6 +45,7 @@ mod schema;
 mod status;
 mod story;
 mod support;
+mod sweep;
 mod tidy;
 mod trees;
 mod vectors;

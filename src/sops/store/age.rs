@@ -30,7 +30,9 @@ pub(super) struct AgeStore;
 
 /// Returns whether a text is an age file.
 pub(super) fn is_age(source: &[u8]) -> bool {
-    source.starts_with(BINARY_START) || source.trim_ascii_start().starts_with(ARMOR_START)
+    let armored = source.trim_ascii_start().strip_prefix(ARMOR_START);
+    source.starts_with(BINARY_START)
+        || armored.is_some_and(|rest| rest.trim_ascii_start().len() < rest.len() || rest.is_empty())
 }
 
 /// Returns whether an age file is armored.

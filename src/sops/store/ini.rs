@@ -568,20 +568,27 @@ fn write_metadata(node: &metadata::Node, out: &mut Vec<u8>) {
     }
 }
 
-/// Trims as Go's `strings.TrimSpace` does: Unicode's white space, where the text is UTF-8.
+/// Trims as Go's `strings.TrimSpace` does: Unicode's white space, up to what is not UTF-8.
 fn trim(text: &[u8]) -> &[u8] {
-    match std::str::from_utf8(text) {
-        Ok(text) => text.trim().as_bytes(),
-        Err(_) => text.trim_ascii(),
+    let text = trim_start(text);
+    let mut end = text.len();
+    for chunk in text.utf8_chunks().collect::<Vec<_>>().iter().rev() {
+        if !chunk.invalid().is_empty() {
+            break;
+        }
+        end -= chunk.valid().len() - chunk.valid().trim_end().len();
+        if !chunk.valid().trim_end().is_empty() {
+            break;
+        }
     }
+    &text[..end]
 }
 
 /// Trims the beginning as Go's `unicode.IsSpace` tells.
 fn trim_start(text: &[u8]) -> &[u8] {
-    match std::str::from_utf8(text) {
-        Ok(text) => text.trim_start().as_bytes(),
-        Err(_) => text.trim_ascii_start(),
-    }
+    let first = text.utf8_chunks().next();
+    let first = first.map_or("", |chunk| chunk.valid());
+    &text[first.len() - first.trim_start().len()..]
 }
 
 /// Returns where `part`, a part of `whole`, stands in it.

@@ -99,7 +99,7 @@ impl Format {
         }
         let has_flat = has_flat_metadata(source);
         // An environment file may begin with a brace too.
-        if *first == b'{' && !has_flat {
+        if *first == b'{' && !has_flat && !has_ini_metadata(text) {
             // JSON is YAML too: our own YAML writes the metadata in one line.
             let is_yaml = memchr::memmem::find(text, yaml::FLOW_METADATA).is_some();
             return Ok(match json::is_envelope(text) {

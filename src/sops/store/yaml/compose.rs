@@ -513,7 +513,7 @@ impl<'a> Composer<'a> {
             }
         }
         let first_part = self.found.parts.len();
-        if anchor != 0 {
+        if anchor != 0 && !place.is_reserved {
             self.anchors.insert(
                 anchor,
                 Target {
@@ -968,7 +968,8 @@ impl<'a> Composer<'a> {
         } else {
             range.end
         };
-        if found.anchor != 0 {
+        // What the metadata names is nothing that a value may stand for.
+        if found.anchor != 0 && !place.is_reserved {
             let at = self.found.parts.len();
             self.anchors.insert(
                 found.anchor,
@@ -1194,7 +1195,7 @@ impl<'a> Composer<'a> {
         let start = (self.line_end(header) + 1).min(self.text.len());
         let end = end.max(start);
         let body = &self.text[start..end];
-        let trimmed = body.trim_end_matches(['\n', '\r', ' ', '\t']);
+        let trimmed = body.trim_end_matches(['\n', '\r', ' ']);
         if trimmed.is_empty() {
             // What stands before the next item on its line is not part of it.
             let lines = memchr::memrchr(b'\n', body.as_bytes()).map_or(body.len(), |at| at + 1);

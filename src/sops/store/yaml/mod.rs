@@ -39,6 +39,7 @@ pub(super) struct YamlStore;
 
 impl Store for YamlStore {
     fn parse<'a>(&self, source: &'a [u8]) -> Result<Document<'a>, DocumentError> {
+        check_line_ends(source)?;
         let composed = compose(source, false).map_err(|error| explained(source, error))?;
         let seat = seat_of(source, &composed);
         let mut alias_of = vec![None; composed.parts.len()];
@@ -454,6 +455,19 @@ fn spelling_of(source: &[u8], part: &Part<'_>) -> Spelling {
         }
     };
     quoted_spelling(source, part, quote, in_flow)
+}
+
+/// Refuses a carriage return by itself: YAML ends a line there, and nothing else that reads files does.
+fn check_line_ends(source: &[u8]) -> Result<(), DocumentError> {
+    let alone = memchr::memchr_iter(b'\r', source).find(|&at| source.get(at + 1) != Some(&b'\n'));
+    match alone {
+        None => Ok(()),
+        Some(at) => Err(DocumentError::Line {
+            line: memchr::memchr_iter(b'\n', &source[..at]).count() + 1,
+            construct: "a carriage return without a line feed",
+            format: "YAML",
+        }),
+    }
 }
 
 /// Says how the token of a plain or quoted scalar is written.

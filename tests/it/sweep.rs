@@ -1,0 +1,1058 @@
+//! Every system call of a writing command, failed once, lied to, or the process killed there.
+//!
+//! Each scene is one command in a prepared project. It is run once under `strace` to learn which calls it
+//! makes; then, for each call, the project is put back as it was and the command is run with that call
+//! failing (`strace -e inject`), once for each way it can fail. After each of these runs every file is
+//! entirely old or entirely new, with its mode; what ended well is all new and what failed is all old; no
+//! value that was anywhere is gone; no output, journal, record or temporary file shows one; and the same
+//! command run again finishes the work, leaves no staging file behind and says that it removed one.
+//!
+//! `SECRETS_SWEEP=all` tries every call and fault, a number that many of each scene (twelve unless said),
+//! drawn with `SECRETS_SWEEP_SEED`. A scene prints a row of the table in `docs/reliability.md`.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use secret_files::keys::keyring::Keyring;
+use secret_files::sops;
+
+use super::support::{LAPTOP_KEY, SERVER_KEY, Seeded, TestProject, key_file, recipient, stock};
+
+/// The calls that are failed. Not `close`: what is written is on disk before, and the standard library stops
+/// where a folder cannot be closed, which does not happen.
+const CALLS: &str = "open,openat,openat2,creat,read,pread64,write,writev,pwrite64,sendfile,copy_file_range,\
+fsync,fdatasync,syncfs,rename,renameat,renameat2,link,linkat,symlinkat,unlink,unlinkat,rmdir,mkdir,\
+mkdirat,mknodat,chmod,fchmod,fchmodat,chown,fchown,fchownat,ftruncate,fallocate,flock,fcntl,fsetxattr,\
+fgetxattr,flistxattr,stat,fstat,lstat,newfstatat,statx,access,faccessat,faccessat2,getdents64,readlink,\
+readlinkat,utimensat,getrandom,pipe2,poll,ioctl,lseek,chdir,umask,prlimit64,prctl,rt_sigaction,clone3,wait4";
+
+/// Every value in the projects begins like this.
+const MARK: &str = "canary-";
+
+/// What happens at a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// It fails, once.
+    Error(&'static str),
+    /// It and every later one of its kind fail.
+    Errors(&'static str),
+    /// It says that it did one byte, and does nothing.
+    Lie,
+    /// The process is killed.
+    Kill,
+}
+
+/// Returns how a call can fail.
+fn faults_of(call: &str) -> Vec<Fault> {
+    if call == "getrandom" {
+        return vec![Fault::Kill, Fault::Error("EINTR"), Fault::Errors("ENOSYS")];
+    }
+    let mut faults = vec![Fault::Kill, Fault::Error("EIO"), Fault::Errors("EIO")];
+    let room = [
+        "open",
+        "openat",
+        "openat2",
+        "write",
+        "pwrite64",
+        "writev",
+        "mkdir",
+        "mkdirat",
+        "rename",
+        "renameat",
+        "renameat2",
+        "link",
+        "linkat",
+        "fallocate",
+        "ftruncate",
+        "fsync",
+        "copy_file_range",
+    ];
+    if room.contains(&call) {
+        faults.extend(["ENOSPC", "EDQUOT"].map(Fault::Error));
+        faults.push(Fault::Errors("ENOSPC"));
+    }
+    let rights = [
+        "open",
+        "openat",
+        "openat2",
+        "mkdir",
+        "mkdirat",
+        "rename",
+        "renameat",
+        "renameat2",
+        "link",
+        "linkat",
+        "unlink",
+        "unlinkat",
+        "fchmod",
+        "fchown",
+        "fchownat",
+        "ftruncate",
+        "fsetxattr",
+        "getdents64",
+    ];
+    if rights.contains(&call) {
+        faults.extend(["EACCES", "EROFS"].map(Fault::Error));
+        faults.push(Fault::Errors("EROFS"));
+    }
+    let slow = [
+        "open", "openat", "openat2", "read", "pread64", "write", "pwrite64", "fsync", "flock",
+    ];
+    if slow.contains(&call) {
+        faults.push(Fault::Error("EINTR"));
+    }
+    let odd = [
+        "renameat2",
+        "openat2",
+        "statx",
+        "copy_file_range",
+        "fallocate",
+        "flock",
+    ];
+    if odd.contains(&call) {
+        faults.extend(["ENOSYS", "EINVAL"].map(Fault::Errors));
+    }
+    if call == "flock" {
+        faults.push(Fault::Errors("ENOLCK"));
+    }
+    if call.starts_with("rename") || call.starts_with("link") {
+        faults.extend(["EXDEV", "EBUSY"].map(Fault::Error));
+    }
+    if ["write", "pwrite64", "writev"].contains(&call) {
+        faults.push(Fault::Lie);
+    }
+    faults
+}
+
+/// One command in a prepared project.
+struct Scene {
+    name: &'static str,
+    /// The manifest's rows.
+    rows: &'static [(&'static str, &'static str)],
+    /// Brings both sides to where the command starts.
+    prepare: fn(&mut TestProject),
+    args: &'static [&'static str],
+    /// Whether the key comes on standard input.
+    feeds_key: bool,
+    /// How the command may end that is run again after the work was done already.
+    again: &'static [i32],
+}
+
+const ROWS: &[(&str, &str)] = &[
+    ("a.env.enc", "a.env"),
+    ("b.yaml.enc", "{ path = \"sub/b.yaml\", format = \"yaml\" }"),
+    ("c.sql.enc", "db/c.sql"),
+];
+const IN_PLACE: &[(&str, &str)] = &[
+    ("a.env.enc", "{ path = \"a.env\", write = \"in-place\" }"),
+    (
+        "b.yaml.enc",
+        "{ path = \"sub/b.yaml\", format = \"yaml\", write = \"in-place\" }",
+    ),
+    ("c.sql.enc", "db/c.sql"),
+];
+const DECLARED: &[(&str, &str)] = &[
+    ("a.env.enc", "{ path = \"a.env\", mode = \"0600\" }"),
+    (
+        "b.yaml.enc",
+        "{ path = \"sub/b.yaml\", format = \"yaml\", mode = \"0600\" }",
+    ),
+    ("c.sql.enc", "{ path = \"db/c.sql\", mode = \"0400\" }"),
+];
+const WITH_NEW: &[(&str, &str)] = &[
+    ("a.env.enc", "a.env"),
+    ("b.yaml.enc", "{ path = \"sub/b.yaml\", format = \"yaml\" }"),
+    ("c.sql.enc", "db/c.sql"),
+    ("new/d.env.enc", "new/d.env"),
+];
+
+const A: &str =
+    "# all\nONE=canary-Vd81-database\nTWO=canary-Qx22-smtp\nTHREE=canary-Lw93-session\n";
+const B: &str = "top:\n  one: canary-Zt47-registry\n  two: [canary-Hb65-grafana, 3]\n";
+const C: &str = "CREATE ROLE x PASSWORD 'canary-Ku36-sqlrole';\n";
+
+/// Both sides agree, and the repository is committed.
+fn agree(project: &TestProject) {
+    project.write_server("a.env", A);
+    project.write_server("sub/b.yaml", B);
+    project.write_server("db/c.sql", C);
+    project.ok(&["encrypt", "a.env", "sub/b.yaml", "db/c.sql"]);
+    project.commit();
+}
+
+fn server_moved(project: &TestProject) {
+    project.write_server("a.env", A.replace("database", "database-new"));
+    project.write_server("sub/b.yaml", B.replace("registry", "registry-new"));
+}
+
+fn repository_moved(project: &mut TestProject) {
+    project.capture_elsewhere("a.env", &A.replace("smtp", "smtp-theirs"));
+    project.capture_elsewhere("sub/b.yaml", &B.replace("grafana", "grafana-theirs"));
+    fs::remove_dir_all(project.path("elsewhere")).unwrap();
+    fs::remove_dir_all(project.path("state-elsewhere")).unwrap();
+}
+
+fn editor(project: &mut TestProject) {
+    let script = project.path("home/editor.sh");
+    fs::write(&script, "#!/bin/sh\nsed -i s/database/edited/ \"$1\"\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    project.set("SOPS_EDITOR", script);
+}
+
+const SCENES: &[Scene] = &[
+    Scene {
+        name: "encrypt",
+        rows: WITH_NEW,
+        prepare: |project| {
+            agree(project);
+            server_moved(project);
+            project.write_server("new/d.env", "X=canary-Ny18-htpasswd\n");
+        },
+        args: &["encrypt"],
+        feeds_key: false,
+        again: &[0],
+    },
+    Scene {
+        name: "encrypt --force",
+        rows: ROWS,
+        prepare: |project| {
+            agree(project);
+            repository_moved(project);
+            server_moved(project);
+        },
+        args: &["encrypt", "--force"],
+        feeds_key: false,
+        again: &[0],
+    },
+    Scene {
+        name: "decrypt",
+        rows: ROWS,
+        prepare: |project| {
+            agree(project);
+            repository_moved(project);
+            fs::remove_dir_all(project.server_file("db")).unwrap();
+        },
+        args: &["decrypt"],
+        feeds_key: false,
+        again: &[0],
+    },
+    Scene {
+        name: "decrypt --force",
+        rows: ROWS,
+        prepare: |project| {
+            agree(project);
+            server_moved(project);
+        },
+        args: &["decrypt", "--force"],
+        feeds_key: false,
+        again: &[0],
+    },
+    Scene {
+        name: "decrypt (in place)",
+        rows: IN_PLACE,
+        prepare: |project| {
+            agree(project);
+            server_moved(project);
+        },
+        args: &["decrypt", "--force"],
+        feeds_key: false,
+        again: &[0],
+    },
+    Scene {
+        name: "decrypt (modes)",
+        rows: DECLARED,
+        prepare: |project| {
+            agree(project);
+            repository_moved(project);
+        },
+        args: &["decrypt"],
+        feeds_key: false,
+        again: &[0],
+    },
+    Scene {
+        name: "deploy",
+        rows: ROWS,
+        prepare: |project| {
+            let text = project.read_repo("secret-files.toml");
+            let plain = "\n[plain]\n\"p.conf\" = \"conf/p.conf\"\n";
+            project.write_repo("secret-files.toml", text + plain);
+            project.write_repo("p.conf", "one\n");
+            project.write_server("conf/p.conf", "one\n");
+            agree(project);
+            project.ok(&["deploy"]);
+            repository_moved(project);
+            project.write_repo("p.conf", "two\n");
+        },
+        args: &["deploy"],
+        feeds_key: false,
+        again: &[0],
+    },
+    Scene {
+        name: "merge",
+        rows: ROWS,
+        prepare: |project| {
+            agree(project);
+            repository_moved(project);
+            server_moved(project);
+        },
+        args: &["merge"],
+        feeds_key: false,
+        again: &[0],
+    },
+    Scene {
+        name: "adopt --server",
+        rows: ROWS,
+        prepare: |project| {
+            agree(project);
+            server_moved(project);
+            fs::remove_dir_all(project.path("state")).unwrap();
+        },
+        args: &["adopt", "--server"],
+        feeds_key: false,
+        again: &[0],
+    },
+    Scene {
+        name: "adopt --repository",
+        rows: ROWS,
+        prepare: |project| {
+            agree(project);
+            server_moved(project);
+            fs::remove_dir_all(project.path("state")).unwrap();
+        },
+        args: &["adopt", "--repository"],
+        feeds_key: false,
+        again: &[0],
+    },
+    Scene {
+        name: "restore",
+        rows: ROWS,
+        prepare: |project| {
+            agree(project);
+            server_moved(project);
+            project.ok(&["encrypt"]);
+            project.commit();
+        },
+        args: &["restore", "--rev", "HEAD~1", "a.env"],
+        feeds_key: false,
+        again: &[0],
+    },
+    Scene {
+        name: "undo (encrypt)",
+        rows: WITH_NEW,
+        prepare: |project| {
+            agree(project);
+            server_moved(project);
+            project.write_server("new/d.env", "X=canary-Ny18-htpasswd\n");
+            fs::remove_file(project.path("state/undo.json")).unwrap();
+            project.ok(&["encrypt"]);
+        },
+        args: &["undo"],
+        feeds_key: false,
+        again: &[0, 1],
+    },
+    Scene {
+        name: "undo (decrypt)",
+        rows: ROWS,
+        prepare: |project| {
+            agree(project);
+            server_moved(project);
+            fs::remove_dir_all(project.server_file("db")).unwrap();
+            fs::remove_file(project.path("state/undo.json")).unwrap();
+            project.ok(&["decrypt", "--force"]);
+        },
+        args: &["undo"],
+        feeds_key: false,
+        again: &[0, 1],
+    },
+    Scene {
+        name: "recover",
+        rows: ROWS,
+        prepare: |project| {
+            agree(project);
+            let text = project.read_repo("secret-files.toml");
+            let identity = project.root().join(".age-key.txt");
+            let line = format!("[defaults]\nidentity = \"{}\"", identity.display());
+            project.write_repo("secret-files.toml", text.replace("[defaults]", &line));
+            for folder in ["repo/.git", "server", "state"] {
+                fs::remove_dir_all(project.path(folder)).unwrap();
+            }
+            project
+                .vars
+                .remove(std::ffi::OsStr::new("SOPS_AGE_KEY_FILE"));
+        },
+        args: &["recover"],
+        feeds_key: true,
+        again: &[0],
+    },
+    Scene {
+        name: "add",
+        rows: ROWS,
+        prepare: |project| {
+            agree(project);
+            project.write_server("new/e.env", "X=canary-Ny18-htpasswd\n");
+        },
+        args: &["add", "new/e.env"],
+        feeds_key: false,
+        again: &[3],
+    },
+    Scene {
+        name: "remove --wipe",
+        rows: ROWS,
+        prepare: |project| agree(project),
+        args: &["remove", "--wipe", "a.env"],
+        feeds_key: false,
+        again: &[2],
+    },
+    Scene {
+        name: "mv --server",
+        rows: ROWS,
+        prepare: |project| agree(project),
+        args: &["mv", "a.env", "else/z.env", "--server", "other/z.env"],
+        feeds_key: false,
+        again: &[2],
+    },
+    Scene {
+        name: "sops set",
+        rows: ROWS,
+        prepare: |project| agree(project),
+        args: &[
+            "sops",
+            "set",
+            "--input-type",
+            "yaml",
+            "--output-type",
+            "yaml",
+            "b.yaml.enc",
+            "[\"top\"][\"one\"]",
+            "\"5\"",
+        ],
+        feeds_key: false,
+        again: &[0],
+    },
+    Scene {
+        name: "sops edit",
+        rows: ROWS,
+        prepare: |project| {
+            agree(project);
+            editor(project);
+        },
+        args: &[
+            "sops",
+            "edit",
+            "--input-type",
+            "dotenv",
+            "--output-type",
+            "dotenv",
+            "a.env.enc",
+        ],
+        feeds_key: false,
+        again: &[0, 200],
+    },
+    Scene {
+        name: "sops rotate -i",
+        rows: ROWS,
+        prepare: |project| agree(project),
+        args: &[
+            "sops",
+            "rotate",
+            "-i",
+            "--input-type",
+            "dotenv",
+            "--output-type",
+            "dotenv",
+            "a.env.enc",
+        ],
+        feeds_key: false,
+        again: &[0],
+    },
+    Scene {
+        name: "sops encrypt -i",
+        rows: ROWS,
+        prepare: |project| {
+            agree(project);
+            let rules = format!("creation_rules:\n  - age: {}\n", recipient(SERVER_KEY));
+            project.write_repo(".sops.yaml", rules);
+            project.write_repo("plain.yaml", B);
+        },
+        args: &["sops", "encrypt", "-i", "plain.yaml"],
+        feeds_key: false,
+        again: &[203],
+    },
+    Scene {
+        name: "sops updatekeys",
+        rows: ROWS,
+        prepare: |project| {
+            agree(project);
+            project.write_rules(&[recipient(SERVER_KEY), recipient(LAPTOP_KEY)]);
+        },
+        args: &[
+            "sops",
+            "updatekeys",
+            "-y",
+            "--input-type",
+            "dotenv",
+            "a.env.enc",
+        ],
+        feeds_key: false,
+        again: &[0],
+    },
+];
+
+/// What stands at a path: content as it is, what an encrypted file holds, and the mode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Thing {
+    raw: Vec<u8>,
+    opened: Option<Vec<u8>>,
+    mode: u32,
+}
+
+impl Thing {
+    /// Returns whether both say the same: an encrypted file is another one each time it is made.
+    fn is_like(&self, other: &Self) -> bool {
+        let is_content = if self.opened.is_some() {
+            self.opened == other.opened
+        } else {
+            self.raw == other.raw
+        };
+        is_content && self.mode == other.mode
+    }
+}
+
+type Snapshot = BTreeMap<PathBuf, Thing>;
+
+fn is_like(one: &Snapshot, other: &Snapshot) -> bool {
+    one.keys().eq(other.keys()) && one.iter().all(|(path, thing)| thing.is_like(&other[path]))
+}
+
+/// How a run ended.
+#[derive(Debug)]
+struct Run {
+    code: i32,
+    text: String,
+}
+
+/// What a scene's runs came to.
+#[derive(Debug, Default)]
+struct Tally {
+    calls: usize,
+    runs: usize,
+    completed: usize,
+    refused: usize,
+    killed: usize,
+    killed_half: usize,
+    stuck: usize,
+    wrong: Vec<String>,
+}
+
+struct Stage<'s> {
+    scene: &'s Scene,
+    project: TestProject,
+    keyring: Keyring,
+    /// What encrypted files hold: most are the same in each case.
+    known: RefCell<HashMap<Vec<u8>, Option<Vec<u8>>>>,
+    before: Snapshot,
+    after: Snapshot,
+    values: BTreeSet<String>,
+    committed: BTreeSet<String>,
+}
+
+/// The folders of a project that a run may change.
+const PARTS: [&str; 4] = ["repo", "server", "state", "tmp"];
+
+fn values_in(text: &[u8]) -> BTreeSet<String> {
+    let text = String::from_utf8_lossy(text);
+    let starts = text.match_indices(MARK);
+    let value = |at: usize| {
+        let end = text[at..].find(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+        text[at..][..end.unwrap_or(text.len() - at)].to_owned()
+    };
+    starts.map(|(at, _)| value(at)).collect()
+}
+
+impl<'s> Stage<'s> {
+    fn new(scene: &'s Scene) -> Self {
+        let mut project = TestProject::with_files(scene.rows, "");
+        (scene.prepare)(&mut project);
+        project.set("TMPDIR", project.path("tmp"));
+        fs::create_dir(project.path("tmp")).unwrap();
+        fs::create_dir(project.path("master")).unwrap();
+        for part in PARTS {
+            if project.path(part).exists() {
+                fs::rename(project.path(part), project.path(&format!("master/{part}"))).unwrap();
+            }
+        }
+        let key = fs::read(key_file(SERVER_KEY)).unwrap();
+        let mut stage = Self {
+            scene,
+            project,
+            keyring: Keyring::of_text("the key", &key, None),
+            known: RefCell::default(),
+            before: Snapshot::new(),
+            after: Snapshot::new(),
+            values: BTreeSet::new(),
+            committed: BTreeSet::new(),
+        };
+        stage.put_back();
+        stage.before = stage.snapshot();
+        stage.committed = stage.in_git();
+        stage.values = stage.alive();
+        let run = stage.run(&[]);
+        assert_eq!(run.code, 0, "{}: {}", scene.name, run.text);
+        stage.after = stage.snapshot();
+        let lost: Vec<_> = stage.values.difference(&stage.alive()).cloned().collect();
+        assert!(
+            lost.is_empty(),
+            "{}: a run without a fault loses {lost:?}",
+            scene.name
+        );
+        assert!(
+            !is_like(&stage.before, &stage.after),
+            "{}: nothing happens",
+            scene.name
+        );
+        stage
+    }
+
+    /// Makes the project what it was.
+    fn put_back(&self) {
+        for part in PARTS {
+            let path = self.project.path(part);
+            if path.exists() {
+                fs::remove_dir_all(&path).unwrap();
+            }
+        }
+        let copied = Command::new("cp")
+            .args(["-a", "--reflink=auto"])
+            .arg(self.project.path("master/."))
+            .arg(self.project.path(""))
+            .status()
+            .unwrap();
+        assert!(copied.success());
+    }
+
+    fn opened(&self, file: &[u8]) -> Option<Vec<u8>> {
+        if let Some(known) = self.known.borrow().get(file) {
+            return known.clone();
+        }
+        let opened = self.open(file);
+        self.known
+            .borrow_mut()
+            .insert(file.to_vec(), opened.clone());
+        opened
+    }
+
+    fn open(&self, file: &[u8]) -> Option<Vec<u8>> {
+        let (format, sealed) = sops::parse_sealed(file.to_vec()).ok()?;
+        let key = self.keyring.unwrap_quiet(&sealed.metadata)?;
+        let opened = sops::open(format, &sealed, &key).ok()?;
+        Some(opened.plaintext.expose().to_vec())
+    }
+
+    /// Returns the values in the commits that a run can look at.
+    fn in_git(&self) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        if !self.project.repo_file(".git").exists() {
+            return found;
+        }
+        for commit in self.project.git(&["rev-list", "HEAD"]).lines() {
+            for name in self
+                .project
+                .git(&["ls-tree", "-r", "--name-only", commit])
+                .lines()
+            {
+                let shown = Command::new("git")
+                    .args(["show", &format!("{commit}:{name}")])
+                    .current_dir(self.project.repo())
+                    .output()
+                    .unwrap();
+                found.extend(values_in(&self.opened(&shown.stdout).unwrap_or_default()));
+            }
+        }
+        found
+    }
+
+    fn walk(&self, folder: &Path, found: &mut Snapshot) {
+        let Ok(entries) = fs::read_dir(folder) else {
+            return;
+        };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            let metadata = path.symlink_metadata().unwrap();
+            let mode = metadata.mode() & 0o7777;
+            if metadata.is_dir() {
+                if entry.file_name() == ".git" {
+                    continue;
+                }
+                self.walk(&path, found);
+                found.insert(
+                    path,
+                    Thing {
+                        raw: Vec::new(),
+                        opened: None,
+                        mode,
+                    },
+                );
+                continue;
+            }
+            let raw = fs::read(&path).unwrap_or_default();
+            let opened = self.opened(&raw);
+            found.insert(path, Thing { raw, opened, mode });
+        }
+    }
+
+    /// Returns both sides, staging files and all.
+    fn snapshot(&self) -> Snapshot {
+        let mut found = Snapshot::new();
+        self.walk(&self.project.repo(), &mut found);
+        self.walk(&self.project.root(), &mut found);
+        found
+    }
+
+    /// Returns the values that are on a side, in git, or in a backup that opens.
+    fn alive(&self) -> BTreeSet<String> {
+        let mut found = self.snapshot();
+        self.walk(&self.project.path("state/backups"), &mut found);
+        let mut alive = self.committed.clone();
+        for thing in found.values() {
+            alive.extend(values_in(thing.opened.as_ref().unwrap_or(&thing.raw)));
+        }
+        alive
+    }
+
+    /// Runs the scene's command, under `strace` with these arguments where there are any.
+    fn run(&self, tracing: &[&str]) -> Run {
+        let program = env!("CARGO_BIN_EXE_secrets");
+        let mut command = if tracing.is_empty() {
+            Command::new(program)
+        } else {
+            let mut command = Command::new("strace");
+            // With the faster way strace forgets to send signals.
+            if !tracing.iter().any(|word| word.contains(":signal=")) {
+                command.arg("--seccomp-bpf");
+            }
+            command.args(["-f", "-qqq"]).args(tracing).arg(program);
+            command
+        };
+        command
+            .args(self.scene.args)
+            .current_dir(self.project.repo())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .envs(&self.project.vars)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        if self.scene.feeds_key {
+            drop(stdin.write_all(&fs::read(key_file(SERVER_KEY)).unwrap()));
+        }
+        drop(stdin);
+        let output = child.wait_with_output().unwrap();
+        let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.push_str(&String::from_utf8_lossy(&output.stderr));
+        let code = output.status.code();
+        let code = code.unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0));
+        Run { code, text }
+    }
+
+    /// Returns every call the command makes: its name and how often the thread that makes the most of them
+    /// does.
+    fn calls(&self) -> Vec<(String, usize)> {
+        self.put_back();
+        let log = self.project.path("calls");
+        let run = self.run(&["-e", &format!("trace={CALLS}"), "-o", log.to_str().unwrap()]);
+        assert_eq!(run.code, 0, "{}", run.text);
+        let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
+        for line in fs::read_to_string(&log).unwrap().lines() {
+            let mut words = line.split_whitespace();
+            let (Some(thread), Some(rest)) = (words.next(), words.next()) else {
+                continue;
+            };
+            if let Some((call, _)) = rest.split_once('(') {
+                *counts
+                    .entry((call.to_owned(), thread.to_owned()))
+                    .or_default() += 1;
+            }
+        }
+        let mut most: BTreeMap<String, usize> = BTreeMap::new();
+        for ((call, _), count) in counts {
+            let known = most.entry(call).or_default();
+            *known = count.max(*known);
+        }
+        most.into_iter().collect()
+    }
+
+    /// Plays one case and adds what is wrong to the tally.
+    fn play(&self, call: &str, number: usize, fault: Fault, tally: &mut Tally) {
+        self.put_back();
+        let injection = match fault {
+            Fault::Error(error) => format!("inject={call}:error={error}:when={number}"),
+            Fault::Errors(error) => format!("inject={call}:error={error}:when={number}+"),
+            Fault::Lie => format!("inject={call}:retval=1:when={number}"),
+            Fault::Kill => format!("inject={call}:signal=KILL:when={number}"),
+        };
+        let trace = format!("trace={call}");
+        let run = self.run(&["-o", "/dev/null", "-e", &trace, "-e", &injection]);
+        let is_killed = run.code == 137;
+        tally.runs += 1;
+        tally.killed += usize::from(is_killed);
+        let mut wrong = Vec::new();
+
+        if run.text.contains(MARK) {
+            wrong.push("a value is shown".to_owned());
+        }
+        if run.code == 101 || run.text.contains("panicked") {
+            wrong.push("it panics".to_owned());
+        }
+        let mut now = self.snapshot();
+        // What was edited is kept beside a file that cannot be written.
+        now.retain(|path, thing| {
+            let is_kept = path.to_string_lossy().ends_with(".enc.edited") && thing.opened.is_some();
+            !(is_kept && run.text.contains("what you edited is in"))
+        });
+        let is_staging = |path: &Path| path.to_string_lossy().contains("/.secrets-staging-");
+        let staged: Vec<_> = now
+            .keys()
+            .filter(|path| is_staging(path))
+            .cloned()
+            .collect();
+        let strictest = self.before.values().chain(self.after.values());
+        let widest = strictest
+            .map(|thing| thing.mode)
+            .fold(0o600, |all, mode| all | mode);
+        for path in &staged {
+            let thing = now.remove(path).unwrap();
+            if thing.mode & !widest != 0 {
+                wrong.push(format!("{} has mode {:o}", path.display(), thing.mode));
+            }
+        }
+        for (path, thing) in &now {
+            let known = [self.before.get(path), self.after.get(path)];
+            if !known
+                .into_iter()
+                .flatten()
+                .any(|known| known.is_like(thing))
+            {
+                wrong.push(format!("{} is neither old nor new", path.display()));
+            }
+        }
+        for path in self.before.keys() {
+            if !now.contains_key(path) && self.after.contains_key(path) {
+                wrong.push(format!("{} is gone", path.display()));
+            }
+        }
+        let is_old = now == self.before;
+        let is_new = is_like(&now, &self.after);
+        let is_persistent = matches!(fault, Fault::Errors(_));
+        match run.code {
+            0 => {
+                tally.completed += 1;
+                if !is_new {
+                    wrong.push("it says OK and is not done".to_owned());
+                }
+            }
+            137 => tally.killed_half += usize::from(!is_old && !is_new),
+            _ if is_old => tally.refused += 1,
+            _ if is_persistent && run.text.contains("still there under its staging name") => {
+                tally.stuck += 1
+            }
+            _ if is_new => tally.completed += 1,
+            code => wrong.push(format!("it fails with {code} and leaves some files new")),
+        }
+        if !is_killed
+            && !staged.is_empty()
+            && !is_persistent
+            && !run.text.contains("the next run removes it")
+        {
+            wrong.push(format!(
+                "{} left behind without a word",
+                staged[0].display()
+            ));
+        }
+        wrong.extend(self.look_for_plaintext(is_killed));
+        let lost: Vec<_> = self.values.difference(&self.alive()).cloned().collect();
+        if !lost.is_empty() {
+            wrong.push(format!("lost: {lost:?}"));
+        }
+        if wrong.is_empty() {
+            wrong.extend(self.go_on(is_new, !staged.is_empty()));
+        }
+        if !wrong.is_empty() {
+            let mut text = format!(
+                "{} with {injection}: {}\n",
+                self.scene.name,
+                wrong.join("; ")
+            );
+            writeln!(
+                text,
+                "  ended with {}: {}",
+                run.code,
+                run.text.trim().replace('\n', "\n  ")
+            )
+            .unwrap();
+            tally.wrong.push(text);
+        }
+    }
+
+    /// Searches what is no target for values: the state directory, and temporary files, which a killed run
+    /// alone may leave in a folder that is closed to others.
+    fn look_for_plaintext(&self, is_killed: bool) -> Vec<String> {
+        let mut found = Snapshot::new();
+        self.walk(&self.project.path("state"), &mut found);
+        let mut wrong = Vec::new();
+        for (path, thing) in &found {
+            if !values_in(&thing.raw).is_empty() {
+                wrong.push(format!("{} shows a value", path.display()));
+            }
+        }
+        let mut temporary = Snapshot::new();
+        self.walk(&self.project.path("tmp"), &mut temporary);
+        for (path, thing) in &temporary {
+            let shows = !values_in(&thing.raw).is_empty();
+            if shows && (!is_killed || thing.mode & 0o077 != 0) {
+                wrong.push(format!("{} shows a value", path.display()));
+            }
+        }
+        wrong
+    }
+
+    /// Runs the command again without a fault: it finishes the work and cleans up.
+    fn go_on(&self, was_done: bool, has_leftovers: bool) -> Vec<String> {
+        let run = self.run(&[]);
+        let mut wrong = Vec::new();
+        let is_expected = run.code == 0 || was_done && self.scene.again.contains(&run.code);
+        if !is_expected {
+            wrong.push(format!(
+                "the next run ends with {}: {}",
+                run.code,
+                run.text.trim()
+            ));
+        }
+        let now = self.snapshot();
+        if !is_like(&now, &self.after) {
+            let differing = now.iter().filter(|(path, thing)| {
+                !self
+                    .after
+                    .get(*path)
+                    .is_some_and(|known| known.is_like(thing))
+            });
+            let names: Vec<_> = differing
+                .map(|(path, _)| path.display().to_string())
+                .collect();
+            wrong.push(format!("the next run does not finish the work: {names:?}"));
+        }
+        if has_leftovers && !run.text.contains("staging file") {
+            wrong.push("the next run removes staging files without a word".to_owned());
+        }
+        let lost: Vec<_> = self.values.difference(&self.alive()).cloned().collect();
+        if !lost.is_empty() {
+            wrong.push(format!("lost after the next run: {lost:?}"));
+        }
+        wrong
+    }
+}
+
+fn play(name: &str) {
+    let test = format!("sweep: {name}");
+    if !stock::available("strace", &test) {
+        return;
+    }
+    let scene = SCENES.iter().find(|scene| scene.name == name).unwrap();
+    let stage = Stage::new(scene);
+    let calls = stage.calls();
+    let mut cases: Vec<(&str, usize, Fault)> = Vec::new();
+    for (call, count) in &calls {
+        for number in 1..=*count {
+            cases.extend(
+                faults_of(call)
+                    .into_iter()
+                    .map(|fault| (call.as_str(), number, fault)),
+            );
+        }
+    }
+    let wanted = std::env::var("SECRETS_SWEEP").unwrap_or_else(|_| "12".to_owned());
+    if wanted != "all" {
+        let seed = std::env::var("SECRETS_SWEEP_SEED")
+            .ok()
+            .and_then(|text| text.parse().ok());
+        let mut random = Seeded(seed.unwrap_or(20_261_130));
+        let wanted: usize = wanted.parse().unwrap();
+        while cases.len() > wanted {
+            cases.swap_remove(random.below(cases.len()));
+        }
+    }
+    let mut tally = Tally {
+        calls: calls.iter().map(|(_, count)| count).sum(),
+        ..Tally::default()
+    };
+    for (call, number, fault) in cases {
+        stage.play(call, number, fault, &mut tally);
+    }
+    println!(
+        "| {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+        scene.name,
+        tally.calls,
+        tally.runs,
+        tally.completed,
+        tally.refused,
+        tally.killed,
+        tally.killed_half,
+        tally.stuck,
+        tally.wrong.len()
+    );
+    assert!(
+        tally.wrong.is_empty(),
+        "{} of {}:\n{}",
+        tally.wrong.len(),
+        tally.runs,
+        tally.wrong.join("\n")
+    );
+}
+
+macro_rules! scenes {
+    ($($test:ident => $name:literal,)*) => {
+        $(#[test]
+        fn $test() {
+            play($name);
+        })*
+
+        #[test]
+        fn every_scene_is_played() {
+            let played = [$($name),*];
+            assert!(SCENES.iter().map(|scene| scene.name).eq(played));
+        }
+    };
+}
+
+scenes! {
+    encrypt => "encrypt",
+    encrypt_force => "encrypt --force",
+    decrypt => "decrypt",
+    decrypt_force => "decrypt --force",
+    decrypt_in_place => "decrypt (in place)",
+    decrypt_modes => "decrypt (modes)",
+    deploy => "deploy",
+    merge => "merge",
+    adopt_server => "adopt --server",
+    adopt_repository => "adopt --repository",
+    restore => "restore",
+    undo_encrypt => "undo (encrypt)",
+    undo_decrypt => "undo (decrypt)",
+    recover => "recover",
+    add => "add",
+    remove => "remove --wipe",
+    mv => "mv --server",
+    sops_set => "sops set",
+    sops_edit => "sops edit",
+    sops_rotate => "sops rotate -i",
+    sops_encrypt => "sops encrypt -i",
+    sops_updatekeys => "sops updatekeys",
+}
