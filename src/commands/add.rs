@@ -20,6 +20,7 @@ use crate::ui::report::{Applied, Report};
 use super::apply;
 use super::capture::{self, Allowances, CaptureOptions, Captured};
 use super::gather::gather;
+use super::open::leads_out;
 use super::repository::{RepositoryFile, check_rest, ignore_lists_for};
 use super::settle;
 use super::storing;
@@ -304,8 +305,16 @@ fn rows(workspace: &Workspace, args: &AddArgs) -> Result<Vec<Row>, Error> {
         if let Ok(place) = &place {
             workspace.check_target(&Entry::named(&repository_path, &server_path), place)?;
         }
-        let state = match place.map(|place| place.look()) {
-            Ok(Found::File(state, _)) => Some(state),
+        let place = place.map_err(|error| leads_out(&repository_path, error))?;
+        let state = match place.look() {
+            Found::File(state, _) => Some(state),
+            Found::Unreadable(source) => {
+                let path = place.path();
+                let kind = ErrorKind::Unreadable { path, source };
+                return Err(Problem::of(&repository_path, kind)
+                    .with_help("run as a user who may read it")
+                    .into());
+            }
             // What is wrong with it is said when it is captured.
             _ => None,
         };

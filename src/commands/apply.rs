@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{ErrorKind, Problem};
 use crate::os::fs::{self, FsError};
-use crate::os::lock::{self, DirectoryLock};
+use crate::os::lock::{self, DirectoryLock, LockError};
 use crate::os::place::{FileState, Ownership, Place};
 use crate::os::signal::Watch;
 use crate::os::staging::{self, Attributes, InPlace, Removed, Staged};
@@ -244,8 +244,16 @@ fn lock(
         .map(|folder| {
             let waiting =
                 |holder: &str| cx.ui.status(&format!("waiting for another run ({holder})"));
-            lock::lock_directory(folder, wait, waiting)
-                .map_err(|error| Problem::new(error).with_help("try again when it has ended"))
+            let state = workspace.state.as_ref();
+            lock::lock_directory(folder, state, wait, waiting).map_err(|error| {
+                let help = match &error {
+                    LockError::Held { .. } => "try again when it has ended",
+                    LockError::Io { .. } => {
+                        "name a folder on a file system with locks with `SECRETS_STATE_DIR=DIR`"
+                    }
+                };
+                Problem::new(error).with_help(help)
+            })
         })
         .collect()
 }
@@ -555,11 +563,12 @@ fn replace<'a>(work: &Work<'a>, done: &mut Done<'a>, watch: &Watch) -> Result<()
     }
     for mending in &work.mendings {
         interrupted()?;
-        mending
+        let set = mending
             .place
-            .set_attributes(&mending.seen, mending.owner, mending.mode)
-            .map_err(|error| problem(mending.name, error))?;
+            .set_attributes(&mending.seen, mending.owner, mending.mode);
+        // It may have been done in part.
         done.mended.push((mending.place.clone(), mending.seen));
+        set.map_err(|error| problem(mending.name, error))?;
     }
     for job in work.jobs.iter().filter(|job| job.in_place) {
         let Some((state, old)) = job.seen else {
@@ -640,7 +649,7 @@ fn undo(cx: &mut Context, mut done: Done<'_>, staging: &[PathBuf]) -> Ending {
             mode: state.mode,
             keep_access_list: false,
         };
-        failures.extend(file.write(old, attributes).err());
+        failures.extend(file.put_back(old, attributes).err());
     }
     for (place, state) in done.mended.drain(..).rev() {
         let owner = Ownership {

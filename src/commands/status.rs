@@ -320,21 +320,7 @@ fn next_commands(workspace: &Workspace, entries: &[&Entry], status: &Status) -> 
             hints.ours_for_all("encrypt")
         ));
     }
-    let foreign: Vec<_> = status
-        .entries
-        .iter()
-        .filter(|row| row.data_key.is_some())
-        .map(|row| quoted(&row.entry))
-        .collect();
-    if !foreign.is_empty() {
-        let names = foreign.join(" ");
-        next.push(format!(
-            "{} with a data key of somebody else, who can read what is encrypted under it next: {}, or {} where you know of it",
-            foreign.len(),
-            hints.ours_for_all(&format!("encrypt --new-data-key {names}")),
-            hints.ours_for_all(&format!("trust {names}"))
-        ));
-    }
+    next.extend(about_foreign_keys(workspace, status));
     if !status.found_on_server.is_empty() {
         next.push(format!(
             "{} on the server only, matching a pattern ({}): {}",
@@ -344,6 +330,22 @@ fn next_commands(workspace: &Workspace, entries: &[&Entry], status: &Status) -> 
         ));
     }
     next
+}
+
+/// Says what to do about data keys that somebody else made.
+fn about_foreign_keys(workspace: &Workspace, status: &Status) -> Option<String> {
+    let rows = status.entries.iter().filter(|row| row.data_key.is_some());
+    let names: Vec<_> = rows.map(|row| quoted(&row.entry)).collect();
+    if names.is_empty() {
+        return None;
+    }
+    let (count, names) = (names.len(), names.join(" "));
+    let hints = &workspace.hints;
+    Some(format!(
+        "{count} with a data key of somebody else, who can read what is encrypted under it next: {}, or {} where you know of it",
+        hints.ours_for_all(&format!("encrypt --new-data-key {names}")),
+        hints.ours_for_all(&format!("trust {names}"))
+    ))
 }
 
 /// Warns of plaintext where it should not be: tracked by git, or left in staging files.

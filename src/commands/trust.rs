@@ -35,7 +35,7 @@ const TRUST_FILE: &str = "trust.json";
 /// the data keys that their encrypted files have now, which somebody else made since the last sync.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  secrets trust            agree to the root of the manifest\n  secrets trust shared/.env    agree to the data key that a colleague gave this file\n  secrets -m FILE trust    for another manifest"
+    after_help = "Examples:\n  secrets trust               agree to the root of the manifest\n  secrets trust shared/.env    agree to the data key that a colleague gave this file"
 )]
 pub struct TrustArgs {
     /// Entries whose data keys to agree to, by repository path, path without `.enc`, server path, or

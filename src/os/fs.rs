@@ -5,12 +5,15 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{
     Access, AtFlags, CWD, FileType, Mode, OFlags, Stat, accessat, fchmod, fstat, linkat, open,
 };
+
+use crate::secret::SecretBytes;
 
 use super::place::Ownership;
 
@@ -324,10 +327,28 @@ pub fn remove_empty_folder(path: &Path) {
     drop(std::fs::remove_dir(path));
 }
 
-/// Writes a new private file (`0600`) and synchronises it.
+/// Compares a file with what it should hold, in pieces.
+pub(super) fn reads_back(file: &File, content: &[u8]) -> io::Result<bool> {
+    if file.metadata()?.len() != content.len() as u64 {
+        return Ok(false);
+    }
+    let mut piece = SecretBytes::new(vec![0; content.len().min(256 << 10)]);
+    let mut at = 0;
+    for expected in content.chunks(256 << 10) {
+        let buffer = &mut piece.expose_mut()[..expected.len()];
+        file.read_exact_at(buffer, at)?;
+        if buffer != expected {
+            return Ok(false);
+        }
+        at += expected.len() as u64;
+    }
+    Ok(true)
+}
+
+/// Writes a new private file (`0600`), synchronises it and reads it back.
 ///
 /// # Errors
-/// `Io`, also when it exists.
+/// `Io`, also when it exists; `NotReadBack`, and it is gone then.
 pub fn write_new_private(path: &Path, content: &[u8]) -> Result<File, FsError> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let descriptor =
@@ -336,6 +357,12 @@ pub fn write_new_private(path: &Path, content: &[u8]) -> Result<File, FsError> {
     file.write_all(content)
         .and_then(|()| file.sync_all())
         .map_err(failed(path, "write"))?;
+    if !reads_back(&file, content).map_err(failed(path, "read back"))? {
+        drop(remove(path));
+        return Err(FsError::NotReadBack {
+            path: path.to_owned(),
+        });
+    }
     Ok(file)
 }
 
@@ -351,7 +378,13 @@ pub fn write_new(path: &Path, content: &[u8], owner: Ownership, mode: u32) -> Re
         .and_then(|()| fchmod(&file, Mode::from_raw_mode(mode)))
         .map_err(io::Error::from)
         .and_then(|()| (&file).write_all(content))
-        .and_then(|()| file.sync_all());
+        .and_then(|()| file.sync_all())
+        .and_then(|()| {
+            let is_same = reads_back(&file, content)?;
+            is_same
+                .then_some(())
+                .ok_or_else(|| io::Error::other("it does not read back as it was"))
+        });
     if let Err(source) = filled {
         drop(remove(path));
         return Err(failed(path, "write")(source));

@@ -1,7 +1,9 @@
 //! One writing run at a time: advisory locks on directories.
 //!
 //! The directories themselves are locked (the repository's and the root's), so there is no lock
-//! file to own, to leave behind or to explain.
+//! file to own, to leave behind or to explain. Where a file system locks no directories (NFS wants a
+//! descriptor that may write, which a directory has not; some have no locks at all), a file of the state
+//! directory is locked in its place, which keeps runs of one user on one host apart.
 
 use std::fs::File;
 use std::io;
@@ -12,6 +14,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use rustix::io::Errno;
+
+use super::state::StateDir;
 
 /// How long a second run waits for the first.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -44,22 +49,63 @@ pub enum LockError {
     },
 }
 
-/// Locks a directory. Waits up to ten seconds for another run unless `wait` is false; `waiting`
+/// Locks a directory, or where that cannot be, a file of `state` for it. Waits up to ten seconds for another run unless `wait` is false; `waiting`
 /// is told once who holds it.
 ///
 /// # Errors
 /// `Held` when the other run does not end in time, `Io`.
 pub fn lock_directory(
     path: &Path,
+    state: Option<&StateDir>,
     wait: bool,
     mut waiting: impl FnMut(&str),
 ) -> Result<DirectoryLock, LockError> {
-    let failed = |source: rustix::io::Errno| LockError::Io {
+    let failed = |source: Errno| LockError::Io {
         path: path.to_owned(),
         source: source.into(),
     };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let descriptor = open(path, flags, Mode::empty()).map_err(failed)?;
+    let directory = open(path, flags, Mode::empty()).map_err(failed)?;
+    match lock(directory, path, path, wait, &mut waiting) {
+        Err(LockError::Io { source, .. }) if has_no_locks(&source) => {
+            let file = state.and_then(|state| state.lock_file(path).ok());
+            let Some((file, name)) = file else {
+                return Err(LockError::Io {
+                    path: path.to_owned(),
+                    source,
+                });
+            };
+            lock(file, &name, path, wait, &mut waiting)
+        }
+        other => other,
+    }
+}
+
+/// Returns whether an error says that a file system does not lock a directory.
+fn has_no_locks(error: &io::Error) -> bool {
+    let codes = [
+        Errno::BADF,
+        Errno::NOLCK,
+        Errno::NOSYS,
+        Errno::OPNOTSUPP,
+        Errno::INVAL,
+        Errno::ISDIR,
+    ];
+    Errno::from_io_error(error).is_some_and(|code| codes.contains(&code))
+}
+
+/// Locks a descriptor of `file`, which stands for the directory `path`.
+fn lock(
+    descriptor: OwnedFd,
+    file: &Path,
+    path: &Path,
+    wait: bool,
+    waiting: &mut dyn FnMut(&str),
+) -> Result<DirectoryLock, LockError> {
+    let failed = |source: Errno| LockError::Io {
+        path: path.to_owned(),
+        source: source.into(),
+    };
     let started = Instant::now();
     let mut told = false;
     loop {
@@ -69,11 +115,11 @@ pub fn lock_directory(
                     _descriptor: descriptor,
                 });
             }
-            Err(rustix::io::Errno::WOULDBLOCK) => {}
-            Err(rustix::io::Errno::INTR) => continue,
+            Err(Errno::WOULDBLOCK) => {}
+            Err(Errno::INTR) => continue,
             Err(error) => return Err(failed(error)),
         }
-        let holder = holder_of(path);
+        let holder = holder_of(file);
         if !wait || started.elapsed() >= PATIENCE {
             return Err(LockError::Held {
                 path: path.to_owned(),

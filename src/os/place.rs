@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{
     AtFlags, Gid, Mode, OFlags, RenameFlags, Stat, Uid, fchmod, fchown, fstat, mkdirat, open,
-    openat, renameat, renameat_with, statat, unlinkat,
+    openat, renameat, renameat_with, stat, statat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -340,11 +340,27 @@ impl Place {
     /// and for short files, whose times may be too coarse to tell, the same content.
     pub fn is_unchanged(&self, seen: Option<&FileState>, content: &[u8]) -> bool {
         const COMPARED_BYTES: u64 = 1 << 20;
+        if !self.is_where_it_was() {
+            return false;
+        }
         match (self.look(), seen) {
             (Found::Missing, None) => true,
             (Found::File(now, _), Some(seen)) if now == *seen => {
                 now.len > COMPARED_BYTES
                     || matches!(self.read(COMPARED_BYTES), Found::File(_, found) if found.expose() == content)
+            }
+            _ => false,
+        }
+    }
+
+    /// Returns whether its folder is still where its path says: it may have been moved away, or a link been put
+    /// in its place, since it was opened.
+    pub fn is_where_it_was(&self) -> bool {
+        let there = stat(&self.folder);
+        let opened = fstat(&*self.directory);
+        match (there, opened) {
+            (Ok(there), Ok(opened)) => {
+                (there.st_dev, there.st_ino) == (opened.st_dev, opened.st_ino)
             }
             _ => false,
         }

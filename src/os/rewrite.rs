@@ -25,7 +25,7 @@ const MOST_LINKS: usize = 40;
 /// Replaces the content of a file, following links; owner and mode stay. A new file gets `mode`. A pipe
 /// or a device is written to. Where no file can be made beside it, or it has other names, it is written
 /// over, which is not atomic. A signal ends this process when the file is whole and nothing lies beside it;
-/// what a killed one left there is removed, and `removed` is told.
+/// what a killed one left there is removed. `tell` is told of leftovers.
 ///
 /// # Errors
 /// `Io`, also for a file that may not be written; `NotReadBack`.
@@ -33,10 +33,10 @@ pub fn write(
     path: &Path,
     content: &[u8],
     mode: u32,
-    removed: &mut dyn FnMut(),
+    tell: &mut dyn FnMut(&str),
 ) -> Result<(), FsError> {
     let watch = Watch::start();
-    let done = write_whole(path, content, mode, removed);
+    let done = write_whole(path, content, mode, tell);
     if let Some(signal) = watch.received() {
         die_of(signal);
     }
@@ -47,7 +47,7 @@ fn write_whole(
     path: &Path,
     content: &[u8],
     mode: u32,
-    removed: &mut dyn FnMut(),
+    tell: &mut dyn FnMut(&str),
 ) -> Result<(), FsError> {
     if path.metadata().is_ok_and(|found| !found.is_file()) {
         return write_through(path, content);
@@ -63,7 +63,7 @@ fn write_whole(
     let own_name = staging_name_of(name);
     let (was_there, is_free) = remove_abandoned(&place, &own_name);
     if was_there {
-        removed();
+        tell("removed 1 staging file that an interrupted run left behind");
     }
     let temporary = if is_free {
         own_name
@@ -74,9 +74,9 @@ fn write_whole(
         Found::File(seen, _) => {
             // Another file in its place would need the folder only.
             access(&target, Access::WRITE_OK).map_err(failed(&target, "open for writing"))?;
-            replace(&place, temporary, &seen, content)
+            replace(&place, temporary, &seen, content, tell)
         }
-        Found::Missing => create(place, temporary, content, mode),
+        Found::Missing => create(place, temporary, content, mode, tell),
         _ => write_through(&target, content),
     }
 }
@@ -93,14 +93,20 @@ fn resolved(path: &Path) -> PathBuf {
     path
 }
 
-fn create(place: Place, temporary: OsString, content: &[u8], mode: u32) -> Result<(), FsError> {
+fn create(
+    place: Place,
+    temporary: OsString,
+    content: &[u8],
+    mode: u32,
+    tell: &mut dyn FnMut(&str),
+) -> Result<(), FsError> {
     let attributes = Attributes {
         owner: Ownership::default(),
         mode,
         keep_access_list: false,
     };
     let staged = Staged::write_held(place, temporary, content, attributes, None)?;
-    exchange(staged)
+    exchange(staged, tell)
 }
 
 fn replace(
@@ -108,6 +114,7 @@ fn replace(
     temporary: OsString,
     seen: &FileState,
     content: &[u8],
+    tell: &mut dyn FnMut(&str),
 ) -> Result<(), FsError> {
     let attributes = Attributes {
         owner: Ownership {
@@ -123,7 +130,7 @@ fn replace(
         .is_ok_and(|found| found.nlink() > 1);
     if !has_other_names {
         let staged = Staged::write_held(place.clone(), temporary, content, attributes, Some(*seen));
-        match staged.and_then(exchange) {
+        match staged.and_then(|staged| exchange(staged, tell)) {
             Err(error) if is_barred(&error) => {}
             done => return done,
         }
@@ -151,14 +158,21 @@ fn is_barred(error: &FsError) -> bool {
     }
 }
 
-fn exchange(mut staged: Staged) -> Result<(), FsError> {
-    let done = staged.synchronize().and_then(|()| staged.replace());
+fn exchange(mut staged: Staged, tell: &mut dyn FnMut(&str)) -> Result<(), FsError> {
+    let done = staged
+        .synchronize()
+        .and_then(|()| staged.replace())
+        .and_then(|()| staged.synchronize_folder());
     if let Err(error) = done {
-        drop(staged.roll_back());
+        if let Err(failure) = staged.roll_back() {
+            tell(&failure.to_string());
+        }
         return Err(error);
     }
-    staged.finish()?;
-    staged.synchronize_folder()
+    if let Err(failure) = staged.finish() {
+        tell(&format!("{failure}; the next run removes it"));
+    }
+    Ok(())
 }
 
 /// Writes to what is no regular file.

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, mkdir, mknodat, open};
 
-use super::fs::{FsError, failed, is_folder};
+use crate::secret::SecretBytes;
+
+use super::fs::{FsError, failed, is_folder, read_regular};
 use super::{Env, fill_random};
 
 /// Where files are in memory only.
@@ -59,7 +61,14 @@ impl Scratch {
         let mut file = File::from(descriptor);
         self.files.borrow_mut().push(path.clone());
         file.write_all(content).map_err(failed(&path, "write"))?;
-        Ok(path)
+        drop(file);
+        if read_regular(&path)
+            .map(SecretBytes::new)
+            .is_ok_and(|read| read.expose() == content)
+        {
+            return Ok(path);
+        }
+        Err(FsError::NotReadBack { path })
     }
 
     /// Makes a named pipe in it, `0600`.

@@ -22,10 +22,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-use crate::secret::SecretBytes;
-
 use super::fs::kind_in_words;
-use super::fs::{self, FsError, failed};
+use super::fs::{self, FsError, failed, reads_back};
 use super::place::{FileState, Found, Ownership, Place};
 
 /// What the names of staging files start with; sixteen hexadecimal digits follow.
@@ -79,11 +77,10 @@ pub fn staging_name(fill: &mut dyn FnMut(&mut [u8])) -> OsString {
 /// by it.
 pub fn staging_name_of(name: &OsStr) -> OsString {
     let digest = Sha256::digest(name.as_encoded_bytes());
-    let digits: String = digest[..8]
+    let number = digest[..8]
         .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("{STAGING_PREFIX}{digits}").into()
+        .fold(0, |number, &byte| number << 8 | u64::from(byte));
+    format!("{STAGING_PREFIX}{number:016x}").into()
 }
 
 /// Returns whether a name is one of ours for a file that is being written.
@@ -350,9 +347,12 @@ impl Staged {
         self.step == Replacement::Pending
     }
 
-    /// Returns whether nobody wrote into the old file after it was looked at: somebody may have had it
-    /// open.
+    /// Returns whether nobody wrote into the old file after it was looked at, as somebody may have had it
+    /// open, and nobody moved the folder.
     pub fn is_old_untouched(&self) -> bool {
+        if !self.place.is_where_it_was() {
+            return false;
+        }
         let old = match self.step {
             Replacement::Exchanged => self.temporary.clone(),
             Replacement::Linked => self.old_name(),
@@ -495,24 +495,6 @@ impl Removed {
     }
 }
 
-/// Compares a file with what it should hold, in pieces.
-fn reads_back(file: &File, content: &[u8]) -> io::Result<bool> {
-    if file.metadata()?.len() != content.len() as u64 {
-        return Ok(false);
-    }
-    let mut piece = SecretBytes::new(vec![0; content.len().min(256 << 10)]);
-    let mut at = 0;
-    for expected in content.chunks(256 << 10) {
-        let buffer = &mut piece.expose_mut()[..expected.len()];
-        file.read_exact_at(buffer, at)?;
-        if buffer != expected {
-            return Ok(false);
-        }
-        at += expected.len() as u64;
-    }
-    Ok(true)
-}
-
 /// Copies access lists and security labels of the file being replaced. What the file system does
 /// not have, or a plain user may not set, is left out.
 fn copy_security(place: &Place, new: &File, keep_access_list: bool) {
@@ -571,13 +553,32 @@ impl InPlace {
     /// # Errors
     /// `Io`, `NotReadBack`; the content is then undefined.
     pub fn write(&self, content: &[u8], attributes: Attributes) -> Result<(), FsError> {
+        // Before the first byte, as the new mode may be the stricter one.
+        self.set_attributes(attributes)?;
+        self.fill(content)
+    }
+
+    /// Brings back the old content, then owner and mode: the content counts most.
+    ///
+    /// # Errors
+    /// The first that failed; the others were tried.
+    pub fn put_back(&self, content: &[u8], attributes: Attributes) -> Result<(), FsError> {
+        let filled = self.fill(content);
+        filled.and(self.set_attributes(attributes))
+    }
+
+    fn set_attributes(&self, attributes: Attributes) -> Result<(), FsError> {
         let path = &self.path;
         attributes
             .owner
             .apply(self.file.as_fd())
             .map_err(failed(path, "set owner and group"))?;
         fchmod(&self.file, Mode::from_raw_mode(attributes.mode))
-            .map_err(failed(path, "set the mode"))?;
+            .map_err(failed(path, "set the mode"))
+    }
+
+    fn fill(&self, content: &[u8]) -> Result<(), FsError> {
+        let path = &self.path;
         self.make_room(content.len() as u64)
             .map_err(failed(path, "write"))?;
         self.file

@@ -7,12 +7,14 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, AtFlags, CWD, FlockOperation, accessat, flock};
+use rustix::fs::{Access, AtFlags, CWD, FlockOperation, Mode, OFlags, accessat, flock, open};
 use rustix::io::Errno;
+use sha2::{Digest, Sha256};
 
 use crate::secret::SecretBytes;
 
@@ -74,6 +76,22 @@ impl StateDir {
         let folder = self.path.join(name);
         fs::own_folder(&folder)?;
         Ok(folder)
+    }
+
+    /// Opens the file that is locked for a directory which cannot be locked itself: one for each, by its path.
+    ///
+    /// # Errors
+    /// `Io` when the directory cannot be written.
+    pub fn lock_file(&self, directory: &Path) -> Result<(OwnedFd, PathBuf), FsError> {
+        let folder = self.own_folder("locks")?;
+        let digest = Sha256::digest(directory.as_os_str().as_bytes());
+        let number = digest[..8]
+            .iter()
+            .fold(0, |number, &byte| number << 8 | u64::from(byte));
+        let path = folder.join(format!("{number:016x}"));
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = open(&path, flags, Mode::from_raw_mode(0o600));
+        Ok((file.map_err(fs::failed(&path, "open"))?, path))
     }
 
     /// Opens a journal for staging files that are about to be written below `bases`.
@@ -320,8 +338,19 @@ impl StateDir {
         // A run that is killed here leaves no half backup that looks like a whole one.
         let partial = with_suffix(&path, PARTIAL);
         let mut file = create_locked(&folder, &partial, b"")?;
-        let kept = io::copy(content, &mut file)
+        let mut source = Digesting::of(content);
+        let kept = io::copy(&mut source, &mut file)
             .and_then(|_| file.sync_all())
+            .and_then(|()| {
+                // It may be the only copy from here on.
+                let mut back = Digesting::of(&mut file);
+                back.inner.rewind()?;
+                io::copy(&mut back, &mut io::sink())?;
+                let is_same = back.digest.finalize() == source.digest.finalize();
+                is_same
+                    .then_some(())
+                    .ok_or_else(|| io::Error::other("it does not read back as it was"))
+            })
             .and_then(|()| fs::rename(&partial, &path));
         if let Err(source) = kept {
             drop(fs::remove(&partial));
@@ -392,4 +421,27 @@ fn unique_name(prefix: &str) -> String {
     let mut bytes = [0; 8];
     fill_random(&mut bytes);
     format!("{prefix}{:016x}", u64::from_be_bytes(bytes))
+}
+
+/// Digests what is read through it.
+struct Digesting<R> {
+    inner: R,
+    digest: Sha256,
+}
+
+impl<R: Read> Digesting<R> {
+    fn of(inner: R) -> Self {
+        Self {
+            inner,
+            digest: Sha256::new(),
+        }
+    }
+}
+
+impl<R: Read> Read for Digesting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.digest.update(&buffer[..length]);
+        Ok(length)
+    }
 }

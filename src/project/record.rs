@@ -322,6 +322,7 @@ mod tests {
     fn damaged_records_are_none() {
         let mut records = Records::default();
         let record = Record {
+            data_key: String::new(),
             entry: "a.enc".to_owned(),
             content: String::new(),
             meaning: String::new(),

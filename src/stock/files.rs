@@ -289,12 +289,9 @@ pub(super) fn write(
         Holds::Plaintext => PRIVATE,
         Holds::Ciphertext => PUBLIC & !crate::os::process::umask(),
     };
-    let mut removed = 0;
-    let done = rewrite::write(path, content.expose(), mode, &mut || removed += 1);
-    if removed > 0 {
-        let text = "removed 1 staging file that an interrupted run left behind";
-        drop(writeln!(run.env.stderr, "{text}"));
-    }
+    let done = rewrite::write(path, content.expose(), mode, &mut |text| {
+        drop(writeln!(run.env.stderr, "{}", super::harmless(text)));
+    });
     done.map_err(|error| {
         let reason = match &error {
             FsError::Io { path, source, .. } => {

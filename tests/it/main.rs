@@ -48,4 +48,5 @@ mod support;
 mod sweep;
 mod tidy;
 mod trees;
+mod trouble;
 mod vectors;

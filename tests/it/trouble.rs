@@ -1,0 +1,847 @@
+//! Trouble that a host really has: disks that are full or read-only, mounts, files that may not be touched,
+//! folders that go away, several runs at once, clocks that jump, file systems without locks, other users.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::support::{SERVER_KEY, TestProject, assert_hidden, has_staging_files, key_file, stock};
+
+const LONG: usize = 4000;
+
+fn text(value: &str, lines: usize) -> String {
+    format!("canary-Ku36-sqlrole {value}\n").repeat(lines)
+}
+
+/// Two files in two folders; the server has short old ones, the repository long new ones.
+fn behind() -> TestProject {
+    let mut project = TestProject::with_files(&[("a.enc", "x/a"), ("b.enc", "y/b")], "");
+    project.write_server("x/a", text("old a", 1));
+    project.write_server("y/b", text("old b", 1));
+    project.ok(&["encrypt"]);
+    project.commit();
+    project.capture_elsewhere("x/a", &text("new a", LONG));
+    project.capture_elsewhere("y/b", &text("new b", LONG));
+    project
+}
+
+fn is_new(project: &TestProject) -> bool {
+    project.read_server("x/a") == text("new a", LONG).as_bytes()
+        && project.read_server("y/b") == text("new b", LONG).as_bytes()
+}
+
+fn secrets(project: &TestProject, program: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .current_dir(project.repo())
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("B", env!("CARGO_BIN_EXE_secrets"))
+        .env("P", project.path(""))
+        .env("ROOT", project.root())
+        .env("REPO", project.repo())
+        .envs(&project.vars)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn ended(child: Child) -> (i32, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = child.wait_with_output().unwrap();
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&stdout),
+        String::from_utf8_lossy(&stderr)
+    );
+    assert_hidden(&said, "a run in trouble");
+    let code = status.code();
+    (
+        code.unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
+        said,
+    )
+}
+
+/// Runs a script of the shell with mounts of its own. It says `FAIL` and why where something does not hold;
+/// `expect CODE COMMAND...` runs a command that has to end with a code.
+fn with_mounts(project: &TestProject, test: &str, script: &str) {
+    if !stock::available("unshare", test) {
+        return;
+    }
+    let helpers = r#"
+set -u
+expect() { want=$1; shift; "$@" >"$P/said" 2>&1; code=$?; cat "$P/said"; [ $code = $want ] || echo "FAIL: $* ends with $code, not $want"; }
+says() { grep -qF -- "$1" "$P/said" || echo "FAIL: it does not say: $1"; }
+sums() { (cd "$ROOT" && find . -type f ! -name fill | sort | xargs sha256sum); }
+fill() { dd if=/dev/zero of="$1/fill" bs=1k 2>/dev/null; sync; }
+clean() { [ -z "$(find "$ROOT" "$REPO" -name '.secrets-staging-*')" ] || echo "FAIL: a staging file is left"; }
+same() { [ "$1" = "$2" ] || echo "FAIL: $3"; }
+"#;
+    let script = format!("{helpers}{script}\necho done");
+    let child = secrets(project, "unshare", &["-m", "sh", "-c", &script])
+        .spawn()
+        .unwrap();
+    let (code, said) = ended(child);
+    assert!(
+        code == 0 && said.ends_with("done\n") && !said.contains("FAIL"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_full_root_changes_nothing() {
+    let project = behind();
+    with_mounts(
+        &project,
+        "a_full_root_changes_nothing",
+        r#"
+mkdir "$P/kept"; cp -a "$ROOT/." "$P/kept"
+mount -t tmpfs -o size=300k t "$ROOT"; cp -a "$P/kept/." "$ROOT"
+fill "$ROOT"; before=$(sums)
+expect 2 "$B" decrypt
+says "No space left on device"
+says "nothing was written"
+same "$before" "$(sums)" "a file changed"; clean
+# Room for one of the two only.
+rm "$ROOT/fill"; dd if=/dev/zero of="$ROOT/fill" bs=1k count=150 2>/dev/null
+expect 2 "$B" decrypt
+same "$before" "$(sums)" "a file changed"; clean
+rm "$ROOT/fill"
+expect 0 "$B" decrypt
+expect 0 "$B" diff
+"#,
+    );
+}
+
+#[test]
+fn a_full_state_directory_replaces_nothing_that_is_kept_nowhere() {
+    let project = behind();
+    project.write_server("x/a", text("edited here", 2));
+    with_mounts(
+        &project,
+        "a_full_state_directory",
+        r#"
+mkdir "$P/kept"; cp -a "$SECRETS_STATE_DIR/." "$P/kept"
+mount -t tmpfs -o size=2m t "$SECRETS_STATE_DIR"; cp -a "$P/kept/." "$SECRETS_STATE_DIR"
+fill "$SECRETS_STATE_DIR"; before=$(sums)
+expect 2 "$B" decrypt --force
+says "SECRETS_STATE_DIR"
+same "$before" "$(sums)" "a file changed"; clean
+rm "$SECRETS_STATE_DIR/fill"
+expect 0 "$B" decrypt --force
+expect 0 "$B" undo
+same "$before" "$(sums)" "undo brings something else back"
+"#,
+    );
+}
+
+#[test]
+fn a_full_repository_keeps_its_encrypted_files() {
+    let project = behind();
+    project.ok(&["decrypt"]);
+    project.write_server("x/a", text("rotated", LONG * 2));
+    with_mounts(
+        &project,
+        "a_full_repository",
+        r#"
+cd /; mkdir "$P/kept"; cp -a "$REPO/." "$P/kept"
+mount -t tmpfs -o size=1400k t "$REPO"; cp -a "$P/kept/." "$REPO"; cd "$REPO"
+fill "$REPO"; before=$(sha256sum *.enc)
+expect 2 "$B" encrypt
+says "No space left on device"
+same "$before" "$(sha256sum *.enc)" "an encrypted file changed"; clean
+before=$(sha256sum a.enc)
+expect 3 "$B" sops --input-type binary --output-type binary rotate -i a.enc
+same "$before" "$(sha256sum a.enc)" "sops rotate damages it"; clean
+rm "$REPO/fill"
+expect 0 "$B" encrypt
+expect 0 "$B" diff
+"#,
+    );
+}
+
+#[test]
+fn a_root_that_is_read_only_is_said() {
+    let project = behind();
+    with_mounts(
+        &project,
+        "a_root_that_is_read_only",
+        r#"
+mount --bind "$ROOT" "$ROOT"; mount -o remount,ro,bind "$ROOT"; before=$(sums)
+expect 2 "$B" decrypt
+says "Read-only file system"
+same "$before" "$(sums)" "a file changed"
+expect 1 "$B" diff
+mount -o remount,rw,bind "$ROOT"
+expect 0 "$B" decrypt
+"#,
+    );
+}
+
+#[test]
+fn a_file_mounted_by_itself_is_written_in_place() {
+    let project = behind();
+    with_mounts(
+        &project,
+        "a_file_mounted_by_itself",
+        r#"
+cp -p "$ROOT/x/a" "$P/single"; mount --bind "$P/single" "$ROOT/x/a"; before=$(sums)
+expect 2 "$B" decrypt
+says 'add `write = "in-place"` to its row'
+same "$before" "$(sums)" "a file changed"; clean
+sed -i 's|"a.enc" = "x/a"|"a.enc" = { path = "x/a", write = "in-place" }|' secret-files.toml
+inode=$(stat -c %i "$ROOT/x/a")
+expect 0 "$B" decrypt
+same "$inode" "$(stat -c %i "$ROOT/x/a")" "the container would keep the old file"
+cmp "$P/single" "$ROOT/x/a" || echo "FAIL: the mount has another file"
+expect 0 "$B" diff
+"#,
+    );
+}
+
+#[test]
+fn a_folder_on_another_file_system_is_a_folder() {
+    let project = behind();
+    with_mounts(
+        &project,
+        "a_folder_on_another_file_system",
+        r#"
+cp -a "$ROOT/y" "$P/y"; mount -t tmpfs t "$ROOT/y"; cp -a "$P/y/." "$ROOT/y"
+expect 0 "$B" decrypt
+expect 0 "$B" diff
+expect 0 "$B" undo
+clean
+"#,
+    );
+}
+
+#[test]
+fn files_that_may_not_be_changed_stop_the_run() {
+    let test = "files_that_may_not_be_changed_stop_the_run";
+    let project = behind();
+    let mark = |sign: &str| {
+        let file = project.server_file("y/b");
+        let done = Command::new("chattr")
+            .arg(sign)
+            .arg(file)
+            .stderr(Stdio::null())
+            .status();
+        done.is_ok_and(|status| status.success())
+    };
+    if !mark("+i") {
+        assert!(
+            std::env::var_os("SECRETS_CI").is_none(),
+            "{test} needs `chattr +i`"
+        );
+        let _ = writeln!(std::io::stderr(), "skipped: {test} needs `chattr +i`");
+        return;
+    }
+    let before = project.snapshot();
+    let output = project.run(&["decrypt"]);
+    let after = project.snapshot();
+    assert!(mark("-i"));
+    assert_eq!(output.code, 2, "{output:#?}");
+    assert!(output.stderr.contains("y/b: cannot replace"), "{output:#?}");
+    assert_eq!(after, before);
+    project.ok(&["decrypt"]);
+    assert!(is_new(&project));
+}
+
+/// Starts a run that stops for a while when everything is staged, and waits until it does.
+fn held_up(project: &TestProject, args: &[&str], files: usize, more: &[&str]) -> Child {
+    let injection = "inject=fsync:delay_enter=500000";
+    let mut all = vec![
+        "-f",
+        "-qqq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=fsync,flock",
+        "-e",
+        injection,
+    ];
+    all.extend(more);
+    all.push(env!("CARGO_BIN_EXE_secrets"));
+    all.extend(args);
+    let child = secrets(project, "strace", &all).spawn().unwrap();
+    let started = Instant::now();
+    let staged = || {
+        let all = project.snapshot();
+        let names = all.keys().map(|path| path.to_string_lossy().into_owned());
+        names
+            .filter(|name| name.contains("/.secrets-staging-"))
+            .count()
+    };
+    while staged() < files {
+        assert!(
+            started.elapsed() < Duration::from_secs(20),
+            "nothing is staged"
+        );
+        thread::sleep(Duration::from_millis(2));
+    }
+    thread::sleep(Duration::from_millis(100));
+    child
+}
+
+#[test]
+fn what_changes_between_plan_and_writing_is_left_alone() {
+    let test = "what_changes_between_plan_and_writing_is_left_alone";
+    if !stock::available("strace", test) {
+        return;
+    }
+    let project = behind();
+    let child = held_up(&project, &["decrypt"], 2, &[]);
+    project.write_server("y/b", "edited meanwhile\n");
+    let (code, said) = ended(child);
+    assert_eq!(code, 2, "{said}");
+    assert!(
+        said.contains("y/b: changed while this run was at work"),
+        "{said}"
+    );
+    assert_eq!(project.read_server("x/a"), text("old a", 1).as_bytes());
+    assert_eq!(project.read_server("y/b"), b"edited meanwhile\n");
+    assert!(!has_staging_files(&project.snapshot()));
+
+    // The source of a capture, and the encrypted file itself.
+    let project = behind();
+    project.ok(&["decrypt"]);
+    project.write_server("x/a", text("rotated", LONG));
+    for file in [project.server_file("x/a"), project.repo_file("a.enc")] {
+        let before = fs::read(&file).unwrap();
+        let other = fs::read(project.repo_file("a.enc")).unwrap();
+        let child = held_up(&project, &["encrypt"], 1, &[]);
+        let mut changed = fs::OpenOptions::new().append(true).open(&file).unwrap();
+        changed.write_all(b"\n").unwrap();
+        drop(changed);
+        let (code, said) = ended(child);
+        assert_eq!(code, 2, "{said}");
+        assert!(
+            said.contains("changed while this run was at work"),
+            "{said}"
+        );
+        fs::write(&file, before).unwrap();
+        assert_eq!(fs::read(project.repo_file("a.enc")).unwrap(), other);
+    }
+    project.ok(&["encrypt"]);
+}
+
+#[test]
+fn a_folder_that_goes_away_is_noticed() {
+    let test = "a_folder_that_goes_away_is_noticed";
+    if !stock::available("strace", test) {
+        return;
+    }
+    // Moved away.
+    let project = behind();
+    let child = held_up(&project, &["decrypt"], 2, &[]);
+    fs::rename(project.server_file("y"), project.server_file("z")).unwrap();
+    let (code, said) = ended(child);
+    assert_eq!(code, 2, "{said}");
+    assert_eq!(project.read_server("x/a"), text("old a", 1).as_bytes());
+    assert_eq!(project.read_server("z/b"), text("old b", 1).as_bytes());
+    assert!(!has_staging_files(&project.snapshot()), "{said}");
+
+    // Removed with everything in it.
+    let project = behind();
+    let child = held_up(&project, &["decrypt"], 2, &[]);
+    fs::remove_dir_all(project.server_file("y")).unwrap();
+    let (code, said) = ended(child);
+    assert_eq!(code, 2, "{said}");
+    assert_eq!(project.read_server("x/a"), text("old a", 1).as_bytes());
+    project.ok(&["decrypt"]);
+    assert!(is_new(&project));
+}
+
+#[test]
+fn a_link_that_takes_the_place_of_a_folder_leads_nowhere() {
+    let test = "a_link_that_takes_the_place_of_a_folder_leads_nowhere";
+    if !stock::available("strace", test) {
+        return;
+    }
+    for args in [&["decrypt"][..], &["decrypt", "--force"]] {
+        let project = behind();
+        let outside = project.path("outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("b"), "theirs\n").unwrap();
+        let child = held_up(&project, args, 2, &[]);
+        fs::rename(project.server_file("y"), project.server_file("z")).unwrap();
+        symlink(&outside, project.server_file("y")).unwrap();
+        let (code, said) = ended(child);
+        assert_eq!(code, 2, "{said}");
+        let names: Vec<_> = fs::read_dir(&outside).unwrap().collect();
+        assert_eq!(names.len(), 1, "{names:?}");
+        assert_eq!(fs::read(outside.join("b")).unwrap(), b"theirs\n");
+        assert_eq!(project.read_server("z/b"), text("old b", 1).as_bytes());
+        // And now that it stands there, it is refused.
+        assert_eq!(project.run(&["decrypt", "--force"]).code, 2);
+        assert_eq!(fs::read(outside.join("b")).unwrap(), b"theirs\n");
+    }
+}
+
+#[test]
+fn runs_at_the_same_time_take_turns() {
+    let project = behind();
+    let runs: Vec<_> = (0..8)
+        .map(|number| {
+            let args: &[&str] = if number % 2 == 0 {
+                &["decrypt"]
+            } else {
+                &["encrypt"]
+            };
+            secrets(&project, env!("CARGO_BIN_EXE_secrets"), args)
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for (number, run) in runs.into_iter().enumerate() {
+        let (code, said) = ended(run);
+        // A capture that comes first finds that the repository is ahead.
+        assert!(
+            code == 0 || number % 2 == 1 && code == 3,
+            "{number}: {said}"
+        );
+    }
+    assert!(is_new(&project));
+    assert!(!has_staging_files(&project.snapshot()));
+}
+
+#[test]
+fn a_holder_that_was_killed_holds_nothing() {
+    let test = "a_holder_that_was_killed_holds_nothing";
+    if !stock::available("strace", test) {
+        return;
+    }
+    let project = behind();
+    let mut child = held_up(&project, &["decrypt"], 2, &[]);
+    let (code, said) = ended(
+        secrets(
+            &project,
+            env!("CARGO_BIN_EXE_secrets"),
+            &["decrypt", "--no-wait"],
+        )
+        .spawn()
+        .unwrap(),
+    );
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("another run is writing here"), "{said}");
+    let tracee = fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
+    let tracee: i32 = tracee.trim().parse().unwrap();
+    let tracee = rustix::process::Pid::from_raw(tracee).unwrap();
+    rustix::process::kill_process(tracee, rustix::process::Signal::KILL).unwrap();
+    child.wait().unwrap();
+    assert!(has_staging_files(&project.snapshot()));
+    let (code, said) = ended(
+        secrets(
+            &project,
+            env!("CARGO_BIN_EXE_secrets"),
+            &["decrypt", "--no-wait"],
+        )
+        .spawn()
+        .unwrap(),
+    );
+    assert_eq!(code, 0, "{said}");
+    assert!(
+        said.contains("removed 2 staging files that an interrupted run left behind"),
+        "{said}"
+    );
+    assert!(is_new(&project) && !has_staging_files(&project.snapshot()));
+}
+
+#[test]
+fn without_locks_on_folders_a_file_is_locked() {
+    let test = "without_locks_on_folders_a_file_is_locked";
+    if !stock::available("strace", test) {
+        return;
+    }
+    // As on NFS, where a descriptor that may not write takes no exclusive lock.
+    let project = behind();
+    let refuse = ["-e", "inject=flock:error=EBADF:when=1"];
+    let first = held_up(&project, &["decrypt"], 2, &refuse);
+    let all: Vec<&str> = ["-f", "-qqq", "-o", "/dev/null", "-e", "trace=flock"]
+        .into_iter()
+        .chain(refuse)
+        .chain([env!("CARGO_BIN_EXE_secrets"), "decrypt", "--no-wait"])
+        .collect();
+    let (code, said) = ended(secrets(&project, "strace", &all).spawn().unwrap());
+    assert_eq!(code, 2, "{said}");
+    assert!(
+        said.contains("another run is writing here (secrets with process number"),
+        "{said}"
+    );
+    assert_eq!(ended(first).0, 0);
+    assert!(is_new(&project));
+
+    // Nothing can be locked at all.
+    let project = behind();
+    let all = [
+        "-f",
+        "-qqq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=flock",
+        "-e",
+        "inject=flock:error=ENOLCK",
+        env!("CARGO_BIN_EXE_secrets"),
+        "decrypt",
+    ];
+    let before = project.snapshot();
+    let (code, said) = ended(secrets(&project, "strace", &all).spawn().unwrap());
+    assert_eq!(code, 2, "{said}");
+    assert!(
+        said.contains("cannot be locked") && said.contains("SECRETS_STATE_DIR"),
+        "{said}"
+    );
+    assert_eq!(project.snapshot(), before);
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_is_like_a_kill() {
+    let test = "a_limit_on_the_size_of_files_is_like_a_kill";
+    if !stock::available("prlimit", test) {
+        return;
+    }
+    let project = behind();
+    for limit in [0, 1, 100, 4096, 20_000, 100_000] {
+        let limit = format!("--fsize={limit}");
+        let args = [&limit, env!("CARGO_BIN_EXE_secrets"), "decrypt"];
+        let (code, said) = ended(secrets(&project, "prlimit", &args).spawn().unwrap());
+        assert_ne!(code, 0, "{said}");
+        assert_eq!(project.read_server("x/a"), text("old a", 1).as_bytes());
+        assert_eq!(project.read_server("y/b"), text("old b", 1).as_bytes());
+    }
+    project.ok(&["decrypt"]);
+    assert!(is_new(&project) && !has_staging_files(&project.snapshot()));
+}
+
+#[test]
+fn the_clock_may_jump() {
+    if !stock::available("sops", "the_clock_may_jump") {
+        return;
+    }
+    // The clock of a run in process goes on from 2026; the file says that it was changed in 2031.
+    let project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
+    project.write_server("a.env", "A=1\n");
+    project.ok(&["encrypt"]);
+    let key = key_file(SERVER_KEY);
+    let changed = |project: &TestProject| {
+        let text = project.read_repo("a.env.enc");
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("sops_lastmodified="))
+            .unwrap();
+        line.to_owned()
+    };
+    for year in ["2031", "1999"] {
+        // A file of another time, whose MAC covers it: what `sops` on a host with that clock wrote.
+        let faked = format!("{year}-01-01T00:00:00Z");
+        let text = project.read_repo("a.env.enc");
+        let reading = secret_files::sops::parse_sealed(text.clone().into_bytes()).unwrap();
+        let keyring =
+            secret_files::keys::keyring::Keyring::of_text("key", &fs::read(&key).unwrap(), None);
+        let data_key = keyring.unwrap_quiet(&reading.1.metadata).unwrap();
+        let store = secret_files::sops::store::Format::Dotenv.store();
+        let source = project.read_server("a.env");
+        let document = store.parse(&source).unwrap();
+        let mut metadata = reading.1.metadata.clone();
+        metadata.last_modified = String::new();
+        let manner = secret_files::sops::Manner {
+            reuse: secret_files::sops::Reuse::Nothing,
+            layout: secret_files::sops::Layout::Exact,
+            now: &faked,
+        };
+        let format = secret_files::sops::store::Format::Dotenv;
+        let mut fill = |buffer: &mut [u8]| secret_files::os::fill_random(buffer);
+        let sealed =
+            secret_files::sops::seal(format, &document, &data_key, &metadata, &manner, &mut fill);
+        project.write_repo("a.env.enc", sealed.unwrap().bytes);
+        assert_eq!(changed(&project), format!("sops_lastmodified={faked}"));
+        project.ok(&["status"]);
+        project.ok(&["decrypt"]);
+        let number = fs::metadata(project.server_file("a.env")).unwrap().len();
+        project.write_server("a.env", format!("A={year}{number}\n"));
+        project.ok(&["encrypt"]);
+        assert_ne!(changed(&project), format!("sops_lastmodified={faked}"));
+        let opened = stock::decrypt(&project.repo(), &key, "dotenv", "a.env.enc").unwrap();
+        assert_eq!(opened, project.read_server("a.env"));
+        project.ok(&["undo"]);
+        project.ok(&["encrypt", "--force"]);
+        assert_eq!(project.run(&["diff"]).code, 0);
+    }
+}
+
+/// The whole story of a day, as a user; returns what went wrong.
+fn a_day(project: &TestProject, umask: &str, user: Option<u32>) -> String {
+    let program = project.program_for_others();
+    let script = r#"
+umask "$MASK"
+expect() { want=$1; shift; "$@" >"$P/said" 2>&1; code=$?; cat "$P/said"; [ $code = $want ] || echo "FAIL: $* ends with $code, not $want"; }
+mode() { found=$(stat -c %a "$1"); [ "$found" = "$2" ] || echo "FAIL: $1 has mode $found, not $2"; }
+expect 0 "$B" encrypt
+expect 0 "$B" status
+expect 0 "$B" diff
+mv "$ROOT/x" "$ROOT/away"
+expect 0 "$B" decrypt
+cmp "$ROOT/x/a" "$ROOT/away/a" || echo "FAIL: it does not come back"
+mode "$ROOT/x/a" 600; mode "$ROOT/x" 755
+echo changed >> "$ROOT/x/a"
+expect 1 "$B" diff
+expect 3 "$B" decrypt
+expect 0 "$B" encrypt
+expect 0 "$B" decrypt
+expect 0 "$B" undo
+expect 0 "$B" encrypt --force
+expect 0 "$B" decrypt
+expect 0 "$B" drill
+mode "$SECRETS_STATE_DIR/records.json" 600; mode "$SECRETS_STATE_DIR/journal" 700
+mode a.enc $(printf '%o' $((0644 & ~0$MASK)))
+[ -z "$(find "$ROOT" "$REPO" "$SECRETS_STATE_DIR" -perm /022 ! -type l ! -path "*/.git/*")" ] || echo "FAIL: others may write: $(find "$ROOT" "$REPO" "$SECRETS_STATE_DIR" -perm /022 ! -type l)"
+echo done
+"#;
+    let mut command = secrets(project, "sh", &["-c", script]);
+    command.env("B", &program).env("MASK", umask);
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
+    let (_, said) = ended(command.spawn().unwrap());
+    said
+}
+
+fn for_a_day(user: Option<u32>) -> TestProject {
+    let mut project = TestProject::with_files(&[("a.enc", "x/a"), ("b.env.enc", "b.env")], "");
+    project.write_server("x/a", text("one", 3));
+    project.write_server("b.env", "B=canary-Qx22-smtp\n");
+    project.commit();
+    let key = project.path("home/key.txt");
+    fs::copy(key_file(SERVER_KEY), &key).unwrap();
+    project.set("SOPS_AGE_KEY_FILE", &key);
+    project.set("SECRETS_STATE_DIR", project.path("home/state"));
+    project.program_for_others();
+    if let Some(user) = user {
+        let owner = format!("{user}:{user}");
+        let done = Command::new("chown")
+            .args(["-R", &owner])
+            .arg(project.path(""))
+            .status();
+        assert!(done.unwrap().success());
+    }
+    project
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[test]
+fn a_day_of_any_user_with_any_umask() {
+    let others: &[Option<u32>] = if is_root() {
+        &[None, Some(4246)]
+    } else {
+        &[None]
+    };
+    for &user in others {
+        for umask in ["000", "022", "077"] {
+            let project = for_a_day(user);
+            let said = a_day(&project, umask, user);
+            assert!(
+                said.ends_with("done\n") && !said.contains("FAIL"),
+                "{user:?} {umask}: {said}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_read_only_checkout_of_git_is_enough() {
+    let user = is_root().then_some(4246);
+    let project = for_a_day(user);
+    let git = project.repo_file(".git");
+    assert!(
+        Command::new("chmod")
+            .args(["-R", "a-w"])
+            .arg(&git)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let said = a_day(&project, "022", user);
+    assert!(
+        Command::new("chmod")
+            .args(["-R", "u+w"])
+            .arg(&git)
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert!(said.ends_with("done\n") && !said.contains("FAIL"), "{said}");
+}
+
+#[test]
+fn root_by_sudo_in_a_container_without_accounts() {
+    if !is_root() {
+        return;
+    }
+    let mut project = for_a_day(Some(4246));
+    project.set("SUDO_UID", "4246");
+    project.set("SUDO_GID", "4246");
+    project.set("SUDO_USER", "nobody-here");
+    with_mounts(
+        &project,
+        "root_by_sudo_in_a_container_without_accounts",
+        r#"
+: > "$P/nobody"; mount --bind "$P/nobody" /etc/passwd; mount --bind "$P/nobody" /etc/group
+unset HOME
+expect 0 "$B" encrypt
+same 4246:4246 "$(stat -c %u:%g a.enc)" "root keeps the encrypted file"
+rm "$ROOT/b.env"
+expect 0 "$B" decrypt
+expect 0 "$B" status
+expect 0 "$B" diff
+echo changed >> "$ROOT/x/a"
+expect 0 "$B" encrypt
+expect 0 "$B" undo
+[ -z "$(find .git -user 0)" ] || echo "FAIL: root owns something in .git"
+"#,
+    );
+}
+
+#[test]
+fn a_full_home_stops_what_needs_it() {
+    let mut project = behind();
+    project
+        .vars
+        .remove(std::ffi::OsStr::new("SECRETS_STATE_DIR"));
+    project.set("XDG_STATE_HOME", project.path("home/state"));
+    project.set("SECRETS_STATE_DIR", "");
+    let user = is_root().then_some(4246);
+    let key = project.path("id.txt");
+    fs::copy(key_file(SERVER_KEY), &key).unwrap();
+    project.set("SOPS_AGE_KEY_FILE", &key);
+    fs::remove_file(project.server_file("y/b")).unwrap();
+    project.program_for_others();
+    let run = user.map_or_else(String::new, |user| {
+        format!("setpriv --reuid {user} --regid {user} --clear-groups ")
+    });
+    with_mounts(
+        &project,
+        "a_full_home_stops_what_needs_it",
+        &format!(
+            r#"
+chown -R {0}:{0} "$P"; cd /; mount -t tmpfs -o size=32k,uid={0} t "$P/home"; cd "$REPO"
+fill "$P/home"
+expect 2 {run} "$P/secrets" decrypt x/a --force
+says "SECRETS_STATE_DIR"
+expect 0 {run} "$P/secrets" decrypt y/b
+says "warning: the state directory cannot be used"
+rm "$P/home/fill"
+expect 0 {run} "$P/secrets" decrypt x/a --force
+"#,
+            user.unwrap_or(0)
+        ),
+    );
+}
+
+/// Sends a signal to a run of any command at any moment: it is as it was, or done.
+#[test]
+fn a_signal_at_any_moment_changes_all_or_nothing() {
+    use rustix::process::Signal;
+    let names: Vec<_> = (0..40)
+        .map(|n| (format!("{n}.enc"), format!("d{n}/f")))
+        .collect();
+    let rows: Vec<_> = names
+        .iter()
+        .map(|(a, b)| (a.as_str(), b.as_str()))
+        .collect();
+    let project = TestProject::with_files(&rows, "");
+    let write = |value: &str| {
+        for (_, name) in &names {
+            project.write_server(name, text(value, 500));
+        }
+    };
+    write("one");
+    project.ok(&["encrypt"]);
+    project.commit();
+    write("two");
+    let state = |project: &TestProject| -> BTreeMap<PathBuf, Vec<u8>> {
+        let all = project.snapshot();
+        all.into_iter()
+            .filter(|(path, _)| path.extension().is_some_and(|e| e == "enc"))
+            .collect()
+    };
+    let before = state(&project);
+    let took = {
+        let started = Instant::now();
+        project.ok(&["encrypt"]);
+        started.elapsed()
+    };
+    project.ok(&["undo"]);
+    let mut interrupted = 0;
+    for step in 0..24_u32 {
+        let (signal, code) =
+            [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)][step as usize % 3];
+        let child = secrets(&project, env!("CARGO_BIN_EXE_secrets"), &["encrypt"])
+            .spawn()
+            .unwrap();
+        thread::sleep(took * (step + 8) / 30);
+        let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal);
+        let (ended_with, said) = ended(child);
+        let now = state(&project);
+        assert!(!has_staging_files(&project.snapshot()), "{said}");
+        if ended_with == 0 {
+            assert!(now.iter().all(|(path, content)| before[path] != *content));
+            project.ok(&["undo"]);
+        } else {
+            assert_eq!(ended_with, code, "{said}");
+            assert_eq!(now, before);
+            interrupted += 1;
+        }
+        assert_eq!(state(&project), before);
+    }
+    assert!(interrupted > 3, "{interrupted} of 24 were caught");
+}
+
+/// A terminal that goes away, as when an SSH session drops.
+#[test]
+fn a_terminal_that_goes_away_leaves_everything_whole() {
+    let test = "a_terminal_that_goes_away_leaves_everything_whole";
+    if !stock::available("strace", test) || !stock::available("script", test) {
+        return;
+    }
+    let project = behind();
+    let line = format!(
+        "strace -f -qqq -o /dev/null -e trace=fsync -e inject=fsync:delay_enter=500000 '{}' decrypt",
+        env!("CARGO_BIN_EXE_secrets")
+    );
+    let mut child = secrets(&project, "script", &["-qec", &line, "/dev/null"])
+        .env("SHELL", "/bin/sh")
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    while !has_staging_files(&project.snapshot()) {
+        assert!(started.elapsed() < Duration::from_secs(20));
+        thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while has_staging_files(&project.snapshot()) && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(!has_staging_files(&project.snapshot()));
+    let is_old = project.read_server("x/a") == text("old a", 1).as_bytes()
+        && project.read_server("y/b") == text("old b", 1).as_bytes();
+    assert!(is_old || is_new(&project));
+    project.ok(&["decrypt"]);
+    assert!(is_new(&project));
+}
