@@ -27,34 +27,91 @@ use secret_files::sops::value::{self, Value};
 use secret_files::sops::{self, Layout, Manner, Reuse, shamir};
 
 /// A parser and what must hold for it.
-pub struct Target {
+pub(crate) struct Target {
     /// Its name: that of its folder in the corpus.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Tries it with an input; panics where something does not hold.
-    pub run: fn(&[u8]),
+    pub(crate) run: fn(&[u8]),
 }
 
 /// All of them.
-pub const TARGETS: &[Target] = &[
-    Target { name: "age", run: |input| store(Format::Age, input) },
-    Target { name: "binary", run: |input| store(Format::Binary, input) },
-    Target { name: "dotenv", run: |input| store(Format::Dotenv, input) },
-    Target { name: "ini", run: |input| store(Format::Ini, input) },
-    Target { name: "json", run: |input| store(Format::Json, input) },
-    Target { name: "yaml", run: |input| store(Format::Yaml, input) },
-    Target { name: "sealed", run: sealed },
-    Target { name: "tokens", run: tokens },
-    Target { name: "values", run: values },
-    Target { name: "shares", run: shares },
-    Target { name: "rules", run: rules },
-    Target { name: "keys", run: keys },
-    Target { name: "vault", run: vault_answer },
-    Target { name: "manifest", run: manifest },
-    Target { name: "makefile", run: makefile },
-    Target { name: "records", run: records },
-    Target { name: "lines", run: |input| plaintexts(Reading::Env, input) },
-    Target { name: "trees", run: trees },
-    Target { name: "pem", run: |input| drop(pem::blocks(input)) },
+pub(crate) const TARGETS: &[Target] = &[
+    Target {
+        name: "age",
+        run: |input| store(Format::Age, input),
+    },
+    Target {
+        name: "binary",
+        run: |input| store(Format::Binary, input),
+    },
+    Target {
+        name: "dotenv",
+        run: |input| store(Format::Dotenv, input),
+    },
+    Target {
+        name: "ini",
+        run: |input| store(Format::Ini, input),
+    },
+    Target {
+        name: "json",
+        run: |input| store(Format::Json, input),
+    },
+    Target {
+        name: "yaml",
+        run: |input| store(Format::Yaml, input),
+    },
+    Target {
+        name: "sealed",
+        run: sealed,
+    },
+    Target {
+        name: "tokens",
+        run: tokens,
+    },
+    Target {
+        name: "values",
+        run: values,
+    },
+    Target {
+        name: "shares",
+        run: shares,
+    },
+    Target {
+        name: "rules",
+        run: rules,
+    },
+    Target {
+        name: "keys",
+        run: keys,
+    },
+    Target {
+        name: "vault",
+        run: vault_answer,
+    },
+    Target {
+        name: "manifest",
+        run: manifest,
+    },
+    Target {
+        name: "makefile",
+        run: makefile,
+    },
+    Target {
+        name: "records",
+        run: records,
+    },
+    Target {
+        name: "lines",
+        run: |input| plaintexts(Reading::Env, input),
+    },
+    Target {
+        name: "trees",
+        run: trees,
+    },
+    Target {
+        name: "pem",
+        run: |input| drop(pem::blocks(input)),
+    },
 ];
 
 fn data_key() -> DataKey {
@@ -74,24 +131,44 @@ fn store(format: Format, input: &[u8]) {
         let mut fill = |buffer: &mut [u8]| {
             counter += 1;
             let bytes = counter.to_le_bytes();
-            buffer.iter_mut().zip(bytes.iter().cycle()).for_each(|(byte, value)| *byte = *value);
+            buffer
+                .iter_mut()
+                .zip(bytes.iter().cycle())
+                .for_each(|(byte, value)| *byte = *value);
         };
         let manner = Manner {
             reuse: Reuse::Nothing,
             layout: Layout::Note,
             now: "2026-01-02T03:04:05Z",
         };
-        if let Ok(sealed) = sops::seal(format, &document, &data_key(), &metadata, &manner, &mut fill) {
+        if let Ok(sealed) = sops::seal(
+            format,
+            &document,
+            &data_key(),
+            &metadata,
+            &manner,
+            &mut fill,
+        ) {
             let opened = sops::parse_sealed(sealed.bytes)
                 .and_then(|(found, sealed)| sops::open(found, &sealed, &data_key()));
-            assert_eq!(opened.expect("what was sealed opens").plaintext.expose(), input);
+            assert_eq!(
+                opened.expect("what was sealed opens").plaintext.expose(),
+                input
+            );
         }
     }
     if let Ok(sealed) = store.parse_sealed(input.to_vec()) {
         drop(sops::open(format, &sealed, &data_key()));
         let metadata = sealed.metadata.node();
-        drop(store.emit_tree(&Tree::of_sealed(&sealed), Some(metadata), Indents::default()));
-        drop(secret_files::sops::audit::clear_leaves(&sealed, &sealed.metadata.selection));
+        drop(store.emit_tree(
+            &Tree::of_sealed(&sealed),
+            Some(metadata),
+            Indents::default(),
+        ));
+        drop(sops::audit::clear_leaves(
+            &sealed,
+            &sealed.metadata.selection,
+        ));
     }
 }
 
@@ -99,7 +176,12 @@ fn store(format: Format, input: &[u8]) {
 fn sealed(input: &[u8]) {
     if let Ok((format, sealed)) = sops::parse_sealed(input.to_vec()) {
         let metadata = &sealed.metadata;
-        drop((metadata.key_ids(), metadata.needed_groups(), metadata.as_stock(true), metadata.version()));
+        drop((
+            metadata.key_ids(),
+            metadata.needed_groups(),
+            metadata.as_stock(true),
+            metadata.version(),
+        ));
         for (recipient, _) in metadata.age_keys() {
             drop(age::canonical(recipient));
         }
@@ -125,12 +207,16 @@ fn tokens(input: &[u8]) {
 
 /// The plaintext of a value with its type, a path as `--set` takes it, a pattern, a time.
 fn values(input: &[u8]) {
-    for tag in ["str", "int", "float", "bool", "bytes", "comment", "time", ""] {
+    for tag in [
+        "str", "int", "float", "bool", "bytes", "comment", "time", "",
+    ] {
         if let Ok(value) = Value::from_plaintext(tag, SecretBytes::copy_of(input)) {
             drop((value.flat_text(), value.plaintext(), value.is_same(&value)));
         }
     }
-    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
     drop(tree::PathStep::parse(text));
     drop(value::canonical_time(text));
     drop(value::without_fraction(text));
@@ -143,8 +229,13 @@ fn values(input: &[u8]) {
 
 /// Shares of a data key, one a line length given by the first byte.
 fn shares(input: &[u8]) {
-    let Some((&length, rest)) = input.split_first() else { return };
-    let shares: Vec<_> = rest.chunks(usize::from(length).max(1)).map(SecretBytes::copy_of).collect();
+    let Some((&length, rest)) = input.split_first() else {
+        return;
+    };
+    let shares: Vec<_> = rest
+        .chunks(usize::from(length).max(1))
+        .map(SecretBytes::copy_of)
+        .collect();
     drop(shamir::combine(&shares));
     let secret = SecretBytes::copy_of(&rest[..rest.len().min(64)]);
     if secret.is_empty() {
@@ -160,11 +251,17 @@ fn shares(input: &[u8]) {
 
 /// `.sops.yaml`, as stock reads it and as the native commands do.
 fn rules(input: &[u8]) {
-    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
     if let Ok(config) = Config::parse(text) {
         drop(config.indents());
         for path in ["shared/.env.enc", "a.yaml", ""] {
-            drop(config.creation_rule(path).map(|rule| rule.map(|rule| (rule.all_keys().len(), rule.needed_groups()))));
+            drop(
+                config
+                    .creation_rule(path)
+                    .map(|rule| rule.map(|rule| (rule.all_keys().len(), rule.needed_groups()))),
+            );
             drop(config.destination_rule(path).map(drop));
         }
     }
@@ -176,11 +273,17 @@ fn rules(input: &[u8]) {
 
 /// A recipient, and an identity.
 fn keys(input: &[u8]) {
-    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
     drop(age::parse_recipient(text).map(drop));
     drop((age::canonical(text), age::shortened(text)));
     let armored = text.starts_with("-----BEGIN AGE");
-    if let Some(identity) = Identity::parse("AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX").filter(|_| armored) {
+    if let Some(identity) = Identity::parse(
+        "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX",
+    )
+    .filter(|_| armored)
+    {
         drop(identity.unwrap(text, None));
     }
     if !armored {
@@ -198,13 +301,23 @@ fn vault_answer(input: &[u8]) {
 /// A manifest: its rows, its patterns, and rows that are added, renamed and removed. What is added stands
 /// there then.
 fn manifest(input: &[u8]) {
-    let Ok(text) = std::str::from_utf8(input) else { return };
-    let Ok(mut read) = Manifest::parse(text, "m.toml") else { return };
-    let candidates = ["a/envs/.env.prod.enc", "x.enc", "shared/.env.enc"].map(str::to_owned).to_vec();
+    let Ok(text) = std::str::from_utf8(input) else {
+        return;
+    };
+    let Ok(mut read) = Manifest::parse(text, "m.toml") else {
+        return;
+    };
+    let candidates = ["a/envs/.env.prod.enc", "x.enc", "shared/.env.enc"]
+        .map(str::to_owned)
+        .to_vec();
     for family in &read.families {
         for file in &candidates {
             if let Ok(Some(entry)) = manifest::member_of(family, file) {
-                assert!(!entry.server_path.split('/').any(|part| part == ".."), "{}", entry.server_path);
+                assert!(
+                    !entry.server_path.split('/').any(|part| part == ".."),
+                    "{}",
+                    entry.server_path
+                );
             }
         }
     }
@@ -212,11 +325,19 @@ fn manifest(input: &[u8]) {
     drop(read.expand(&found, "m.toml"));
     for entry in &read.entries {
         for path in [&entry.repository_path, &entry.server_path] {
-            assert!(!path.starts_with('/') && !path.split('/').any(|part| part == ".." || part == ".git"), "{path}");
+            assert!(
+                !path.starts_with('/')
+                    && !path.split('/').any(|part| part == ".." || part == ".git"),
+                "{path}"
+            );
         }
     }
     drop(manifest::conflicts(&read.entries));
-    drop(manifest::select(&read.entries, &["*.enc".to_owned()], |_| Located::default()));
+    drop(manifest::select(
+        &read.entries,
+        &["*.enc".to_owned()],
+        |_| Located::default(),
+    ));
     let row = Row {
         repository_path: "fuzz-new/x.enc".to_owned(),
         server_path: "fuzz-new/x".to_owned(),
@@ -224,7 +345,12 @@ fn manifest(input: &[u8]) {
     };
     let names = |text: &str| {
         let read = Manifest::parse(text, "m.toml").ok()?;
-        Some(read.entries.iter().map(|entry| entry.repository_path.clone()).collect::<Vec<_>>())
+        Some(
+            read.entries
+                .iter()
+                .map(|entry| entry.repository_path.clone())
+                .collect::<Vec<_>>(),
+        )
     };
     let before = names(text).expect("it was read");
     let added = edit::add_rows(text, Kind::Secret, std::slice::from_ref(&row));
@@ -233,9 +359,19 @@ fn manifest(input: &[u8]) {
         let new = after.iter().position(|name| *name == row.repository_path);
         after.remove(new.expect("the row stands there"));
         assert_eq!(after, before);
-        let moved = edit::move_row(&added, Kind::Secret, "fuzz-new/x.enc", "fuzz-new/y.enc", Some("fuzz-new/y"));
-        let removed = moved.and_then(|moved| edit::remove_row(&moved, Kind::Secret, "fuzz-new/y.enc"));
-        assert_eq!(removed.and_then(|removed| names(&removed)).as_ref(), Some(&before));
+        let moved = edit::move_row(
+            &added,
+            Kind::Secret,
+            "fuzz-new/x.enc",
+            "fuzz-new/y.enc",
+            Some("fuzz-new/y"),
+        );
+        let removed =
+            moved.and_then(|moved| edit::remove_row(&moved, Kind::Secret, "fuzz-new/y.enc"));
+        assert_eq!(
+            removed.and_then(|removed| names(&removed)).as_ref(),
+            Some(&before)
+        );
     }
 }
 
@@ -273,7 +409,10 @@ fn plaintexts(reading: Reading, input: &[u8]) {
     assert!(one != other || differences.is_empty());
     let drift = key_drift::compare(one, other, &Base::Unknown, reading);
     assert!(one != other || drift.is_empty());
-    let takes: HashMap<_, _> = drift.iter().map(|drift| (drift.key.clone(), Take::Other)).collect();
+    let takes: HashMap<_, _> = drift
+        .iter()
+        .map(|drift| (drift.key.clone(), Take::Other))
+        .collect();
     if let Some(merged) = merge::merge(one, other, &takes, reading) {
         let left = key_drift::compare(merged.expose(), other, &Base::Unknown, reading);
         // Comments stay as they are on the side that gives the layout.

@@ -13,7 +13,9 @@ fn target() -> fn(&[u8]) {
     *CHOSEN.get_or_init(|| {
         let name = std::env::var("SECRETS_FUZZ_TARGET").unwrap_or_default();
         let found = targets::TARGETS.iter().find(|target| target.name == name);
-        found.unwrap_or_else(|| panic!("SECRETS_FUZZ_TARGET={name}: no such target")).run
+        found
+            .unwrap_or_else(|| panic!("SECRETS_FUZZ_TARGET={name}: no such target"))
+            .run
     })
 }
 

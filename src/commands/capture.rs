@@ -202,6 +202,7 @@ pub fn capture_content<'w>(
     let source_place = root
         .place(entry.server_path.as_ref())
         .map_err(|error| leads_out(name, error))?;
+    workspace.check_source(entry, &source_place)?;
     let shown = workspace.server_file(entry).display().to_string();
     let (source, refusals) = read_source(&source_place, &shown, options.max_size);
     let (mut existing, place) = match read_encrypted(workspace, entry)? {

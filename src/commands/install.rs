@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, ErrorKind, Problem};
 use crate::keys::age::canonical;
 use crate::keys::keyring::Keyring;
-use crate::os::fs;
 use crate::os::place::{Base, Ownership};
 use crate::os::users::{self, Database};
+use crate::os::{fs, staging};
 use crate::project::error::Refusal;
 use crate::project::manifest::{Entry, Kind};
 use crate::project::plan::Plan;
@@ -256,7 +256,7 @@ impl Installation {
     ///
     /// # Errors
     /// What keeps it from being written; everything is as it was then.
-    pub fn install(&mut self, now: &str) -> Result<(), Problem> {
+    pub fn install(&mut self, cx: &mut Context) -> Result<(), Problem> {
         let (Some(content), "not-installed") = (&self.content, self.action) else {
             return Ok(());
         };
@@ -272,14 +272,15 @@ impl Installation {
             fs::create_folder(folder, 0o755).map_err(failed)?;
         }
         // Beside it first: at every moment the name stands for the old key or for the new one.
-        let mut new = self.path.as_os_str().to_owned();
-        new.push(".new");
-        let new = PathBuf::from(new);
+        let name = staging::staging_name_of(self.path.file_name().unwrap_or_default());
+        let new = self.path.with_file_name(name);
         if fs::is_there(&new) {
             fs::remove(&new).map_err(failed)?;
+            cx.ui
+                .status("removed 1 staging file that an interrupted run left behind");
         }
         fs::write_new(&new, content.expose(), self.owner, self.mode).map_err(failed)?;
-        let old = fs::is_there(&self.path).then(|| self.name_for_old(now));
+        let old = fs::is_there(&self.path).then(|| self.name_for_old(&cx.env.now()));
         let kept = match &old {
             Some(old) => fs::link(&self.path, old),
             None => Ok(()),
@@ -342,7 +343,7 @@ impl Recovering for Installation {
             })?;
             self.made_root = true;
         }
-        let installed = self.install(&cx.env.now());
+        let installed = self.install(cx);
         if installed.is_err() {
             self.take_back(workspace);
         }

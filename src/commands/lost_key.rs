@@ -180,7 +180,7 @@ pub fn run(
         // no rule names.
         let noted = note(workspace, &lost, &key.recipient)?;
         let written = installation
-            .install(&cx.env.now())
+            .install(cx)
             .and_then(|()| write(cx, workspace, &files));
         if let Err(problem) = written {
             installation.take_back(workspace);

@@ -22,6 +22,9 @@ use super::memory::Memory;
 use super::{Context, Jobs, OwnerArgs, jobs_of};
 use crate::sops::master_key::KeyId;
 
+/// The way out of a server path that may not be one.
+const ANOTHER_PATH: &str = "give the row another server path in the manifest";
+
 /// Everything a command needs to know of repository and server.
 pub struct Workspace {
     /// The manifest.
@@ -298,21 +301,34 @@ impl Workspace {
         (!same).then_some(stock)
     }
 
+    /// Checks that an entry's file on the server may be captured, links resolved: a row that somebody pushed
+    /// must not bring an identity, or something of a git folder, into the repository.
+    ///
+    /// # Errors
+    /// The problem, with the entry's name.
+    pub fn check_source(&self, entry: &Entry, place: &Place) -> Result<(), Problem> {
+        let name = &entry.repository_path;
+        let path = place.path();
+        if self.is_in_git_folder(&path) {
+            return Err(Problem::of(name, ErrorKind::GitTarget { path }).with_help(ANOTHER_PATH));
+        }
+        if self.identity_files.contains(&path) {
+            let kind = ErrorKind::IdentityTarget { path };
+            return Err(Problem::of(name, kind).with_help(ANOTHER_PATH));
+        }
+        Ok(())
+    }
+
     /// Checks that a plaintext may be placed at an entry's target, links resolved: not in a git
     /// folder, not over an identity, the manifest, or a file that git tracks.
     ///
     /// # Errors
     /// The problem, with the entry's name.
     pub fn check_target(&self, entry: &Entry, place: &Place) -> Result<(), Problem> {
+        self.check_source(entry, place)?;
         let name = &entry.repository_path;
-        let another = "give the row another server path in the manifest";
+        let another = ANOTHER_PATH;
         let path = place.path();
-        if self.is_in_git_folder(&path) {
-            return Err(Problem::of(name, ErrorKind::GitTarget { path }).with_help(another));
-        }
-        if self.identity_files.contains(&path) {
-            return Err(Problem::of(name, ErrorKind::IdentityTarget { path }).with_help(another));
-        }
         let is_manifest =
             fs::canonical(&self.manifest_path).is_some_and(|manifest| manifest == path);
         if is_manifest || self.is_tracked(entry, &path)? {

@@ -348,22 +348,29 @@ pub(super) fn reads_back(file: &File, content: &[u8]) -> io::Result<bool> {
 /// Writes a new private file (`0600`), synchronises it and reads it back.
 ///
 /// # Errors
-/// `Io`, also when it exists; `NotReadBack`, and it is gone then.
+/// `Io`, also when it exists; `NotReadBack`. A file that was made is gone then.
 pub fn write_new_private(path: &Path, content: &[u8]) -> Result<File, FsError> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let descriptor =
         open(path, flags, Mode::from_raw_mode(0o600)).map_err(failed(path, "create"))?;
     let mut file = File::from(descriptor);
-    file.write_all(content)
+    let written = file
+        .write_all(content)
         .and_then(|()| file.sync_all())
-        .map_err(failed(path, "write"))?;
-    if !reads_back(&file, content).map_err(failed(path, "read back"))? {
-        drop(remove(path));
-        return Err(FsError::NotReadBack {
-            path: path.to_owned(),
+        .map_err(failed(path, "write"))
+        .and_then(|()| {
+            let is_same = reads_back(&file, content).map_err(failed(path, "read back"))?;
+            is_same.then_some(()).ok_or_else(|| FsError::NotReadBack {
+                path: path.to_owned(),
+            })
         });
+    match written {
+        Ok(()) => Ok(file),
+        Err(error) => {
+            drop(remove(path));
+            Err(error)
+        }
     }
-    Ok(file)
 }
 
 /// Writes a new file with owner and mode, and synchronises it. Owner and mode are set before the first

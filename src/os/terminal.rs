@@ -15,6 +15,12 @@ use crate::secret::SecretBytes;
 
 use super::signal::{self, Watch};
 
+/// Returns whether a terminal would act on a character, or turn or hide what stands around it.
+pub fn is_harmful(c: char) -> bool {
+    (c.is_control() && c != '\t')
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
 /// Somebody who answers questions.
 pub trait Ask: Send + Sync {
     /// Asks for a line; `None` at the end of input.

@@ -21,7 +21,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::keys::keyring::{Keyring, Sources};
-use crate::os::{Env, fs};
+use crate::os::{Env, fs, terminal};
 use crate::secret::SecretBytes;
 use crate::sops::master_key::KeyId;
 
@@ -91,7 +91,7 @@ impl Run<'_> {
 fn harmless(text: &str) -> String {
     text.chars()
         .flat_map(|character| {
-            let is_control = character.is_control() && !matches!(character, '\n' | '\t');
+            let is_control = !matches!(character, '\n' | '\t') && terminal::is_harmful(character);
             let escaped = is_control.then(|| character.escape_default().collect::<Vec<_>>());
             escaped.unwrap_or_else(|| vec![character])
         })

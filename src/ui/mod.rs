@@ -25,7 +25,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::{ErrorKind, Problem, Severity};
-use style::{Role, harmless, paint};
+use style::{Role, harmless, harmless_json, paint};
 
 /// The version of the JSON output's shape.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -113,9 +113,8 @@ impl Ui {
 
     /// Writes a JSON answer, one object, two-space indentation.
     pub fn json(&mut self, value: &impl Serialize) {
-        let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
-        text.push('\n');
-        self.data(&text);
+        let text = serde_json::to_string_pretty(value).unwrap_or_default();
+        self.data(&harmless_json(&text));
     }
 
     /// Says what was done or found; silent with `-q`.

@@ -1,5 +1,7 @@
 //! Colours by role, and text made harmless for a terminal.
 
+use crate::os::terminal::is_harmful;
+
 /// What a coloured text is for; the colour never says it alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -37,10 +39,6 @@ pub fn paint(text: &str, role: Role, color: bool) -> String {
 
 /// Replaces control characters, and characters that turn the direction of text, by escapes.
 pub fn harmless(text: &str) -> String {
-    let is_harmful = |c: char| {
-        (c.is_control() && c != '\t')
-            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if is_harmful(c) {
@@ -49,6 +47,21 @@ pub fn harmless(text: &str) -> String {
             out.push(c);
         }
     }
+    out
+}
+
+/// Returns a JSON text, and a line end, with what a terminal would act on escaped: a text of JSON itself
+/// escapes less.
+pub fn harmless_json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        if c != '\n' && is_harmful(c) {
+            out.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            out.push(c);
+        }
+    }
+    out.push('\n');
     out
 }
 

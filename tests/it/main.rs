@@ -29,6 +29,7 @@ mod families;
 mod faults;
 mod groups;
 mod guards;
+mod hostile;
 mod interop;
 mod keys;
 mod manifest;

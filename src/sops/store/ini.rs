@@ -382,10 +382,15 @@ fn line_of(source: &[u8], at: usize) -> usize {
 }
 
 fn first_line(text: &[u8]) -> &[u8] {
-    text.split(|&byte| byte == b'\n')
-        .next()
-        .unwrap_or_default()
-        .trim_ascii_end()
+    let line = text.split(|&byte| byte == b'\n').next();
+    let line = line.unwrap_or_default();
+    let blanks = line.len() - trim_start(line).len();
+    let text = trim(line);
+    if text.is_empty() {
+        text
+    } else {
+        &line[..blanks + text.len()]
+    }
 }
 
 fn leaf_of<'a>(source: &[u8], piece: Piece<'_>, frame: u32, path: KeyPath) -> Leaf<'a> {

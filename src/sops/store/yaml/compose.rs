@@ -983,7 +983,7 @@ impl<'a> Composer<'a> {
             );
         }
         if !place.is_reserved {
-            let tag = if has_own_tag { found.tag_at } else { None };
+            let tag = found.tag_at;
             self.found.parts.push(Part {
                 path: place.path,
                 frame: place.frame,

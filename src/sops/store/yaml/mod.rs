@@ -364,7 +364,9 @@ fn span_of(source: &[u8], part: &Part<'_>) -> Range<usize> {
             ..
         } => *tag..part.span.end,
         Shape::Scalar { lines, .. }
-            if part.span == *lines && source[lines.clone()].trim_ascii().is_empty() =>
+            if part.span == *lines
+                && source[lines.clone()].trim_ascii().is_empty()
+                && !source[lines.clone()].contains(&b'\t') =>
         {
             // Blank lines only: their last line break stays.
             lines.start..lines.end.saturating_sub(1).max(lines.start)
@@ -440,6 +442,15 @@ fn spelling_of(source: &[u8], part: &Part<'_>) -> Spelling {
                 *tag..part.span.end,
                 "a value with a tag for its type",
             );
+        }
+        Shape::Scalar {
+            tag: Some(tag),
+            quote: Quote::Plain,
+            in_flow: false,
+            ..
+        } if memchr::memchr(b'\n', &source[*tag..part.span.start]).is_some() => {
+            let text = part.span.clone();
+            return with_note(Spelling::BARE, text, "a value on the line below its tag");
         }
         Shape::Scalar {
             quote,
@@ -552,8 +563,9 @@ fn block_spelling(
 ) -> Spelling {
     let indent = &BLANKS[..indent.min(BLANKS.len())];
     let keeps_indent = part.span.start > lines.start;
-    if quote == Quote::Literal && keeps_indent {
-        let value = part.value.plaintext();
+    let value = part.value.plaintext();
+    let is_text = std::str::from_utf8(value.expose()).is_ok_and(is_literal);
+    if quote == Quote::Literal && keeps_indent && is_text {
         let text = &source[part.span.clone()];
         let mut canonical = SecretBytes::new(Vec::with_capacity(text.len() * 2));
         let ending = line_end_before(source, lines.start);
