@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use secret_files::cli;
 use secret_files::os::{Env, process};
+use secret_files::secret;
 
 #[cfg(target_env = "musl")]
 #[global_allocator]
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     // What panics was undone where it happened; the message of the panic stands on standard error.
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cli::run(env)))
-        .map_or(ExitCode::from(2), ExitCode::from)
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cli::run(env)));
+    secret::wipe_stack();
+    ended.map_or(ExitCode::from(2), ExitCode::from)
 }

@@ -2,6 +2,8 @@
 
 use std::thread;
 
+use crate::secret::wipe_stack;
+
 /// Returns what `work` makes of each item, in their order. Fewer than twice `least` items are worked on
 /// here, more by as many threads as there are processors, each with at least `least` of them in a row.
 pub fn map<T: Sync, R: Send>(items: &[T], least: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
@@ -17,7 +19,11 @@ pub fn map<T: Sync, R: Send>(items: &[T], least: usize, work: impl Fn(&T) -> R +
             .map(|part| {
                 (
                     part,
-                    thread::Builder::new().spawn_scoped(scope, move || run(part)),
+                    thread::Builder::new().spawn_scoped(scope, move || {
+                        let results = run(part);
+                        wipe_stack();
+                        results
+                    }),
                 )
             })
             .collect();

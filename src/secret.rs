@@ -6,7 +6,33 @@
 
 use std::fmt;
 
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
+
+/// Overwrites what earlier calls left on this thread's stack: libraries keep blocks of what they digest and
+/// decrypt there. For the end of a thread, and of the program.
+pub fn wipe_stack() {
+    // Deeper than any call with a secret in its frame.
+    wipe_frames::<{ 512 << 10 }>();
+}
+
+/// Does something that leaves pieces of a secret on the stack, and overwrites them: a value that is moved next
+/// would carry them along in the bytes that it does not use.
+pub fn wiping_behind<R>(work: impl FnOnce() -> R) -> R {
+    #[inline(never)]
+    fn apart<R>(work: impl FnOnce() -> R) -> R {
+        work()
+    }
+    let result = apart(work);
+    wipe_frames::<{ 8 << 10 }>();
+    result
+}
+
+#[inline(never)]
+fn wipe_frames<const DEPTH: usize>() {
+    let mut frame = [0xa5_u8; DEPTH];
+    std::hint::black_box(&mut frame).zeroize();
+    std::hint::black_box(&frame);
+}
 
 /// Owned secret bytes, wiped on drop. Any length, any content.
 #[derive(Clone, Default)]

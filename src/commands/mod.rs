@@ -60,6 +60,7 @@ use clap::{Args, ValueEnum};
 use crate::error::{ErrorKind, Problem, Severity};
 use crate::os::Env;
 use crate::os::terminal::Ask;
+use crate::secret::wipe_stack;
 use crate::ui::{Loudness, Ui, progress};
 
 /// When output is coloured.
@@ -312,7 +313,11 @@ pub fn in_parallel<T: Sync, R: Send>(
         // Where the system has no more threads to give, this one does their work.
         for _ in 1..jobs.threads.min(items.len()) {
             let running = running.clone();
-            drop(thread::Builder::new().spawn_scoped(scope, move || run(running)));
+            let work = move || {
+                run(running);
+                wipe_stack();
+            };
+            drop(thread::Builder::new().spawn_scoped(scope, work));
         }
         if jobs.shows_progress {
             let show = move || progress::show(&finished, done, items.len());

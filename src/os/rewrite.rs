@@ -43,6 +43,17 @@ pub fn write(
     done
 }
 
+/// Removes what a killed run left beside a file that is going to be written, where it was there, links
+/// followed. Returns whether there was something.
+pub fn clean_up(path: &Path) -> bool {
+    let target = resolved(path);
+    let (Some(folder), Some(name)) = (target.parent(), target.file_name()) else {
+        return false;
+    };
+    let place = Base::open(folder).and_then(|base| base.place(name.as_ref()));
+    place.is_ok_and(|place| remove_abandoned(&place, &staging_name_of(name)).0)
+}
+
 fn write_whole(
     path: &Path,
     content: &[u8],

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
 use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -88,16 +89,10 @@ fn wait(mut command: Command) -> io::Result<End> {
     // From before the start, so that no signal ends us and leaves the command behind.
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     let handle = signals.handle();
-    let child = command.spawn();
-    let mut child: Child = match child {
-        Ok(child) => child,
-        Err(error) => {
-            handle.close();
-            return Err(error);
-        }
-    };
-    let id = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let forwarder = thread::spawn(move || {
+    // The thread is there before the command: a system that has none to give leaves nothing running.
+    let (tell, told) = mpsc::channel::<Option<Pid>>();
+    let forwarder = thread::Builder::new().spawn(move || {
+        let Ok(id) = told.recv() else { return };
         for signal in signals.forever() {
             let signal = match signal {
                 SIGTERM => Signal::TERM,
@@ -109,11 +104,17 @@ fn wait(mut command: Command) -> io::Result<End> {
                 let _ = kill_process(id, signal);
             }
         }
+    })?;
+    let child = command.spawn();
+    let ended = child.and_then(|mut child: Child| {
+        let id = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let _ = tell.send(id);
+        child.wait()
     });
-    let status = child.wait();
+    drop(tell);
     handle.close();
     drop(forwarder.join());
-    status.map(End::of)
+    ended.map(End::of)
 }
 
 /// Writes a content into a named pipe as soon as somebody reads it, in a thread of its own.

@@ -67,12 +67,12 @@ impl Cleanup {
         let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
         let handle = signals.handle();
         let folder = folder.to_owned();
-        let waiting = thread::spawn(move || {
+        let waiting = thread::Builder::new().spawn(move || {
             if let Some(signal) = signals.forever().next() {
                 drop(std::fs::remove_dir_all(&folder));
                 die_of(signal);
             }
-        });
+        })?;
         Ok(Self {
             handle,
             waiting: Some(waiting),

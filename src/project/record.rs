@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use crate::parallel;
-use crate::secret::{SecretBytes, SecretText};
+use crate::secret::{SecretBytes, SecretText, wiping_behind};
 use crate::sops::data_key::DataKey;
 
 use super::keys::{Keyed, Reading};
@@ -170,9 +170,11 @@ impl Digester {
 
     /// Returns the digest of a content: HMAC-SHA-256, 64 hexadecimal digits.
     pub fn content(&self, content: &[u8]) -> String {
-        let mut mac = self.start(0);
-        mac.update(content);
-        hexadecimal(mac)
+        wiping_behind(|| {
+            let mut mac = self.start(0);
+            mac.update(content);
+            hexadecimal(mac)
+        })
     }
 
     /// Returns the digest of what a content means: where it has keys, these with their values,
@@ -207,6 +209,15 @@ impl Digester {
         };
         let (comments, others) = (texts_of(COMMENTS), texts_of(OTHER_LINES));
         keys.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        wiping_behind(|| self.meaning_of_sorted(&keys, &comments, &others))
+    }
+
+    fn meaning_of_sorted(
+        &self,
+        keys: &Keyed<'_>,
+        comments: &[SecretText<'_>],
+        others: &[SecretText<'_>],
+    ) -> String {
         let mut mac = self.start(1);
         let mut list = |texts: &[SecretText<'_>]| {
             mac.update(&(texts.len() as u64).to_be_bytes());
@@ -215,12 +226,12 @@ impl Digester {
                 mac.update(text.expose());
             }
         };
-        for (key, values) in &keys {
+        for (key, values) in keys {
             list(&[SecretText::Borrowed(key.as_bytes())]);
             list(values);
         }
-        list(&comments);
-        list(&others);
+        list(comments);
+        list(others);
         hexadecimal(mac)
     }
 
@@ -240,20 +251,24 @@ impl Digester {
 
     /// Returns the digest of a key's name: 16 hexadecimal digits.
     pub fn key_name(&self, key: &str) -> String {
-        let mut mac = self.start(2);
-        mac.update(key.as_bytes());
-        shortened(mac, 16)
+        wiping_behind(|| {
+            let mut mac = self.start(2);
+            mac.update(key.as_bytes());
+            shortened(mac, 16)
+        })
     }
 
     /// Returns the digest of a key's values, bound to its name: 32 hexadecimal digits.
     pub fn key_values(&self, key: &str, values: &[SecretText<'_>]) -> String {
-        let mut mac = self.start(3);
-        let values = values.iter().map(SecretText::expose);
-        for text in std::iter::once(key.as_bytes()).chain(values) {
-            mac.update(&(text.len() as u64).to_be_bytes());
-            mac.update(text);
-        }
-        shortened(mac, 32)
+        wiping_behind(|| {
+            let mut mac = self.start(3);
+            let values = values.iter().map(SecretText::expose);
+            for text in std::iter::once(key.as_bytes()).chain(values) {
+                mac.update(&(text.len() as u64).to_be_bytes());
+                mac.update(text);
+            }
+            shortened(mac, 32)
+        })
     }
 }
 

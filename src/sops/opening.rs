@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use crate::parallel;
-use crate::secret::SecretBytes;
+use crate::secret::{SecretBytes, wipe_stack};
 
 use super::cipher::{self, Cipher, NoteText, PIECE_BYTES, Token, TokenError};
 use super::data_key::DataKey;
@@ -316,6 +316,7 @@ fn open_large(
         let digest = &mut mac;
         let hasher = thread::Builder::new().spawn_scoped(scope, move || {
             receive.iter().for_each(|piece| digest.update(piece));
+            wipe_stack();
         });
         for piece in plaintext.expose_mut().chunks_mut(PIECE_BYTES) {
             pieces.read(piece)?;
@@ -458,6 +459,11 @@ pub(super) fn spawn<'scope, T: Send + 'scope>(
     threads: &'scope thread::Scope<'scope, '_>,
     work: impl FnOnce() -> T + Send + 'scope,
 ) -> Option<thread::ScopedJoinHandle<'scope, T>> {
+    let work = move || {
+        let result = work();
+        wipe_stack();
+        result
+    };
     thread::Builder::new().spawn_scoped(threads, work).ok()
 }
 

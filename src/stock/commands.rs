@@ -583,6 +583,13 @@ fn reading(run: &mut Run<'_>, parsed: &Parsed) -> Result<Reading, Failure> {
     })
 }
 
+/// Cleans up after a killed run where the file itself is going to be written.
+fn clean_up_in_place(run: &mut Run<'_>, parsed: &Parsed, path: &Path) {
+    if parsed.is_on("in-place") {
+        files::clean_up(run, path);
+    }
+}
+
 fn encrypt(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failure> {
     if parsed.args.is_empty() {
         check_no_place(parsed)?;
@@ -593,6 +600,7 @@ fn encrypt(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failure> {
     }
     let path = input_of(run, parsed)?;
     let place = path.clone().unwrap_or_default();
+    clean_up_in_place(run, parsed, &place);
     let subject = config::subject(run, parsed, &place);
     let formats = config::formats(parsed, subject.as_os_str());
     config::find(run)?;
@@ -611,6 +619,7 @@ fn decrypt(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failure> {
     }
     let path = input_of(run, parsed)?;
     let place = path.clone().unwrap_or_default();
+    clean_up_in_place(run, parsed, &place);
     let subject = config::subject(run, parsed, &place);
     let formats = config::formats(parsed, subject.as_os_str());
     config::find(run)?;
@@ -673,6 +682,7 @@ fn set(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failure> {
     let formats = config::formats(parsed, path.as_os_str());
     let steps = PathStep::parse(&parsed.args[1].to_string_lossy())
         .map_err(|_| Failure::new(code::BAD_SET, "Invalid set index format"))?;
+    files::clean_up(run, &path);
     let value = if is_stdin {
         files::read(run, None).map_err(|failure| Failure::generic(failure.text))?
     } else if is_file {
@@ -698,6 +708,7 @@ fn unset(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failure> {
         return Err(Failure::new(code::NO_FILE, text));
     }
     let path = run.absolute(&parsed.args[0]);
+    files::clean_up(run, &path);
     config::find(run)?;
     let formats = config::formats(parsed, path.as_os_str());
     let steps = PathStep::parse(&parsed.args[1].to_string_lossy())
@@ -731,6 +742,7 @@ fn changes_keys(parsed: &Parsed) -> bool {
 fn rotate(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failure> {
     let first = parsed.args.first().ok_or_else(no_file)?;
     let path = run.absolute(first);
+    clean_up_in_place(run, parsed, &path);
     warn_of_more(run, parsed);
     check_outputs(parsed)?;
     if !fs::exists(&path) && changes_keys(parsed) {
@@ -778,6 +790,10 @@ fn file_status(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failure> {
 }
 
 /// Does what the flags say where no command is named: encrypt, decrypt, rotate, set, else edit.
+#[expect(
+    clippy::too_many_lines,
+    reason = "the flags of one command line, in the order in which the reference looks at them"
+)]
 fn without_command(run: &mut Run<'_>) -> Result<u8, Failure> {
     let parsed = run.global.clone();
     run.is_verbose = parsed.is_on("verbose");
@@ -812,6 +828,7 @@ fn without_command(run: &mut Run<'_>) -> Result<u8, Failure> {
         }
     }
     let subject = config::subject(run, &parsed, &path);
+    clean_up_in_place(run, &parsed, &path);
     let modes = [is_encrypt, is_decrypt, is_rotate, is_set];
     if modes.iter().filter(|mode| **mode).count() > 1 {
         run.warn("More than one command (--encrypt, --decrypt, --rotate, --set) has been specified. Only the changes made by the last one will be visible. Note that this behavior is deprecated and will cause an error eventually.");

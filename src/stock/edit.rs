@@ -63,6 +63,7 @@ pub(super) fn edit(
         formats: (input, output),
         ..
     } = *request;
+    files::clean_up(run, path);
     let indents = config::indents(run, output)?;
     let before = if fs::exists(path) {
         Some(files::read(run, Some(path))?)

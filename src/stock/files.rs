@@ -275,6 +275,15 @@ pub(super) enum Holds {
     Plaintext,
 }
 
+/// Says and removes what a killed run left beside a file that a command is going to write: it may hold
+/// plaintext, and the command may find that there is nothing to be written.
+pub(super) fn clean_up(run: &mut Run<'_>, path: &Path) {
+    if rewrite::clean_up(path) {
+        let text = "removed 1 staging file that an interrupted run left behind";
+        drop(writeln!(run.env.stderr, "{text}"));
+    }
+}
+
 /// Writes a file that was named.
 ///
 /// # Errors

@@ -91,6 +91,7 @@ fn update_file(
     if fs::is_folder(path) {
         return Err(Failure::generic("can't operate on a directory"));
     }
+    files::clean_up(run, path);
     let format = files::format_of(&parsed.text("input-type"), path.as_os_str());
     say(run, &format!("Syncing keys for file {}", path.display()));
     let bytes = files::read(run, Some(path))?;
@@ -316,6 +317,9 @@ fn change_groups(
     let format = files::format_of("", path.as_os_str());
     config::find(run)?;
     check_services(run, parsed)?;
+    if parsed.is_on("in-place") {
+        files::clean_up(run, &path);
+    }
     let bytes = files::read(run, Some(&path))?;
     let Loaded { tree, mut metadata } = files::load_encrypted(format, bytes)?;
     let keyring = run.keyring(&[]);

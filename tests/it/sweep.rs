@@ -968,7 +968,8 @@ impl<'s> Stage<'s> {
                 run.text.trim()
             ));
         }
-        let now = self.snapshot();
+        let mut now = self.snapshot();
+        now.retain(|path, _| !path.to_string_lossy().ends_with(".enc.edited"));
         if !is_like(&now, &self.after) {
             let differing = now.iter().filter(|(path, thing)| {
                 !self

@@ -10,7 +10,7 @@ use secret_files::rules::Rules;
 /// Who may import whom, as in `docs/architecture.md`.
 const LAYERS: [(&str, &[&str]); 12] = [
     ("secret", &[]),
-    ("parallel", &[]),
+    ("parallel", &["secret"]),
     ("os", &["secret"]),
     ("sops", &["secret", "parallel"]),
     ("rules", &["sops"]),

@@ -1,0 +1,209 @@
+//! What of the values is left in memory when a command ends.
+//!
+//! The program is stopped in front of its last system call (`strace` delays it), and everything it may read
+//! is searched: what a core would hold that was taken there. Reading it takes root, as the process forbids it
+//! to others.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::FileExt;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::support::{TestProject, stock};
+
+const MARK: &[u8] = b"canary-";
+
+/// The number of `exit_group`.
+const EXIT: &str = if cfg!(target_arch = "x86_64") {
+    "231"
+} else {
+    "94"
+};
+/// The number of `fsync`.
+const SYNC: &str = if cfg!(target_arch = "x86_64") {
+    "74"
+} else {
+    "82"
+};
+
+fn project() -> TestProject {
+    let project = TestProject::with_files(
+        &[
+            ("a.env.enc", "a.env"),
+            ("b.yaml.enc", "{ path = \"b.yaml\", format = \"yaml\" }"),
+            ("c.json.enc", "{ path = \"c.json\", format = \"json\" }"),
+            ("d.ini.enc", "{ path = \"d.ini\", format = \"ini\" }"),
+            ("e.enc", "e"),
+        ],
+        "",
+    );
+    write(&project, "");
+    project
+}
+
+fn write(project: &TestProject, more: &str) {
+    let lines = |count: usize| format!("canary-{more}binary value\n").repeat(count);
+    project.write_server(
+        "a.env",
+        format!("A=canary-{more}env\nB=\"canary-{more}env quoted\"\n# canary-{more}comment\n"),
+    );
+    project.write_server("b.yaml", format!("a: canary-{more}yaml\nb: \"canary-{more}yaml quoted\"\nc: |\n  canary-{more}yaml literal\n"));
+    project.write_server(
+        "c.json",
+        format!("{{\"a\": \"canary-{more}json\", \"b\": [\"canary-{more}json\"]}}"),
+    );
+    project.write_server("d.ini", format!("[a]\nb = canary-{more}ini\n"));
+    project.write_server("e", lines(3000));
+}
+
+/// Starts a command that is stopped before a system call for a while, and returns the number of its process
+/// once it stands there.
+#[expect(
+    clippy::zombie_processes,
+    reason = "the caller waits for it; a failing test may stop at once"
+)]
+fn stopped_at(project: &TestProject, call: &str, number: &str, args: &[&str]) -> (Child, u32) {
+    let program = env!("CARGO_BIN_EXE_secrets");
+    let injection = format!("inject={call}:delay_enter=1500000:when=1");
+    let strace = Command::new("strace")
+        .args([
+            "-f",
+            "-qqq",
+            "-o",
+            "/dev/null",
+            "-e",
+            &format!("trace={call}"),
+            "-e",
+            &injection,
+            program,
+        ])
+        .args(args)
+        .current_dir(project.repo())
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .envs(&project.vars)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let children = format!("/proc/{0}/task/{0}/children", strace.id());
+    let started = Instant::now();
+    loop {
+        assert!(
+            started.elapsed() < Duration::from_secs(20),
+            "{args:?} does not come to {call}"
+        );
+        thread::sleep(Duration::from_millis(1));
+        for child in fs::read_to_string(&children)
+            .unwrap_or_default()
+            .split_whitespace()
+        {
+            let is_ours = fs::read_link(format!("/proc/{child}/exe"))
+                .is_ok_and(|path| path == fs::canonicalize(program).unwrap());
+            let at = fs::read_to_string(format!("/proc/{child}/syscall")).unwrap_or_default();
+            if is_ours && at.split_whitespace().next() == Some(number) {
+                return (strace, child.parse().unwrap());
+            }
+        }
+    }
+}
+
+/// Returns what stands behind each mark in the memory of a process.
+fn values_in_memory(process: u32) -> Vec<String> {
+    let memory = File::open(format!("/proc/{process}/mem")).unwrap();
+    let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
+    let (mut found, mut searched) = (Vec::new(), 0);
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let (range, rights) = (words.next().unwrap(), words.next().unwrap());
+        if !rights.starts_with("rw") {
+            continue;
+        }
+        let (start, end) = range.split_once('-').unwrap();
+        let [start, end] = [start, end].map(|text| u64::from_str_radix(text, 16).unwrap());
+        let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
+        if memory.read_exact_at(&mut bytes, start).is_err() {
+            continue;
+        }
+        searched += bytes.len();
+        for at in memchr::memmem::find_iter(&bytes, MARK) {
+            let text = &bytes[at.saturating_sub(48)..bytes.len().min(at + 48)];
+            found.push(format!(
+                "{} at {:x} of {line}",
+                text.escape_ascii(),
+                start + at as u64
+            ));
+        }
+    }
+    assert!(searched > 100_000, "only {searched} bytes can be read");
+    found
+}
+
+#[test]
+fn no_value_is_left_in_memory_when_a_command_ends() {
+    let test = "no_value_is_left_in_memory_when_a_command_ends";
+    if !stock::available("strace", test) {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        assert!(
+            std::env::var_os("SECRETS_CI").is_none(),
+            "{test} needs root"
+        );
+        drop(writeln!(std::io::stderr(), "skipped: {test} needs root"));
+        return;
+    }
+    let project = project();
+    let at_the_end = |args: &[&str]| {
+        let (mut child, process) = stopped_at(&project, "exit_group", EXIT, args);
+        let found = values_in_memory(process);
+        child.wait().unwrap();
+        let some = &found[..found.len().min(3)];
+        assert!(
+            found.is_empty(),
+            "{args:?} leaves {} copies: {some:?}",
+            found.len()
+        );
+    };
+    at_the_end(&["encrypt"]);
+    project.commit();
+    at_the_end(&["status"]);
+    write(&project, "new-");
+    at_the_end(&["diff"]);
+    at_the_end(&["decrypt", "--force"]);
+    at_the_end(&["undo"]);
+    at_the_end(&["encrypt"]);
+    at_the_end(&["merge"]);
+    at_the_end(&["check"]);
+    at_the_end(&["drill"]);
+
+    // That they would be found: in the middle of a run they are there, and in no argument, variable or file.
+    for name in ["a.env", "b.yaml", "c.json", "d.ini", "e"] {
+        fs::remove_file(project.server_file(name)).unwrap();
+    }
+    let (mut child, process) = stopped_at(&project, "fsync", SYNC, &["decrypt"]);
+    assert!(!values_in_memory(process).is_empty());
+    for file in ["cmdline", "environ"] {
+        let bytes = fs::read(format!("/proc/{process}/{file}")).unwrap();
+        assert!(memchr::memmem::find(&bytes, MARK).is_none(), "{file}");
+    }
+    for open in fs::read_dir(format!("/proc/{process}/fd"))
+        .unwrap()
+        .flatten()
+    {
+        let target = fs::read_link(open.path()).unwrap_or_default();
+        let Ok(content) = fs::read(&target) else {
+            continue;
+        };
+        let is_target = target.starts_with(project.root());
+        assert!(
+            is_target || memchr::memmem::find(&content, MARK).is_none(),
+            "{}",
+            target.display()
+        );
+    }
+    child.wait().unwrap();
+}
