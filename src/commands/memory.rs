@@ -210,18 +210,12 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
 /// # Errors
 /// When the records cannot be written.
 pub fn agree_to_keys(state: &StateDir, keys: &[(PathBuf, DataKey)]) -> Result<(), FsError> {
-    let digester = Digester::new(state.make_key()?);
-    set_aside_damaged(state, &digester)?;
-    state.update(RECORDS_FILE, |old| {
-        let mut now = old
-            .and_then(|text| Records::parse(&text, &digester))
-            .unwrap_or_default();
+    change(state, |records, digester| {
         for (target, key) in keys {
             if let Some(target) = target.to_str() {
-                now.set_data_key(target, digester.data_key(key));
+                records.set_data_key(target, digester.data_key(key));
             }
         }
-        now.to_bytes(&digester)
     })
 }
 
@@ -233,16 +227,23 @@ pub fn restore<'r>(
     state: &StateDir,
     records: impl Iterator<Item = (&'r str, Option<Record>)>,
 ) -> Result<(), FsError> {
-    let digester = Digester::new(state.make_key()?);
-    set_aside_damaged(state, &digester)?;
-    state.update(RECORDS_FILE, |old| {
-        let mut now = old
-            .and_then(|text| Records::parse(&text, &digester))
-            .unwrap_or_default();
+    change(state, |now, _| {
         for (target, record) in records {
             now.set(target, record);
         }
-        now.to_bytes(&digester)
+    })
+}
+
+/// Changes the records.
+fn change(state: &StateDir, change: impl FnOnce(&mut Records, &Digester)) -> Result<(), FsError> {
+    let digester = Digester::new(state.make_key()?);
+    set_aside_damaged(state, &digester)?;
+    state.update(RECORDS_FILE, |old| {
+        let mut records = old
+            .and_then(|text| Records::parse(&text, &digester))
+            .unwrap_or_default();
+        change(&mut records, &digester);
+        records.to_bytes(&digester)
     })
 }
 
