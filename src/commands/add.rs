@@ -77,7 +77,7 @@ pub fn run(args: &AddArgs, cx: &mut Context) -> Result<Outcome, Error> {
             .with_help("add them one by one, each with its `--as`")
             .into());
     }
-    let before = Workspace::open(cx, OwnerArgs::default())?;
+    let before = Workspace::open_to_write(cx, args.step.write_args())?;
     before.require_root()?;
     let _locks = apply::begin(cx, &before, args.step.write_args())?;
     let manifest_path = find_manifest(cx)?;

@@ -76,7 +76,7 @@ struct Open<'w> {
 /// # Errors
 /// What stands against the whole run; problems of entries are reported.
 pub fn run(args: &AdoptArgs, cx: &mut Context) -> Result<Outcome, Error> {
-    let workspace = Workspace::open(cx, args.write.owner)?;
+    let workspace = Workspace::open_to_write(cx, args.write)?;
     let entries = workspace.select_secret(&args.entries)?;
     let root = workspace.require_root()?;
     let _locks = apply::begin(cx, &workspace, args.write)?;

@@ -5,16 +5,18 @@
 //! named in its journal; the next writing run removes them and says so.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 
 use crate::error::{ErrorKind, Problem};
 use crate::os::fs::{self, FsError};
+use crate::os::journal::Journal;
 use crate::os::lock::{self, DirectoryLock, LockError};
 use crate::os::place::{FileState, Ownership, Place};
 use crate::os::signal::Watch;
 use crate::os::staging::{self, Attributes, InPlace, Removed, Staged};
-use crate::os::state::{CleanedUp, Journal, StateDir, UNDERSTAND};
+use crate::os::state::{CleanedUp, StateDir, UNDERSTAND};
 use crate::os::{self};
 
 use crate::project::error::Refusal;
@@ -107,11 +109,22 @@ struct Done<'a> {
     mended: Vec<(Place, FileState)>,
 }
 
-/// Begins a writing run: locks out other writers, then cleans up after killed ones. A dry run does
-/// neither.
+/// Takes back what killed runs had done by half and removes what they left, and says so; before a writing command
+/// looks at anything. A dry run does not.
+pub fn clean_up(cx: &mut Context, args: WriteArgs) {
+    if !args.dry_run
+        && let Some(state) = StateDir::locate(&cx.env)
+    {
+        tidy(cx, &state, true);
+    }
+}
+
+/// Begins a writing run: locks out other writers, then cleans up after those that were killed meanwhile. A dry run
+/// does neither.
 ///
 /// # Errors
-/// Who holds a lock, or that the manifest's root is another one than was trusted.
+/// Who holds a lock, that the manifest's root is another one than was trusted, or that something was taken back
+/// that this run had looked at.
 pub fn begin(
     cx: &mut Context,
     workspace: &Workspace,
@@ -122,7 +135,15 @@ pub fn begin(
         return Ok(Vec::new());
     }
     let locks = lock(cx, workspace, !args.no_wait)?;
-    clean_up(cx, workspace);
+    let restored = workspace
+        .state
+        .as_ref()
+        .and_then(|state| tidy(cx, state, false));
+    let changed = restored.or_else(|| workspace.changed_manifest());
+    if let Some(path) = changed {
+        return Err(Problem::new(FsError::Changed { path })
+            .with_help("run the command again: it will look at everything as it is now"));
+    }
     warn_of_leftovers(cx, workspace);
     Ok(locks)
 }
@@ -199,32 +220,58 @@ pub fn warn_of_leftovers(cx: &mut Context, workspace: &Workspace) {
     }
 }
 
-/// Removes what killed runs left behind and says so.
-fn clean_up(cx: &mut Context, workspace: &Workspace) {
-    let Some(state) = &workspace.state else {
-        return;
-    };
-    match state.clean_up() {
-        Ok(CleanedUp {
-            removed,
-            out_of_reach,
-        }) => {
-            if !removed.is_empty() {
-                let files = if removed.len() == 1 { "file" } else { "files" };
-                cx.ui.status(&format!(
-                    "removed {} staging {files} that an interrupted run left behind",
-                    removed.len()
-                ));
-            }
-            for (base, journal) in out_of_reach {
-                let (base, journal) = (base.display(), journal.display());
-                cx.ui.warning(&format!("an interrupted run left files in {base}, which is not there now; they are removed when it is back, or remove {journal} when it is gone for good"));
-            }
+/// Cleans up after killed runs. Returns a file that was taken back. The second time in a run nothing is said again of
+/// what stays.
+fn tidy(cx: &mut Context, state: &StateDir, is_first: bool) -> Option<PathBuf> {
+    let cleaned = match state.clean_up() {
+        Ok(cleaned) => cleaned,
+        Err(error) if is_first => {
+            let message = format!("cannot clean up after an interrupted run: {error}");
+            cx.ui.warning(&message);
+            return None;
         }
-        Err(error) => cx.ui.warning(&format!(
-            "cannot clean up after an interrupted run: {error}"
-        )),
+        Err(_) => return None,
+    };
+    let CleanedUp {
+        removed,
+        mut taken_back,
+        out_of_reach,
+    } = cleaned;
+    let counted = |count: usize| match count {
+        1 => "1 file is as it was".to_owned(),
+        count => format!("{count} files are as they were"),
+    };
+    let restored = taken_back.restored.len();
+    if restored > 0 {
+        let files = counted(restored);
+        cx.ui.status(&format!(
+            "took back what an interrupted run had half done: {files} before it"
+        ));
     }
+    if let Some(changed) = taken_back.changed.first() {
+        let kept: Vec<_> = taken_back
+            .kept
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        cx.ui.warning(&format!(
+            "an interrupted run was half done, and {} was changed since: nothing of it is taken back; the old files are in {}, remove them when they are not needed",
+            changed.display(),
+            kept.join(", ")
+        ));
+    }
+    if !removed.is_empty() {
+        let files = if removed.len() == 1 { "file" } else { "files" };
+        cx.ui.status(&format!(
+            "removed {} staging {files} that an interrupted run left behind",
+            removed.len()
+        ));
+    }
+    for (base, journal) in out_of_reach.iter().filter(|_| is_first) {
+        let (base, journal) = (base.display(), journal.display());
+        cx.ui.warning(&format!("an interrupted run left files in {base}, which is not there now; they are removed when it is back, or remove {journal} when it is gone for good"));
+    }
+    taken_back.restored.pop()
 }
 
 /// Locks repository and root against other runs.
@@ -320,27 +367,33 @@ pub fn run(cx: &mut Context, workspace: &Workspace, work: &Work<'_>) -> Result<(
         .chain(removed.zip(&removal_names))
         .flat_map(|(place, name)| place.staging_paths(name))
         .collect();
-    let journal = open_journal(cx, workspace, work, &staging)?;
+    let mut journal = open_journal(cx, workspace, work, &staging)?;
 
     let mut done = Done::default();
     let attempt = panic::catch_unwind(AssertUnwindSafe(|| {
         stage(workspace, work, names, &mut done)
-            .and_then(|()| synchronize(workspace, &done))
+            .and_then(|()| note(journal.as_mut(), work, &done, &removal_names))
+            .and_then(|()| synchronize(workspace, journal.as_ref(), &done))
             .and_then(|()| look_again(work))
             .and_then(|()| replace(work, &mut done, &watch))
             // What is new is on disk before what is old goes.
             .and_then(|()| synchronize_folders(&done))
-            .and_then(|()| remove(work, removal_names, &mut done))
+            .and_then(|()| remove(work, &removal_names, &mut done))
             .and_then(|()| look_back(work, &done))
+            .and_then(|()| {
+                journal
+                    .as_mut()
+                    .map_or(Ok(()), Journal::note_done)
+                    .map_err(state_problem)
+            })
     }));
     let result = attempt.unwrap_or_else(|_| Err(Problem::new(ErrorKind::Internal)));
     let ending = match &result {
         Ok(()) => finish(cx, &done),
         Err(_) => undo(cx, done, &staging),
     };
-    // What could not be removed stays in the journal, and the next run removes it; but not what may be the
-    // only copy of an old file.
-    if let Some(journal) = journal.filter(|_| ending != Ending::Leftovers) {
+    // What could not be brought back or removed stays in the journal for the next run.
+    if let Some(journal) = journal.filter(|_| ending == Ending::Clean) {
         journal.close();
     }
     let is_undone = ending != Ending::Stuck;
@@ -434,7 +487,7 @@ fn problem(name: &str, error: FsError) -> Problem {
 fn stage<'a>(
     workspace: &Workspace,
     work: &Work<'a>,
-    names: Vec<std::ffi::OsString>,
+    names: Vec<OsString>,
     done: &mut Done<'a>,
 ) -> Result<(), Problem> {
     let mut prepared = Vec::with_capacity(work.jobs.len());
@@ -469,21 +522,48 @@ fn stage<'a>(
     first
 }
 
-/// Writes the staged files to disk. A failure here belongs to the run, not to one entry: nothing
+/// Writes into the journal what is about to be put where and taken away.
+fn note(
+    journal: Option<&mut Journal>,
+    work: &Work<'_>,
+    done: &Done<'_>,
+    removal_names: &[OsString],
+) -> Result<(), Problem> {
+    let Some(journal) = journal else {
+        return Ok(());
+    };
+    let removals = work.removals.iter().zip(removal_names);
+    let removals =
+        removals.map(|(removal, name)| Removed::step(&removal.place, name, &removal.seen.0));
+    let steps = done.staged.iter().map(Staged::step).chain(removals);
+    journal.note(steps.collect()).map_err(state_problem)
+}
+
+/// Writes journal and staged files to disk. A failure here belongs to the run, not to one entry: nothing
 /// is tried again.
-fn synchronize(workspace: &Workspace, done: &Done<'_>) -> Result<(), Problem> {
+fn synchronize(
+    workspace: &Workspace,
+    journal: Option<&Journal>,
+    done: &Done<'_>,
+) -> Result<(), Problem> {
     if done.staged.len() > SYNCHRONISED_SINGLY {
+        journal
+            .map_or(Ok(()), Journal::synchronize)
+            .map_err(disk_problem)?;
         return synchronize_file_systems(done);
     }
     // These wait for the disk, not for a processor.
+    let files: Vec<Option<&Staged>> = done.staged.iter().map(Some).chain([None]).collect();
     let jobs = Jobs {
-        threads: workspace.jobs.threads.max(2),
+        threads: files.len().max(workspace.jobs.threads),
         ..workspace.jobs
     };
-    in_parallel(&done.staged, jobs, Staged::synchronize)
-        .into_iter()
-        .collect::<Result<(), _>>()
-        .map_err(disk_problem)
+    let results = in_parallel(&files, jobs, |file| match *file {
+        Some(staged) => staged.synchronize(),
+        None => journal.map_or(Ok(()), Journal::synchronize),
+    });
+    let result: Result<(), _> = results.into_iter().collect();
+    result.map_err(disk_problem)
 }
 
 /// Writes the replaced names to disk, while the old files can still be brought back.
@@ -604,13 +684,9 @@ fn look_back(work: &Work<'_>, done: &Done<'_>) -> Result<(), Problem> {
 }
 
 /// Takes the files that are to go out of their places.
-fn remove(
-    work: &Work<'_>,
-    names: Vec<std::ffi::OsString>,
-    done: &mut Done<'_>,
-) -> Result<(), Problem> {
+fn remove(work: &Work<'_>, names: &[OsString], done: &mut Done<'_>) -> Result<(), Problem> {
     for (removal, name) in work.removals.iter().zip(names) {
-        let removed = Removed::take(removal.place.clone(), name, &removal.seen.0)
+        let removed = Removed::take(removal.place.clone(), name.clone(), &removal.seen.0)
             .map_err(|error| problem(removal.name, error))?;
         done.removed.push(removed);
     }

@@ -27,7 +27,7 @@ pub struct DecryptArgs {
 /// # Errors
 /// What stands against the whole run; problems of entries are reported.
 pub fn run(args: &DecryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
-    let workspace = Workspace::open(cx, args.placing.write.owner)?;
+    let workspace = Workspace::open_to_write(cx, args.placing.write)?;
     let entries = workspace.select_secret(&args.placing.entries)?;
     placing::place(cx, &workspace, "decrypt", &entries, args.placing.options())
 }

@@ -25,7 +25,7 @@ pub struct DeployArgs {
 /// # Errors
 /// What stands against the whole run; problems of entries are reported.
 pub fn run(args: &DeployArgs, cx: &mut Context) -> Result<Outcome, Error> {
-    let workspace = Workspace::open(cx, args.placing.write.owner)?;
+    let workspace = Workspace::open_to_write(cx, args.placing.write)?;
     let entries = workspace.select(&args.placing.entries)?;
     placing::place(cx, &workspace, "deploy", &entries, args.placing.options())
 }

@@ -59,7 +59,7 @@ pub struct EncryptArgs {
 /// # Errors
 /// What stands against the whole run; problems of entries are reported.
 pub fn run(args: &EncryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
-    let workspace = Workspace::open(cx, args.write.owner)?;
+    let workspace = Workspace::open_to_write(cx, args.write)?;
     let root = workspace.require_root()?;
     let entries = workspace.select_to_capture(&args.entries, args.new)?;
     let _locks = apply::begin(cx, &workspace, args.write)?;

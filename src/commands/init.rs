@@ -77,6 +77,7 @@ struct Draft {
 /// # Errors
 /// A manifest that exists, a Makefile that does not, a folder that cannot be written.
 pub fn run(args: &InitArgs, cx: &mut Context) -> Result<Outcome, Error> {
+    apply::clean_up(cx, args.step.write_args());
     let path = manifest_path(cx);
     let shown = path.display().to_string();
     if fs::is_there(&path) {

@@ -153,7 +153,7 @@ enum Answer {
 /// # Errors
 /// What stands against the whole run; problems of entries are reported.
 pub fn run(args: &MergeArgs, cx: &mut Context) -> Result<Outcome, Error> {
-    let workspace = Workspace::open(cx, args.write.owner)?;
+    let workspace = Workspace::open_to_write(cx, args.write)?;
     let entries = workspace.select_secret(&args.entries)?;
     let root = workspace.require_root()?;
     let _locks = apply::begin(cx, &workspace, args.write)?;

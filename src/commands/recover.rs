@@ -65,7 +65,7 @@ pub struct RecoverArgs {
 /// # Errors
 /// What stands against the whole run; problems of entries are reported.
 pub fn run(args: &RecoverArgs, cx: &mut Context) -> Result<Outcome, Error> {
-    let mut workspace = Workspace::open(cx, args.write.owner)?;
+    let mut workspace = Workspace::open_to_write(cx, args.write)?;
     let mut problems = Vec::new();
     let place = install::Request {
         path: args.identity_out.as_deref(),

@@ -52,7 +52,7 @@ struct Going {
 /// # Errors
 /// What stands against it; nothing is changed then.
 pub fn run(args: &RemoveArgs, cx: &mut Context) -> Result<Outcome, Error> {
-    let workspace = Workspace::open(cx, OwnerArgs::default())?;
+    let workspace = Workspace::open_to_write(cx, args.step.write_args())?;
     let entry = workspace.select_one(&args.entry)?;
     let _locks = apply::begin(cx, &workspace, args.step.write_args())?;
     let name = &entry.repository_path;

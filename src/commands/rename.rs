@@ -88,7 +88,7 @@ impl Moving {
 /// # Errors
 /// What stands against it; nothing is changed then.
 pub fn run(args: &MvArgs, cx: &mut Context) -> Result<Outcome, Error> {
-    let before = Workspace::open(cx, OwnerArgs::default())?;
+    let before = Workspace::open_to_write(cx, args.step.write_args())?;
     let entry = before.select_one(&args.entry)?;
     let name = &entry.repository_path;
     if let Some(pattern) = &entry.family {

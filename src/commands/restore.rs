@@ -45,7 +45,7 @@ pub struct RestoreArgs {
 /// # Errors
 /// What stands against it; nothing is changed then.
 pub fn run(args: &RestoreArgs, cx: &mut Context) -> Result<Outcome, Error> {
-    let workspace = Workspace::open(cx, args.write.owner)?;
+    let workspace = Workspace::open_to_write(cx, args.write)?;
     let entries = workspace.select_secret(std::slice::from_ref(&args.entry))?;
     let [entry] = entries[..] else {
         // More than one: says which.

@@ -90,10 +90,11 @@ enum Old {
 /// # Errors
 /// What stands against it; nothing is changed then.
 pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
-    let workspace = Workspace::open(cx, OwnerArgs::default())?;
     if args.list {
+        let workspace = Workspace::open(cx, OwnerArgs::default())?;
         return show_list(cx, &workspace);
     }
+    let workspace = Workspace::open_to_write(cx, args.step.write_args())?;
     if args.prune {
         return prune::run(cx, &workspace, args.step);
     }

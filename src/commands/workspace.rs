@@ -19,7 +19,7 @@ use super::hints::{self, Hints};
 use super::lost_key::{self, Replacement};
 use super::members::{found_on_server, members};
 use super::memory::Memory;
-use super::{Context, Jobs, OwnerArgs, jobs_of};
+use super::{Context, Jobs, OwnerArgs, WriteArgs, apply, jobs_of};
 use crate::sops::master_key::KeyId;
 
 /// The way out of a server path that may not be one.
@@ -55,6 +55,8 @@ pub struct Workspace {
     pub jobs: Jobs,
     /// Proposed command lines.
     pub hints: Hints,
+    /// The manifest as it was read.
+    text: Option<String>,
     root_state: FolderState,
     pub(super) cwd: PathBuf,
     identity_files: Vec<PathBuf>,
@@ -83,7 +85,26 @@ impl Workspace {
     pub fn open(cx: &Context, owner: OwnerArgs) -> Result<Self, Error> {
         let manifest_path = find_manifest(cx)?;
         let text = read_manifest(cx, &manifest_path)?;
-        Self::open_text(cx, owner, manifest_path, &text, &[])
+        let mut workspace = Self::open_text(cx, owner, manifest_path, &text, &[])?;
+        workspace.text = Some(text);
+        Ok(workspace)
+    }
+
+    /// Opens the repository for a writing command, as [`Workspace::open`] does, after what killed runs had done by half
+    /// was taken back.
+    ///
+    /// # Errors
+    /// As [`Workspace::open`].
+    pub fn open_to_write(cx: &mut Context, args: WriteArgs) -> Result<Self, Error> {
+        apply::clean_up(cx, args);
+        Self::open(cx, args.owner)
+    }
+
+    /// Returns the manifest's path if it is not what was read, as another run had the repository meanwhile.
+    pub fn changed_manifest(&self) -> Option<PathBuf> {
+        let text = self.text.as_ref()?;
+        let now = fs::read_regular(&self.manifest_path).ok();
+        (now.as_deref() != Some(text.as_bytes())).then(|| self.manifest_path.clone())
     }
 
     /// Opens the repository as it would be with this text as its manifest, and with further files.
@@ -151,6 +172,7 @@ impl Workspace {
             hints,
             root_path,
             root_state,
+            text: None,
             cwd: cx.env.cwd.clone(),
             identity_files,
             git_folders: Mutex::new(HashMap::new()),

@@ -8,6 +8,7 @@ pub mod file_history;
 pub mod fs;
 pub mod git;
 pub mod history;
+pub mod journal;
 pub mod lock;
 pub mod place;
 pub mod process;

@@ -26,7 +26,7 @@ use super::fs::{FsError, failed, kind_in_words};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileState {
     pub(super) device: u64,
-    inode: u64,
+    pub(super) inode: u64,
     /// Length in bytes.
     pub len: u64,
     /// Permission bits (at most `0o7777`).
@@ -35,7 +35,7 @@ pub struct FileState {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    modified: (i64, i64),
+    pub(super) modified: (i64, i64),
     changed: (i64, i64),
 }
 
@@ -235,6 +235,11 @@ impl Place {
         let mut path = self.folder.clone();
         path.extend(&self.missing);
         path.join(&self.name)
+    }
+
+    /// Returns whether its folder exists.
+    pub fn has_folder(&self) -> bool {
+        self.missing.is_empty()
     }
 
     /// Reads what stands there; links are not followed, special files not opened for long.

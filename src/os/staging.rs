@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 
 use super::fs::kind_in_words;
 use super::fs::{self, FsError, failed, reads_back};
+use super::journal::{Mark, Step};
 use super::place::{FileState, Found, Ownership, Place};
 
 /// What the names of staging files start with; sixteen hexadecimal digits follow.
@@ -214,6 +215,16 @@ impl Staged {
     /// Returns the full path of the staging file, for the journal.
     pub fn temporary_path(&self) -> PathBuf {
         self.place.folder.join(&self.temporary)
+    }
+
+    /// Returns what [`Staged::replace`] does, for the journal.
+    pub fn step(&self) -> Step {
+        Step {
+            target: self.place.path(),
+            temporary: self.temporary.clone(),
+            old: self.expected.as_ref().map(Mark::of),
+            new: Some(Mark::of(&self.written)),
+        }
     }
 
     /// Puts the staged file in the place of its target, in one step.
@@ -431,6 +442,16 @@ pub struct Removed {
 }
 
 impl Removed {
+    /// Returns what [`Removed::take`] does, for the journal.
+    pub fn step(place: &Place, temporary: &OsStr, seen: &FileState) -> Step {
+        Step {
+            target: place.path(),
+            temporary: temporary.to_owned(),
+            old: Some(Mark::of(seen)),
+            new: None,
+        }
+    }
+
     /// Takes the file that was seen out of its place, under the name `temporary`.
     ///
     /// # Errors

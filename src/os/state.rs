@@ -5,7 +5,6 @@
 //! encrypted backups, and small files: records and their key, what can be undone, what is trusted. A journal lists staging files and is locked while its writer lives, so that
 //! the next run can tell leftovers of a killed one from files in use.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::OwnedFd;
@@ -19,6 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::secret::SecretBytes;
 
 use super::fs::{self, FsError};
+use super::journal::{Journal, Listing, TakenBack};
 use super::{Env, fill_random, staging};
 
 /// The key of digests, and its length.
@@ -40,15 +40,10 @@ pub struct StateDir {
 pub struct CleanedUp {
     /// What was removed.
     pub removed: Vec<PathBuf>,
+    /// What was taken back of a run that was killed between two files.
+    pub taken_back: TakenBack,
     /// Repositories or roots that are not there now, with the journal that lists what lies in them.
     pub out_of_reach: Vec<(PathBuf, PathBuf)>,
-}
-
-/// The journal of a running writer; removed when it ends in good order.
-pub struct Journal {
-    path: PathBuf,
-    /// Held open for its lock.
-    _file: File,
 }
 
 impl StateDir {
@@ -104,20 +99,16 @@ impl StateDir {
         staging_files: &[PathBuf],
     ) -> Result<Journal, FsError> {
         let folder = self.own_folder("journal")?;
-        let mut list = Vec::new();
-        for base in bases {
-            if staging_files.iter().any(|path| path.starts_with(base)) {
-                list.extend_from_slice(base.as_os_str().as_bytes());
-                list.extend_from_slice(b"/\0");
-            }
-        }
-        for path in staging_files {
-            list.extend_from_slice(path.as_os_str().as_bytes());
-            list.push(0);
-        }
+        let has_staging = |base: &&&Path| staging_files.iter().any(|path| path.starts_with(**base));
+        let bases = bases.iter().filter(has_staging);
+        let listing = Listing {
+            bases: bases.map(|&base| base.to_owned()).collect(),
+            staging: staging_files.to_owned(),
+            ..Listing::default()
+        };
         let path = folder.join(unique_name(""));
-        let file = create_locked(&folder, &path, &list)?;
-        Ok(Journal { path, _file: file })
+        let file = create_locked(&folder, &path, &listing.text())?;
+        Ok(Journal::of(path, file))
     }
 
     /// Returns where the directory is.
@@ -241,43 +232,46 @@ impl StateDir {
         Ok(self.key()?.unwrap_or_default())
     }
 
-    /// Removes the staging files of runs that were killed, and their journals. Returns what was
-    /// removed.
+    /// Takes back what runs that were killed had done by half, and removes their staging files and journals. Runs
+    /// that begin meanwhile wait.
     ///
     /// # Errors
-    /// `Io` when a leftover cannot be removed.
+    /// `Io` when something cannot be taken back or removed; it stays in its journal.
     pub fn clean_up(&self) -> Result<CleanedUp, FsError> {
         let mut cleaned = CleanedUp::default();
-        let removed = &mut cleaned.removed;
-        for (path, _file) in abandoned(&self.path.join("backups"), is_partial) {
+        let folder = self.path.join("backups");
+        let guard = lock_folder(&folder);
+        for (path, _file) in abandoned(&folder, is_partial) {
             fs::remove(&path)?;
-            removed.push(path);
+            cleaned.removed.push(path);
         }
-        for (path, mut file) in abandoned(&self.path.join("journal"), |_| true) {
-            let mut list = Vec::new();
-            if file.read_to_end(&mut list).is_err() {
+        drop(guard);
+        let folder = self.path.join("journal");
+        let _guard = lock_folder(&folder);
+        for (path, mut file) in abandoned(&folder, |_| true) {
+            let mut text = Vec::new();
+            if file.read_to_end(&mut text).is_err() {
                 continue;
             }
-            let paths = || {
-                list.split(|&byte| byte == 0)
-                    .filter(|path| !path.is_empty())
-                    .map(|path| Path::new(OsStr::from_bytes(path)))
-            };
-            let mut bases = paths().filter(|path| path.as_os_str().as_bytes().ends_with(b"/"));
-            if let Some(base) = bases.find(|base| !base.is_dir()) {
-                cleaned.out_of_reach.push((base.to_owned(), path));
+            let listing = Listing::parse(&text);
+            if let Some(base) = listing.bases.iter().find(|base| !base.is_dir()) {
+                cleaned.out_of_reach.push((base.clone(), path));
                 continue;
             }
-            for staged in paths() {
-                for leftover in [staged.to_owned(), with_suffix(staged, "-old")] {
-                    if staging::remove_staging_file(&leftover)? {
-                        removed.push(leftover);
+            let taken_back = listing.take_back()?;
+            for staged in &listing.staging {
+                for leftover in [staged.clone(), with_suffix(staged, "-old")] {
+                    if !taken_back.kept.contains(&leftover)
+                        && staging::remove_staging_file(&leftover)?
+                    {
+                        cleaned.removed.push(leftover);
                     }
                 }
             }
+            cleaned.taken_back.add(taken_back);
             fs::remove(&path)?;
         }
-        removed.sort();
+        cleaned.removed.sort();
         Ok(cleaned)
     }
 
@@ -367,14 +361,6 @@ impl StateDir {
     }
 }
 
-impl Journal {
-    /// Closes the journal: nothing is left that a later run must clean up.
-    pub fn close(self) {
-        // A journal that stays behind is harmless: the next run finds nothing of what it lists.
-        drop(fs::remove(&self.path));
-    }
-}
-
 /// Creates a file that is locked before another run can take it for abandoned: creating and
 /// looking for abandoned files exclude each other by a lock on the folder.
 fn create_locked(folder: &Path, path: &Path, content: &[u8]) -> Result<File, FsError> {
@@ -384,9 +370,8 @@ fn create_locked(folder: &Path, path: &Path, content: &[u8]) -> Result<File, FsE
     Ok(file)
 }
 
-/// Returns the wanted files of a folder that no living run holds, each locked.
+/// Returns the wanted files of a folder that is locked which no living run holds, each locked.
 fn abandoned(folder: &Path, is_wanted: fn(&Path) -> bool) -> Vec<(PathBuf, File)> {
-    let _guard = lock_folder(folder);
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();
     };

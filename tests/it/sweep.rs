@@ -408,6 +408,22 @@ const SCENES: &[Scene] = &[
         again: &[3],
     },
     Scene {
+        name: "remove --wipe",
+        rows: ROWS,
+        prepare: |project| agree(project),
+        args: &["remove", "--wipe", "a.env"],
+        feeds_key: false,
+        again: &[2],
+    },
+    Scene {
+        name: "mv --server",
+        rows: ROWS,
+        prepare: |project| agree(project),
+        args: &["mv", "a.env", "else/z.env", "--server", "other/z.env"],
+        feeds_key: false,
+        again: &[2],
+    },
+    Scene {
         name: "sops set",
         rows: ROWS,
         prepare: |project| agree(project),
@@ -881,6 +897,7 @@ impl<'s> Stage<'s> {
                 wrong.push(format!("{} is gone", path.display()));
             }
         }
+        let is_half = is_killed && !may_be_half && self.is_half(&now);
         let is_old = now == self.before;
         let is_new = is_like(&now, &self.after);
         let is_persistent = matches!(fault, Fault::Errors(_));
@@ -915,7 +932,7 @@ impl<'s> Stage<'s> {
             wrong.push(format!("lost: {lost:?}"));
         }
         if wrong.is_empty() {
-            wrong.extend(self.go_on(is_new, !staged.is_empty()));
+            wrong.extend(self.go_on(is_new, !staged.is_empty(), is_half));
         }
         if !wrong.is_empty() {
             let mut text = format!(
@@ -932,6 +949,28 @@ impl<'s> Stage<'s> {
             .unwrap();
             tally.wrong.push(text);
         }
+    }
+
+    /// Returns whether the content of some files is new, and of others, or their absence, old. `sops` commands write
+    /// one file.
+    fn is_half(&self, now: &Snapshot) -> bool {
+        let has = |all: &Snapshot, path: &Path| match (all.get(path), now.get(path)) {
+            (Some(known), Some(thing)) => {
+                let mut known = known.clone();
+                known.mode = thing.mode;
+                known.is_like(thing)
+            }
+            (None, None) => true,
+            _ => false,
+        };
+        let changed: BTreeSet<_> = self.before.keys().chain(self.after.keys()).collect();
+        let is_file = |path: &&&PathBuf| !path.is_dir() && path.extension().is_some();
+        let mut changed = changed
+            .iter()
+            .filter(is_file)
+            .filter(|path| !has(&self.before, path) || !has(&self.after, path));
+        changed.clone().any(|path| !has(&self.before, path))
+            && changed.any(|path| !has(&self.after, path))
     }
 
     /// Searches what is no target for values: the state directory, and temporary files, which a killed run
@@ -957,7 +996,7 @@ impl<'s> Stage<'s> {
     }
 
     /// Runs the command again without a fault: it finishes the work and cleans up.
-    fn go_on(&self, was_done: bool, has_leftovers: bool) -> Vec<String> {
+    fn go_on(&self, was_done: bool, has_leftovers: bool, is_half: bool) -> Vec<String> {
         let run = self.run(&[]);
         let mut wrong = Vec::new();
         let is_expected = run.code == 0 || was_done && self.scene.again.contains(&run.code);
@@ -982,8 +1021,12 @@ impl<'s> Stage<'s> {
                 .collect();
             wrong.push(format!("the next run does not finish the work: {names:?}"));
         }
-        if has_leftovers && !run.text.contains("staging file") {
+        let says_taken_back = run.text.contains("took back what an interrupted run");
+        if has_leftovers && !says_taken_back && !run.text.contains("staging file") {
             wrong.push("the next run removes staging files without a word".to_owned());
+        }
+        if is_half && !says_taken_back {
+            wrong.push("the next run does not take back what is half done".to_owned());
         }
         let lost: Vec<_> = self.values.difference(&self.alive()).cloned().collect();
         if !lost.is_empty() {
@@ -1085,6 +1128,8 @@ scenes! {
     undo_decrypt => "undo (decrypt)",
     recover => "recover",
     add => "add",
+    remove_wipe => "remove --wipe",
+    mv_server => "mv --server",
     sops_set => "sops set",
     sops_edit => "sops edit",
     sops_rotate => "sops rotate -i",

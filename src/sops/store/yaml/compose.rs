@@ -1013,6 +1013,10 @@ impl<'a> Composer<'a> {
         if found.style == ScalarStyle::Plain && in_flow && text.contains('?') {
             return Err(self.error(at, "a `?` in a plain value in brackets"));
         }
+        let is_comment = |line: &str| line.trim_start().starts_with('#');
+        if found.style == ScalarStyle::Plain && text.lines().skip(1).any(is_comment) {
+            return Err(self.error(at, "a plain value that goes on behind a comment"));
+        }
         if found.style == ScalarStyle::DoubleQuoted {
             let mut escapes = text.split('\\').skip(1).peekable();
             while let Some(escape) = escapes.next() {
@@ -1690,7 +1694,8 @@ impl<'a> Composer<'a> {
                 _ => 0,
             };
             return Next {
-                at: seat,
+                // A comment may stand behind the mark that ends the document.
+                at: seat.max(end),
                 column: Some(column),
                 frame: root,
                 is_end_of_text: false,

@@ -1,0 +1,405 @@
+//! Journals of running writers: what a run is about to put where, so that the next one can take back what a
+//! killed one had done by half.
+//!
+//! A journal is a list of words, each ended by a zero byte: the folders worked in (with a slash behind), the staging
+//! files, then five words a step (`step`, target, staging name, what stands there, what is to stand there), and
+//! `done` once everything is in place. It is locked while its writer lives, and removed when it ends in good order.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use rustix::fs::{AtFlags, RenameFlags, fsync, renameat, renameat_with, statat, unlinkat};
+use rustix::io::Errno;
+
+use super::fs::{self, FsError, failed, kind_in_words};
+use super::place::{Base, FileState, Place};
+use super::staging;
+
+/// Begins a step.
+const STEP: &[u8] = b"step";
+/// Says that all steps are done, and that the old files may go.
+const DONE: &[u8] = b"done";
+
+/// What tells a file from others in its folder, and whether somebody wrote into it: the numbers of a file
+/// system may be other ones after a restart, so there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    inode: u64,
+    len: u64,
+    modified: (i64, i64),
+}
+
+/// One change of a folder: with both marks the file is replaced, without the old one made, without the new one
+/// taken away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The file.
+    pub target: PathBuf,
+    /// The name beside it that has the new file before and the old one after.
+    pub temporary: OsString,
+    /// What stands there before.
+    pub old: Option<Mark>,
+    /// What stands there after.
+    pub new: Option<Mark>,
+}
+
+/// What a journal says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Folders that staging files and targets are below.
+    pub bases: Vec<PathBuf>,
+    /// Names that files are staged under, as full paths.
+    pub staging: Vec<PathBuf>,
+    /// What is changed, in this order.
+    pub steps: Vec<Step>,
+    /// Whether all of it was.
+    pub is_done: bool,
+}
+
+/// The journal of a running writer.
+pub struct Journal {
+    path: PathBuf,
+    /// Held open for its lock.
+    file: File,
+}
+
+/// What became of the steps of a killed run.
+#[derive(Debug, Default)]
+pub struct TakenBack {
+    /// The files that are as they were before it.
+    pub restored: Vec<PathBuf>,
+    /// Files that were changed since, so that nothing was taken back.
+    pub changed: Vec<PathBuf>,
+    /// Where the old files are then.
+    pub kept: Vec<PathBuf>,
+}
+
+impl TakenBack {
+    /// Adds what became of another run.
+    pub fn add(&mut self, other: Self) {
+        self.restored.extend(other.restored);
+        self.changed.extend(other.changed);
+        self.kept.extend(other.kept);
+    }
+}
+
+impl Mark {
+    /// Returns the mark of a file.
+    pub fn of(state: &FileState) -> Self {
+        Self {
+            inode: state.inode,
+            len: state.len,
+            modified: state.modified,
+        }
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, nanoseconds) = self.modified;
+        write!(f, "{} {} {seconds} {nanoseconds}", self.inode, self.len)
+    }
+}
+
+impl FromStr for Mark {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut numbers = text.splitn(4, ' ');
+        let mut next = || numbers.next().unwrap_or_default();
+        Ok(Self {
+            inode: next().parse()?,
+            len: next().parse()?,
+            modified: (next().parse()?, next().parse()?),
+        })
+    }
+}
+
+impl Listing {
+    /// Reads a journal as far as it goes: what was not written to its end was not begun.
+    pub fn parse(text: &[u8]) -> Self {
+        let mut listing = Self::default();
+        let end = text.iter().rposition(|&byte| byte == 0).unwrap_or(0);
+        let mut words = text[..end].split(|&byte| byte == 0);
+        while let Some(word) = words.next() {
+            let path = Path::new(OsStr::from_bytes(word));
+            match word {
+                STEP => match next_step(&mut words) {
+                    Some(step) => listing.steps.push(step),
+                    None => break,
+                },
+                DONE => listing.is_done = true,
+                [b'/', .., b'/'] | b"/" => listing.bases.push(path.to_owned()),
+                [b'/', ..] => listing.staging.push(path.to_owned()),
+                _ => break,
+            }
+        }
+        listing
+    }
+
+    /// Returns the listing as it stands in a file.
+    pub fn text(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        let mut word = |word: &[u8]| {
+            text.extend_from_slice(word);
+            text.push(0);
+        };
+        for base in &self.bases {
+            let mut name = base.as_os_str().as_bytes().to_vec();
+            if name.last() != Some(&b'/') {
+                name.push(b'/');
+            }
+            word(&name);
+        }
+        for path in &self.staging {
+            word(path.as_os_str().as_bytes());
+        }
+        for step in &self.steps {
+            let mark = |mark: Option<Mark>| mark.map(|mark| mark.to_string()).unwrap_or_default();
+            word(STEP);
+            word(step.target.as_os_str().as_bytes());
+            word(step.temporary.as_bytes());
+            word(mark(step.old).as_bytes());
+            word(mark(step.new).as_bytes());
+        }
+        if self.is_done {
+            word(DONE);
+        }
+        text
+    }
+
+    /// Takes back what a killed run had done of its steps, all of it, or nothing where somebody changed a file since. What
+    /// was new is under no name afterwards, or under its staging name.
+    ///
+    /// # Errors
+    /// `Io`; the steps that are left can be taken back later.
+    pub fn take_back(&self) -> Result<TakenBack, FsError> {
+        let mut outcome = TakenBack::default();
+        if self.is_done {
+            return Ok(outcome);
+        }
+        let mut ways = Vec::new();
+        for step in self.steps.iter().rev() {
+            let Some(place) = self.place_of(step)? else {
+                continue;
+            };
+            match step.standing(&place)? {
+                Standing::NotDone => {}
+                Standing::Done(way) => ways.push((step, place, way)),
+                Standing::Changed(old) => {
+                    outcome.changed.push(step.target.clone());
+                    outcome.kept.extend(old.map(|name| place.folder.join(name)));
+                }
+            }
+        }
+        if ways.is_empty() && outcome.kept.is_empty() {
+            return Ok(TakenBack::default());
+        }
+        if !outcome.changed.is_empty() {
+            for (_, place, way) in ways {
+                if let Way::Bring(old) = way {
+                    outcome.kept.push(place.folder.join(old));
+                }
+            }
+            return Ok(outcome);
+        }
+        for (step, place, way) in ways {
+            step.go(&place, &way)?;
+            // That it is back need not survive a power failure: it would be taken back again.
+            let _ = fsync(&*place.directory);
+            outcome.restored.push(step.target.clone());
+        }
+        outcome.restored.sort();
+        Ok(outcome)
+    }
+
+    /// Returns where a step's file is; `None` where its folder is gone.
+    fn place_of(&self, step: &Step) -> Result<Option<Place>, FsError> {
+        let bases = self.bases.iter();
+        let bases = bases.filter(|base| step.target.starts_with(base));
+        let longest = bases.max_by_key(|base| base.as_os_str().len());
+        let Some(base) = longest.map(PathBuf::as_path).or(step.target.parent()) else {
+            return Ok(None);
+        };
+        let relative = step.target.strip_prefix(base).unwrap_or(&step.target);
+        if !base.is_dir() {
+            return Ok(None);
+        }
+        let place = Base::open(base)?.place(relative)?;
+        Ok(place.has_folder().then_some(place))
+    }
+}
+
+impl Journal {
+    /// Begins a journal in a file that was written and locked.
+    pub(super) fn of(path: PathBuf, file: File) -> Self {
+        Self { path, file }
+    }
+
+    /// Notes what is about to be changed.
+    ///
+    /// # Errors
+    /// `Io`: nothing may be changed then.
+    pub fn note(&mut self, steps: Vec<Step>) -> Result<(), FsError> {
+        self.append(&Listing {
+            steps,
+            ..Listing::default()
+        })
+    }
+
+    /// Notes that all is changed, so that nothing is taken back from here on.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn note_done(&mut self) -> Result<(), FsError> {
+        self.append(&Listing {
+            is_done: true,
+            ..Listing::default()
+        })
+    }
+
+    fn append(&mut self, listing: &Listing) -> Result<(), FsError> {
+        let failed = failed(&self.path, "write");
+        let written = self.file.write_all(&listing.text());
+        written.map_err(failed)
+    }
+
+    /// Writes the journal to disk.
+    ///
+    /// # Errors
+    /// `Io`: fatal, never to be tried again.
+    pub fn synchronize(&self) -> Result<(), FsError> {
+        fsync(&self.file).map_err(failed(&self.path, "write to disk"))
+    }
+
+    /// Closes the journal: nothing is left that a later run must clean up.
+    pub fn close(self) {
+        // A journal that stays behind is harmless: the next run finds nothing of what it lists.
+        drop(fs::remove(&self.path));
+    }
+}
+
+fn next_step<'t>(words: &mut impl Iterator<Item = &'t [u8]>) -> Option<Step> {
+    let target = PathBuf::from(OsStr::from_bytes(words.next()?));
+    let temporary = OsStr::from_bytes(words.next()?).to_owned();
+    let mut mark = || -> Option<Option<Mark>> {
+        let text = std::str::from_utf8(words.next()?).ok()?;
+        if text.is_empty() {
+            return Some(None);
+        }
+        text.parse().ok().map(Some)
+    };
+    let (old, new) = (mark()?, mark()?);
+    (target.is_absolute() && staging::is_staging_name(&temporary)).then_some(Step {
+        target,
+        temporary,
+        old,
+        new,
+    })
+}
+
+/// How a step's folder is found.
+enum Standing {
+    /// As before the step, or nothing that the step is about.
+    NotDone,
+    /// As after the step.
+    Done(Way),
+    /// Somebody changed it since; the old file has this name.
+    Changed(Option<OsString>),
+}
+
+/// How a step is taken back.
+enum Way {
+    /// The old file has this name and gets its own.
+    Bring(OsString),
+    /// The new file goes.
+    Remove,
+}
+
+impl Step {
+    fn standing(&self, place: &Place) -> Result<Standing, FsError> {
+        let look = |name: &OsStr| look(place, name);
+        let same = |one: Option<Mark>, other: Option<Mark>| match (one, other) {
+            (Some(one), Some(other)) => one.inode == other.inode,
+            _ => false,
+        };
+        let there = look(&place.name)?;
+        let staged = look(&self.temporary)?;
+        let mut spare_name = self.temporary.clone();
+        spare_name.push("-old");
+        let old_name = if same(staged.mark(), self.old) {
+            Some(self.temporary.clone())
+        } else if same(look(&spare_name)?.mark(), self.old) {
+            Some(spare_name)
+        } else {
+            None
+        };
+        let is_new = same(there.mark(), self.new);
+        let is_old = same(there.mark(), self.old);
+        Ok(match old_name {
+            _ if is_old => Standing::NotDone,
+            Some(old) if matches!(there, There::Nothing) => Standing::Done(Way::Bring(old)),
+            Some(old) if is_new && there.mark() == self.new => Standing::Done(Way::Bring(old)),
+            Some(old) => Standing::Changed(Some(old)),
+            None if self.old.is_none() && is_new && there.mark() == self.new => {
+                Standing::Done(Way::Remove)
+            }
+            // Taken back already, or not done: the new file waits under its staging name, or is nowhere.
+            None if matches!(there, There::Nothing) || same(staged.mark(), self.new) => {
+                Standing::NotDone
+            }
+            // The old file is gone for good: it is taken for done.
+            None if self.new.is_none() => Standing::NotDone,
+            None => Standing::Changed(None),
+        })
+    }
+
+    fn go(&self, place: &Place, way: &Way) -> Result<(), FsError> {
+        let directory = &*place.directory;
+        let failed = failed(&self.target, "take back what an interrupted run did");
+        match way {
+            Way::Bring(old) if *old == self.temporary && self.new.is_some() => {
+                let exchange = RenameFlags::EXCHANGE;
+                match renameat_with(directory, old, directory, &place.name, exchange) {
+                    Ok(()) => Ok(()),
+                    // What is new may go.
+                    Err(_) => renameat(directory, old, directory, &place.name).map_err(failed),
+                }
+            }
+            Way::Bring(old) => renameat(directory, old, directory, &place.name).map_err(failed),
+            Way::Remove => unlinkat(directory, &place.name, AtFlags::empty()).map_err(failed),
+        }
+    }
+}
+
+/// What stands under a name.
+enum There {
+    Nothing,
+    File(Mark),
+    Other,
+}
+
+impl There {
+    fn mark(&self) -> Option<Mark> {
+        match self {
+            Self::File(mark) => Some(*mark),
+            Self::Nothing | Self::Other => None,
+        }
+    }
+}
+
+fn look(place: &Place, name: &OsStr) -> Result<There, FsError> {
+    match statat(&*place.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) if kind_in_words(&stat).is_none() => {
+            Ok(There::File(Mark::of(&FileState::of(&stat))))
+        }
+        Ok(_) => Ok(There::Other),
+        Err(Errno::NOENT) => Ok(There::Nothing),
+        Err(error) => Err(failed(&place.folder.join(name), "look at the file")(error)),
+    }
+}
