@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use secret_files::keys::age::{self, Identity};
 use secret_files::keys::vault;
+use secret_files::os::journal::Listing;
 use secret_files::project::edit::{self, Row};
 use secret_files::project::key_drift::{self, Base};
 use secret_files::project::keys::Reading;
@@ -108,6 +109,10 @@ pub(crate) const TARGETS: &[Target] = &[
     Target {
         name: "trees",
         run: trees,
+    },
+    Target {
+        name: "journal",
+        run: journal,
     },
     Target {
         name: "pem",
@@ -388,6 +393,16 @@ fn makefile(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let read = makefile::read(&text, &["SECRET_FILES"], &["INFRA_FILES"]);
     drop((read.input_type, read.unread));
+}
+
+/// A journal is read as far as it can be, and says the same again.
+fn journal(input: &[u8]) {
+    let listing = Listing::parse(input);
+    assert_eq!(Listing::parse(&listing.text()), listing);
+    // What is cut off says less, never something else.
+    let cut = Listing::parse(&input[..input.len() / 2]);
+    assert!(listing.steps.starts_with(&cut.steps));
+    assert!(!cut.is_done || listing.is_done);
 }
 
 /// The file of records, which only its own user can write, and a digest of any key.

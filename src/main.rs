@@ -5,10 +5,17 @@ use std::process::ExitCode;
 use secret_files::cli;
 use secret_files::os::{Env, process};
 use secret_files::secret;
+use zeroizing_alloc::ZeroAlloc;
 
+/// Wipes what is given back: libraries hold copies of values in buffers of their own.
+#[cfg(not(target_env = "musl"))]
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<std::alloc::System> = ZeroAlloc(std::alloc::System);
+
+/// As above, above an allocator that is faster than musl's.
 #[cfg(target_env = "musl")]
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: ZeroAlloc<mimalloc::MiMalloc> = ZeroAlloc(mimalloc::MiMalloc);
 
 fn main() -> ExitCode {
     process::protect_memory();

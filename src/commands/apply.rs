@@ -13,7 +13,7 @@ use crate::error::{ErrorKind, Problem};
 use crate::os::fs::{self, FsError};
 use crate::os::journal::Journal;
 use crate::os::lock::{self, DirectoryLock, LockError};
-use crate::os::place::{FileState, Ownership, Place};
+use crate::os::place::{Base, FileState, Ownership, Place};
 use crate::os::signal::Watch;
 use crate::os::staging::{self, Attributes, InPlace, Removed, Staged};
 use crate::os::state::{CleanedUp, StateDir, UNDERSTAND};
@@ -132,6 +132,7 @@ pub fn begin(
 ) -> Result<Vec<DirectoryLock>, Problem> {
     trust::check(workspace, args.dry_run)?;
     if args.dry_run {
+        warn_of_half_done(cx, workspace);
         return Ok(Vec::new());
     }
     let locks = lock(cx, workspace, !args.no_wait)?;
@@ -191,6 +192,29 @@ pub fn carry_out<T: Prospect>(
         }
         plan.forget(failed.as_deref());
     }
+}
+
+/// Warns of what a killed run has half done, where nothing is taken back now: what is seen of both sides is
+/// partly what it wrote.
+pub fn warn_of_half_done(cx: &mut Context, workspace: &Workspace) {
+    let Some(state) = &workspace.state else {
+        return;
+    };
+    let root = workspace.root.as_ref().map(Base::path);
+    let is_here = |path: &&PathBuf| {
+        path.starts_with(workspace.repository.path())
+            || root.is_some_and(|root| path.starts_with(root))
+    };
+    let half_done = state.half_done();
+    let here: Vec<_> = half_done.iter().filter(is_here).collect();
+    let files = match here[..] {
+        [] => return,
+        [file] => file.display().to_string(),
+        [first, ..] => format!("{} files, {} among them", here.len(), first.display()),
+    };
+    cx.ui.warning(&format!(
+        "an interrupted run is half done ({files}); the next writing run takes it back"
+    ));
 }
 
 /// Warns of staging files beside the targets that are not ours to remove: runs of another user, or

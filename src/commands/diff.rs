@@ -10,6 +10,7 @@ use crate::project::mask::Mask;
 use crate::secret::SecretBytes;
 use crate::ui::diff::{Comparison, DiffForm, DiffRow, render, unified};
 
+use super::apply;
 use super::sides::{Sides, compare, declared_owners, read_plain_sides, read_sides};
 use super::workspace::Workspace;
 use super::{Context, Outcome, OwnerArgs, in_parallel};
@@ -47,6 +48,7 @@ pub fn run(args: &DiffArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let workspace = Workspace::open(cx, args.owner)?;
     let entries = workspace.select(&args.entries)?;
     let root = workspace.require_root()?;
+    apply::warn_of_half_done(cx, &workspace);
     let mut problems = Vec::new();
     let owners = declared_owners(&entries, args.owner, &mut problems);
 

@@ -367,6 +367,7 @@ fn warn_of_plaintext(workspace: &Workspace, entries: &[&Entry], cx: &mut Context
             ));
         }
     }
+    apply::warn_of_half_done(cx, workspace);
     apply::warn_of_leftovers(cx, workspace);
 }
 

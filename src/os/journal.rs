@@ -180,15 +180,9 @@ impl Listing {
     /// `Io`; the steps that are left can be taken back later.
     pub fn take_back(&self) -> Result<TakenBack, FsError> {
         let mut outcome = TakenBack::default();
-        if self.is_done {
-            return Ok(outcome);
-        }
         let mut ways = Vec::new();
-        for step in self.steps.iter().rev() {
-            let Some(place) = self.place_of(step)? else {
-                continue;
-            };
-            match step.standing(&place)? {
+        for (step, place, standing) in self.standings()? {
+            match standing {
                 Standing::NotDone => {}
                 Standing::Done(way) => ways.push((step, place, way)),
                 Standing::Changed(old) => {
@@ -216,6 +210,30 @@ impl Listing {
         }
         outcome.restored.sort();
         Ok(outcome)
+    }
+
+    /// Returns the files of a killed run that are as it left them, where the whole of it is not done.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn half_done(&self) -> Result<Vec<PathBuf>, FsError> {
+        let standings = self.standings()?;
+        let done = standings
+            .into_iter()
+            .filter(|(_, _, standing)| matches!(standing, Standing::Done(_)));
+        Ok(done.map(|(step, _, _)| step.target.clone()).collect())
+    }
+
+    /// Returns how each step stands that may be taken back, the last first.
+    fn standings(&self) -> Result<Vec<(&Step, Place, Standing)>, FsError> {
+        let mut standings = Vec::new();
+        for step in self.steps.iter().rev().filter(|_| !self.is_done) {
+            if let Some(place) = self.place_of(step)? {
+                let standing = step.standing(&place)?;
+                standings.push((step, place, standing));
+            }
+        }
+        Ok(standings)
     }
 
     /// Returns where a step's file is; `None` where its folder is gone.
@@ -401,5 +419,49 @@ fn look(place: &Place, name: &OsStr) -> Result<There, FsError> {
         Ok(_) => Ok(There::Other),
         Err(Errno::NOENT) => Ok(There::Nothing),
         Err(error) => Err(failed(&place.folder.join(name), "look at the file")(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_says_what_was_written_and_no_more() {
+        let mark = |inode| Mark {
+            inode,
+            len: 7,
+            modified: (-1, 999),
+        };
+        let step = |old, new| Step {
+            target: "/srv/app/a b.env".into(),
+            temporary: ".secrets-staging-0123456789abcdef".into(),
+            old,
+            new,
+        };
+        let listing = Listing {
+            bases: vec!["/srv/app/".into(), "/".into()],
+            staging: vec!["/srv/app/.secrets-staging-0123456789abcdef".into()],
+            steps: vec![
+                step(Some(mark(1)), Some(mark(2))),
+                step(None, Some(mark(3))),
+                step(Some(mark(4)), None),
+            ],
+            is_done: true,
+        };
+        let text = listing.text();
+        assert_eq!(Listing::parse(&text), listing);
+        for end in 0..text.len() {
+            let cut = Listing::parse(&text[..end]);
+            assert!(!cut.is_done, "{end}");
+            assert!(listing.steps.starts_with(&cut.steps), "{end}");
+            assert!(listing.staging.starts_with(&cut.staging), "{end}");
+        }
+    }
+
+    #[test]
+    fn a_step_without_a_staging_name_is_none() {
+        let text = b"step\0/etc/passwd\0shadow\x001 2 3 4\x005 6 7 8\0";
+        assert_eq!(Listing::parse(text), Listing::default());
     }
 }

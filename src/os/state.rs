@@ -275,6 +275,24 @@ impl StateDir {
         Ok(cleaned)
     }
 
+    /// Returns the files that killed runs have left half done: [`StateDir::clean_up`] would take them back. What cannot
+    /// be looked at is left out.
+    pub fn half_done(&self) -> Vec<PathBuf> {
+        let folder = self.path.join("journal");
+        let _guard = lock_folder(&folder);
+        let mut found: Vec<PathBuf> = abandoned(&folder, |_| true)
+            .into_iter()
+            .filter_map(|(_, mut file)| {
+                let mut text = Vec::new();
+                file.read_to_end(&mut text).ok()?;
+                Listing::parse(&text).half_done().ok()
+            })
+            .flatten()
+            .collect();
+        found.sort();
+        found
+    }
+
     /// Keeps an encrypted backup under a name made of the time and `label`, and returns its path.
     ///
     /// # Errors

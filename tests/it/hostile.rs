@@ -126,7 +126,7 @@ macro_rules! parsers {
 
 parsers! {
     age, binary, dotenv, ini, json, yaml, sealed, tokens, values, shares, rules, keys, vault, manifest,
-    makefile, records, lines, trees, pem,
+    makefile, records, lines, trees, journal, pem,
 }
 
 /// Runs something and stops when it takes too long.

@@ -964,7 +964,10 @@ impl<'s> Stage<'s> {
             _ => false,
         };
         let changed: BTreeSet<_> = self.before.keys().chain(self.after.keys()).collect();
-        let is_file = |path: &&&PathBuf| !path.is_dir() && path.extension().is_some();
+        // An identity is installed before, for good.
+        let is_file = |path: &&&PathBuf| {
+            !path.is_dir() && path.extension().is_some() && !path.ends_with(".age-key.txt")
+        };
         let mut changed = changed
             .iter()
             .filter(is_file)

@@ -506,6 +506,102 @@ fn without_locks_on_folders_a_file_is_locked() {
     assert_eq!(project.snapshot(), before);
 }
 
+/// Kills a run with these arguments between its first replacement and its second.
+fn killed_half_way(project: &TestProject, args: &[&str]) {
+    let old = project.read_server("x/a");
+    for number in 1..20 {
+        let injection = format!("inject=renameat2:signal=KILL:when={number}");
+        let mut all = vec![
+            "-f",
+            "-qqq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=renameat2",
+            "-e",
+        ];
+        all.extend([injection.as_str(), env!("CARGO_BIN_EXE_secrets")]);
+        all.extend(args);
+        let (code, _) = ended(secrets(project, "strace", &all).spawn().unwrap());
+        assert_ne!(code, 0, "the run came to its end");
+        if project.read_server("x/a") != old {
+            return;
+        }
+    }
+    panic!("no run was killed half way");
+}
+
+#[test]
+fn what_a_killed_run_had_half_done_is_taken_back() {
+    if !stock::available("strace", "what_a_killed_run_had_half_done_is_taken_back") {
+        return;
+    }
+    let project = behind();
+    killed_half_way(&project, &["decrypt"]);
+    let half = project.snapshot();
+    assert_eq!(project.read_server("y/b"), text("old b", 1).as_bytes());
+    let (folder, file) = (project.root(), "x/a");
+    let warning = format!(
+        "an interrupted run is half done ({}); the next writing run takes it back",
+        folder.join(file).display()
+    );
+    for looking in [&["status"][..], &["diff"], &["decrypt", "--dry-run"]] {
+        let output = project.run(looking);
+        assert!(output.stderr.contains(&warning), "{output:#?}");
+    }
+    assert_eq!(project.snapshot(), half, "what only looks changes nothing");
+
+    // Also by a command that then finds nothing to do.
+    let output = project.run(&["encrypt", "y/b"]);
+    assert!(
+        output.stderr.contains(
+            "took back what an interrupted run had half done: 1 file is as it was before"
+        ),
+        "{output:#?}"
+    );
+    assert_eq!(project.read_server("x/a"), text("old a", 1).as_bytes());
+    assert!(!has_staging_files(&project.snapshot()));
+    project.ok(&["decrypt"]);
+    assert!(is_new(&project));
+}
+
+#[test]
+fn nothing_is_taken_back_over_what_somebody_wrote_since() {
+    if !stock::available(
+        "strace",
+        "nothing_is_taken_back_over_what_somebody_wrote_since",
+    ) {
+        return;
+    }
+    let project = behind();
+    killed_half_way(&project, &["decrypt"]);
+    let edited = text("edited", 2);
+    fs::write(project.server_file("x/a"), &edited).unwrap();
+    let output = project.run(&["encrypt", "y/b"]);
+    let folder = project.server_file("x");
+    let kept = fs::read_dir(&folder)
+        .unwrap()
+        .flatten()
+        .find(|entry| entry.file_name() != "a")
+        .expect("the old file is kept")
+        .path();
+    assert!(
+        output.stderr.contains(&format!(
+            "{} was changed since: nothing of it is taken back; the old files are in {}",
+            folder.join("a").display(),
+            kept.display()
+        )),
+        "{output:#?}"
+    );
+    assert_eq!(project.read_server("x/a"), edited.as_bytes());
+    assert_eq!(fs::read(&kept).unwrap(), text("old a", 1).as_bytes());
+    // Once is enough, but as long as it is there it is told of.
+    let output = project.run(&["encrypt", "y/b"]);
+    assert!(!output.stderr.contains("taken back"), "{output:#?}");
+    assert!(output.stderr.contains("1 staging file in"), "{output:#?}");
+    assert_eq!(fs::read(&kept).unwrap(), text("old a", 1).as_bytes());
+}
+
 #[test]
 fn a_limit_on_the_size_of_files_is_like_a_kill() {
     let test = "a_limit_on_the_size_of_files_is_like_a_kill";
