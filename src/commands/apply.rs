@@ -772,10 +772,16 @@ fn undo(cx: &mut Context, mut done: Done<'_>, staging: &[PathBuf]) -> Ending {
     if !failures.is_empty() {
         return Ending::Stuck;
     }
-    if staging.iter().any(|path| fs::is_there(path)) {
-        cx.ui
-            .warning("not every staging file could be removed; the next run removes them");
-        return Ending::Leftovers;
+    let left: Vec<_> = staging.iter().filter(|path| fs::is_there(path)).collect();
+    for path in &left {
+        cx.ui.warning(&format!(
+            "{}: cannot be removed; the next run removes it",
+            path.display()
+        ));
     }
-    Ending::Clean
+    if left.is_empty() {
+        Ending::Clean
+    } else {
+        Ending::Leftovers
+    }
 }

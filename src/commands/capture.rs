@@ -2,7 +2,6 @@
 //!
 //! Separate from the command because everything here is about one entry and writes nothing.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -24,7 +23,7 @@ use crate::sops::data_key::DataKey;
 use crate::sops::document::{self, Document, Leaf};
 use crate::sops::error::DocumentError;
 use crate::sops::master_key::{KeyId, MasterKey};
-use crate::sops::metadata::{KeyGroup, Metadata};
+use crate::sops::metadata::{GroupChange, KeyGroup, Metadata, group_changes};
 use crate::sops::selector::SelectionRule;
 use crate::sops::store::{Format, age};
 use crate::sops::{self, Layout, Manner, Opened, Reuse};
@@ -963,15 +962,11 @@ impl KeyChange {
         if have.len() != want.len() || metadata.needed_groups() != governing.rule.needed_groups() {
             return Self::Removed;
         }
-        let mut is_added = false;
-        for (have, want) in have.iter().zip(want) {
-            let have: BTreeSet<KeyId> = have.iter().map(|key| key.id.canonical()).collect();
-            let want: BTreeSet<KeyId> = want.iter().map(KeyId::canonical).collect();
-            if !have.is_subset(&want) {
-                return Self::Removed;
-            }
-            is_added |= have != want;
+        let changes = group_changes(have, want, KeyId::canonical);
+        if changes.iter().any(|change| !change.removed.is_empty()) {
+            return Self::Removed;
         }
+        let is_added = !changes.iter().all(GroupChange::is_none);
         if is_added { Self::Added } else { Self::None }
     }
 }

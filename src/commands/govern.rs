@@ -1,6 +1,5 @@
 //! The creation rule that governs an entry: finding it, honouring it, comparing a file with it.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::error::{ErrorKind, Problem};
@@ -10,7 +9,7 @@ use crate::project::error::Refusal;
 use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry};
 use crate::rules::{Rule, Rules};
 use crate::sops::master_key::KeyId;
-use crate::sops::metadata::Metadata;
+use crate::sops::metadata::{Metadata, group_changes};
 use crate::sops::pattern::Pattern;
 
 use super::open::Encrypted;
@@ -268,25 +267,15 @@ fn recipient_changes(workspace: &Workspace, metadata: &Metadata, governing: &Gov
     let (have, want) = (&metadata.groups, &governing.groups);
     let is_grouped = have.len() > 1 || want.len() > 1;
     let mut changes = Vec::new();
-    for number in 0..have.len().max(want.len()) {
-        let have: BTreeSet<KeyId> = have
-            .get(number)
-            .into_iter()
-            .flatten()
-            .map(|key| key.id.canonical())
-            .collect();
-        let want = want.get(number).into_iter().flatten();
-        let want: BTreeSet<KeyId> = want.map(KeyId::canonical).collect();
+    for (number, change) in (0..).zip(group_changes(have, want, KeyId::canonical)) {
         let group = if is_grouped {
             format!(" in group {number}")
         } else {
             String::new()
         };
         let name = |key: &KeyId| format!("{}{group}", workspace.manifest.name_key(key));
-        let added = want.difference(&have);
-        changes.extend(added.map(|key| format!("+ {}", name(key))));
-        let removed = have.difference(&want);
-        changes.extend(removed.map(|key| format!("- {}", name(key))));
+        changes.extend(change.added.iter().map(|key| format!("+ {}", name(key))));
+        changes.extend(change.removed.iter().map(|key| format!("- {}", name(key))));
     }
     let (has, needs) = (metadata.needed_groups(), governing.rule.needed_groups());
     if has != needs {

@@ -176,7 +176,11 @@ fn exchange(mut staged: Staged, tell: &mut dyn FnMut(&str)) -> Result<(), FsErro
         .and_then(|()| staged.synchronize_folder());
     if let Err(error) = done {
         if let Err(failure) = staged.roll_back() {
-            tell(&failure.to_string());
+            let old = staged.temporary_path();
+            tell(&format!(
+                "{failure}; {} is removed by the next run that writes the file: move it away if you need it",
+                old.display()
+            ));
         }
         return Err(error);
     }

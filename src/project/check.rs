@@ -2,8 +2,6 @@
 //!
 //! Pure: the caller brings the files. One finding for each thing that is wrong, with file and line.
 
-use std::collections::BTreeSet;
-
 use crate::rules::{Rule, Rules};
 use crate::sops;
 use crate::sops::audit::clear_leaves;
@@ -11,6 +9,7 @@ use crate::sops::cipher::Token;
 use crate::sops::document::SealedDocument;
 use crate::sops::error::DocumentError;
 use crate::sops::master_key::KeyId;
+use crate::sops::metadata::group_changes;
 use crate::sops::selector::{Selection, SelectionRule};
 use crate::sops::store::Format;
 
@@ -282,25 +281,17 @@ fn compare_recipients(
     let have = &metadata.groups;
     let is_grouped = have.len() > 1 || want.len() > 1;
     let mut changes = Vec::new();
-    for number in 0..have.len().max(want.len()) {
-        let have: BTreeSet<KeyId> = have
-            .get(number)
-            .into_iter()
-            .flatten()
-            .map(|key| key.id.canonical())
-            .collect();
-        let want = want.get(number).into_iter().flatten();
-        let want: BTreeSet<KeyId> = want.map(KeyId::canonical).collect();
+    for (number, change) in (0..).zip(group_changes(have, want, KeyId::canonical)) {
         let group = if is_grouped {
             format!(" in group {number}")
         } else {
             String::new()
         };
-        for key in want.difference(&have) {
+        for key in &change.added {
             let name = name(key);
             changes.push(format!("{name} is in the rule{group} and cannot read it"));
         }
-        for key in have.difference(&want) {
+        for key in &change.removed {
             let name = name(key);
             changes.push(format!("{name} can read it{group} and is not in the rule"));
         }

@@ -205,6 +205,47 @@ pub enum MetadataError {
 /// A group of keys, each of which opens the group's share.
 pub type KeyGroup = Vec<MasterKey>;
 
+/// How a group of keys differs from the one that is wanted in its place.
+#[derive(Debug, PartialEq, Eq)]
+pub struct GroupChange<K> {
+    /// Those in both, in the order of the wanted group.
+    pub kept: Vec<K>,
+    /// Those that are wanted and not there.
+    pub added: Vec<K>,
+    /// Those that are there and not wanted.
+    pub removed: Vec<K>,
+}
+
+impl<K> GroupChange<K> {
+    /// Returns whether both groups have the same keys.
+    pub fn is_none(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty()
+    }
+}
+
+/// Compares groups by their position, and keys as `form` has them: one key can be written in more than one way.
+pub fn group_changes<K: Clone + PartialEq>(
+    have: &[KeyGroup],
+    wanted: &[Vec<KeyId>],
+    form: impl Fn(&KeyId) -> K,
+) -> Vec<GroupChange<K>> {
+    (0..have.len().max(wanted.len()))
+        .map(|number| {
+            let have = have.get(number).into_iter().flatten();
+            let have: Vec<K> = have.map(|key| form(&key.id)).collect();
+            let wanted = wanted.get(number).into_iter().flatten();
+            let wanted: Vec<K> = wanted.map(&form).collect();
+            let (kept, added) = wanted.iter().cloned().partition(|key| have.contains(key));
+            let removed = have.into_iter().filter(|key| !wanted.contains(key));
+            GroupChange {
+                kept,
+                added,
+                removed: removed.collect(),
+            }
+        })
+        .collect()
+}
+
 /// The `sops` block of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Metadata {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::os::fs;
 use crate::sops::master_key::{KeyId, MasterKey};
-use crate::sops::metadata::KeyGroup;
+use crate::sops::metadata::{GroupChange, KeyGroup, group_changes};
 
 use super::config::{self, Found};
 use super::crypt;
@@ -12,40 +12,6 @@ use super::failure::{Failure, code};
 use super::files::{self, Holds, Loaded};
 use super::flags::Parsed;
 use super::{Run, check_services};
-
-/// What differs between a group of a file and that of its rule.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Difference {
-    common: Vec<String>,
-    added: Vec<String>,
-    removed: Vec<String>,
-}
-
-/// Compares groups by position, keys by name.
-fn differences(have: &[KeyGroup], wanted: &[Vec<KeyId>]) -> Vec<Difference> {
-    let names = |group: Option<&KeyGroup>| -> Vec<String> {
-        let keys = group.into_iter().flatten();
-        keys.map(|key| key.id.to_string()).collect()
-    };
-    (0..have.len().max(wanted.len()))
-        .map(|index| {
-            let have = names(have.get(index));
-            let mut difference = Difference::default();
-            let wanted = wanted.get(index).map_or(&[][..], Vec::as_slice);
-            let wanted: Vec<String> = wanted.iter().map(KeyId::to_string).collect();
-            for name in &wanted {
-                if have.contains(name) {
-                    difference.common.push(name.clone());
-                } else {
-                    difference.added.push(name.clone());
-                }
-            }
-            let gone = have.into_iter().filter(|name| !wanted.contains(name));
-            difference.removed = gone.collect();
-            difference
-        })
-        .collect()
-}
 
 /// Brings the keys of files in line with the rules file.
 ///
@@ -103,10 +69,9 @@ fn update_file(
         )));
     };
     config::warn_of_unknown_keys(run, &rule);
-    let changes = differences(&metadata.groups, &rule.groups);
-    let will_change = changes
-        .iter()
-        .any(|change| !change.added.is_empty() || !change.removed.is_empty());
+    // The reference compares keys as they are written.
+    let changes = group_changes(&metadata.groups, &rule.groups, KeyId::to_string);
+    let will_change = !changes.iter().all(GroupChange::is_none);
     let old_threshold = metadata.threshold();
     let threshold = old_threshold.min(rule.groups.len());
     if rule.threshold != 0 && rule.threshold != threshold && rule.groups.len() > 1 {
@@ -165,7 +130,7 @@ fn say(run: &mut Run<'_>, text: &str) {
 
 fn in_words(
     run: &Run<'_>,
-    changes: &[Difference],
+    changes: &[GroupChange<String>],
     old_threshold: usize,
     threshold: usize,
 ) -> String {
@@ -194,7 +159,7 @@ fn in_words(
     }
     for (index, change) in changes.iter().enumerate() {
         text.push_str(&paint(underlined, format!("Group {}", index + 1)));
-        for name in &change.common {
+        for name in &change.kept {
             text.push_str(&format!("    {}\n", super::harmless(name)));
         }
         for name in &change.added {
