@@ -439,7 +439,6 @@ impl TestProject {
     }
 }
 
-/// A clock that goes on by a second whenever it is asked.
 /// Fails when an output shows one of the values in use.
 pub(crate) fn assert_hidden(text: &str, of: &str) {
     for canary in CANARIES {
@@ -447,6 +446,7 @@ pub(crate) fn assert_hidden(text: &str, of: &str) {
     }
 }
 
+/// A clock that goes on by a second whenever it is asked.
 fn tick() -> SystemTime {
     static SECONDS: AtomicU64 = AtomicU64::new(1_767_323_045);
     SystemTime::UNIX_EPOCH + Duration::from_secs(SECONDS.fetch_add(1, Ordering::Relaxed))
