@@ -1023,8 +1023,7 @@ fn nobody_reading_any_more_is_no_trouble() {
             let is_sops = args[0] == "sops" && code == 141;
             assert!(
                 is_sops || code == expected,
-                "{args:?} ends with {code} and not {}",
-                expected
+                "{args:?} ends with {code} and not {expected}"
             );
             assert!(!said.to_lowercase().contains("pipe"), "{args:?}: {said}");
             assert!(!said.contains("panicked"), "{args:?}: {said}");
