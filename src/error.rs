@@ -74,6 +74,12 @@ pub enum ErrorKind {
         /// The target, links resolved.
         path: PathBuf,
     },
+    /// The target is one of the program's own files.
+    #[error("the target {} lies in the state directory", path.display())]
+    StateTarget {
+        /// The target, links resolved.
+        path: PathBuf,
+    },
     /// Something that must be a regular file is not.
     #[error("{}: it is {kind}, not a regular file", path.display())]
     NotRegular {
@@ -226,6 +232,7 @@ impl ErrorKind {
             Self::NoRoot | Self::NotTheServer { .. } | Self::RootUnusable { .. } => "root",
             Self::NotRegular { .. } => "not-regular",
             Self::GitTarget { .. } => "git-target",
+            Self::StateTarget { .. } => "state-target",
             Self::SameTarget { .. } => "same-target",
             Self::Option(_) | Self::PlainRow | Self::Selection(_) => "usage",
             Self::Refusal(refusal) => match refusal {
@@ -257,6 +264,7 @@ impl ErrorKind {
                 Refusal::NotRegular { .. } => "not-regular",
                 Refusal::RecipientsDiffer { .. } => "recipients-differ",
                 Refusal::SelectionDiffers { .. } => "selection-differs",
+                Refusal::TermsUnknown { .. } => "terms-unknown",
                 Refusal::SourceMissing { .. } => "source-missing",
                 Refusal::TooLarge { .. } => "too-large",
                 Refusal::TrackedTarget { .. } => "tracked-target",
@@ -280,6 +288,7 @@ impl ErrorKind {
             | Self::PlainMissing
             | Self::IdentityTarget { .. }
             | Self::GitTarget { .. }
+            | Self::StateTarget { .. }
             | Self::RuleKeyMalformed { .. }
             | Self::RuleWithoutKeys { .. }
             | Self::UnknownRuleKey { .. } => Severity::Refused,

@@ -324,7 +324,9 @@ fn carry_out(
         let problem = storing::explain(workspace, "adopt --server", one, refusal);
         match refusal {
             // `encrypt` without `--force` would refuse the direction and send the user back here.
-            Refusal::RecipientsDiffer { .. } | Refusal::SelectionDiffers { .. } => {
+            Refusal::RecipientsDiffer { .. }
+            | Refusal::SelectionDiffers { .. }
+            | Refusal::TermsUnknown { .. } => {
                 let update = "encrypt --force --update-recipients";
                 let update = workspace.hints.ours(update, &one.entry.repository_path);
                 problem.with_help(format!(

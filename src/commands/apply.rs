@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{ErrorKind, Problem};
 use crate::os::fs::{self, FsError};
-use crate::os::journal::Journal;
+use crate::os::journal::{Journal, Mark};
 use crate::os::lock::{self, DirectoryLock, LockError};
 use crate::os::place::{Base, FileState, Ownership, Place};
 use crate::os::signal::Watch;
@@ -110,13 +110,12 @@ struct Done<'a> {
 }
 
 /// Takes back what killed runs had done by half and removes what they left, and says so; before a writing command
-/// looks at anything. A dry run does not.
-pub fn clean_up(cx: &mut Context, args: WriteArgs) {
-    if !args.dry_run
-        && let Some(state) = StateDir::locate(&cx.env)
-    {
-        tidy(cx, &state, true);
-    }
+/// looks at anything. A dry run does not. Returns the files that a killed run was writing into.
+pub fn clean_up(cx: &mut Context, args: WriteArgs) -> Vec<PathBuf> {
+    let state = StateDir::locate(&cx.env).filter(|_| !args.dry_run);
+    state
+        .map(|state| tidy(cx, &state, true).written_over)
+        .unwrap_or_default()
 }
 
 /// Begins a writing run: locks out other writers, then cleans up after those that were killed meanwhile. A dry run
@@ -136,10 +135,15 @@ pub fn begin(
         return Ok(Vec::new());
     }
     let locks = lock(cx, workspace, !args.no_wait)?;
-    let restored = workspace
-        .state
-        .as_ref()
-        .and_then(|state| tidy(cx, state, false));
+    let restored = workspace.state.as_ref().and_then(|state| {
+        let cleaned = tidy(cx, state, false);
+        cleaned
+            .taken_back
+            .restored
+            .into_iter()
+            .chain(cleaned.written_over)
+            .next()
+    });
     let changed = restored.or_else(|| workspace.changed_manifest());
     if let Some(path) = changed {
         return Err(Problem::new(FsError::Changed { path })
@@ -195,10 +199,10 @@ pub fn carry_out<T: Prospect>(
 }
 
 /// Warns of what a killed run has half done, where nothing is taken back now: what is seen of both sides is
-/// partly what it wrote.
-pub fn warn_of_half_done(cx: &mut Context, workspace: &Workspace) {
+/// partly what it wrote. Returns whether there is something.
+pub fn warn_of_half_done(cx: &mut Context, workspace: &Workspace) -> bool {
     let Some(state) = &workspace.state else {
-        return;
+        return false;
     };
     let root = workspace.root.as_ref().map(Base::path);
     let is_here = |path: &&PathBuf| {
@@ -208,13 +212,14 @@ pub fn warn_of_half_done(cx: &mut Context, workspace: &Workspace) {
     let half_done = state.half_done();
     let here: Vec<_> = half_done.iter().filter(is_here).collect();
     let files = match here[..] {
-        [] => return,
+        [] => return false,
         [file] => file.display().to_string(),
         [first, ..] => format!("{} files, {} among them", here.len(), first.display()),
     };
     cx.ui.warning(&format!(
         "an interrupted run is half done ({files}); the next writing run takes it back"
     ));
+    true
 }
 
 /// Warns of staging files beside the targets that are not ours to remove: runs of another user, or
@@ -244,23 +249,23 @@ pub fn warn_of_leftovers(cx: &mut Context, workspace: &Workspace) {
     }
 }
 
-/// Cleans up after killed runs. Returns a file that was taken back. The second time in a run nothing is said again of
-/// what stays.
-fn tidy(cx: &mut Context, state: &StateDir, is_first: bool) -> Option<PathBuf> {
+/// Cleans up after killed runs. The second time in a run nothing is said again of what stays.
+fn tidy(cx: &mut Context, state: &StateDir, is_first: bool) -> CleanedUp {
     let cleaned = match state.clean_up() {
         Ok(cleaned) => cleaned,
         Err(error) if is_first => {
             let message = format!("cannot clean up after an interrupted run: {error}");
             cx.ui.warning(&message);
-            return None;
+            return CleanedUp::default();
         }
-        Err(_) => return None,
+        Err(_) => return CleanedUp::default(),
     };
     let CleanedUp {
         removed,
-        mut taken_back,
+        taken_back,
+        written_over,
         out_of_reach,
-    } = cleaned;
+    } = &cleaned;
     let counted = |count: usize| match count {
         1 => "1 file is as it was".to_owned(),
         count => format!("{count} files are as they were"),
@@ -284,6 +289,13 @@ fn tidy(cx: &mut Context, state: &StateDir, is_first: bool) -> Option<PathBuf> {
             kept.join(", ")
         ));
     }
+    for path in written_over {
+        cx.ui.warning(&format!(
+            "{}: an interrupted run was writing into it, so it may be part old and part new; {} names the backup of what it held",
+            path.display(),
+            "`secrets undo --list`"
+        ));
+    }
     if !removed.is_empty() {
         let files = if removed.len() == 1 { "file" } else { "files" };
         cx.ui.status(&format!(
@@ -295,7 +307,7 @@ fn tidy(cx: &mut Context, state: &StateDir, is_first: bool) -> Option<PathBuf> {
         let (base, journal) = (base.display(), journal.display());
         cx.ui.warning(&format!("an interrupted run left files in {base}, which is not there now; they are removed when it is back, or remove {journal} when it is gone for good"));
     }
-    taken_back.restored.pop()
+    cleaned
 }
 
 /// Locks repository and root against other runs.
@@ -560,7 +572,14 @@ fn note(
     let removals =
         removals.map(|(removal, name)| Removed::step(&removal.place, name, &removal.seen.0));
     let steps = done.staged.iter().map(Staged::step).chain(removals);
-    journal.note(steps.collect()).map_err(state_problem)
+    let written_over = work.jobs.iter().filter(|job| job.in_place);
+    let written_over = written_over.filter_map(|job| {
+        let (state, _) = job.seen?;
+        Some((job.place.path(), Mark::of(&state)))
+    });
+    journal
+        .note(steps.collect(), written_over.collect())
+        .map_err(state_problem)
 }
 
 /// Writes journal and staged files to disk. A failure here belongs to the run, not to one entry: nothing

@@ -9,6 +9,7 @@ use clap::Args;
 use crate::error::{Error, Problem};
 use crate::keys::KeyError;
 use crate::os::RandomPool;
+use crate::os::fs::FsError;
 use crate::os::place::{Base, FileState, Found, Place};
 use crate::project::diff;
 use crate::project::drift::Verdict;
@@ -17,6 +18,7 @@ use crate::project::guard;
 use crate::project::keys::Reading;
 use crate::project::manifest::Entry;
 use crate::project::plan::{self, Action, Step, Stored};
+use crate::project::terms::Terms;
 use crate::secret::SecretBytes;
 use crate::sops::cipher::Token;
 use crate::sops::data_key::DataKey;
@@ -202,6 +204,11 @@ pub fn capture_content<'w>(
         .place(entry.server_path.as_ref())
         .map_err(|error| leads_out(name, error))?;
     workspace.check_source(entry, &source_place)?;
+    let path = source_place.path();
+    if workspace.half_written.contains(&path) {
+        return Err(Problem::of(name, FsError::HalfWritten { path })
+            .with_help("`secrets undo --list` names the backup of what it held; mend the file, or run the command again where it is whole"));
+    }
     let shown = workspace.server_file(entry).display().to_string();
     let (source, refusals) = read_source(&source_place, &shown, options.max_size);
     let (mut existing, place) = match read_encrypted(workspace, entry)? {
@@ -306,15 +313,37 @@ pub fn capture_content<'w>(
         refusals,
         warnings,
     } = judgement;
-    captured.data_key = data_key.map(|key| KeyInUse {
-        key,
-        is_made: false,
-    });
+    captured.data_key = existing
+        .as_ref()
+        .zip(data_key)
+        .map(|(found, key)| KeyInUse {
+            // With the option the user says that the rule is meant.
+            is_agreed: options.update_recipients,
+            ..KeyInUse::found(key, &found.sealed.metadata)
+        });
     captured.warnings = warnings;
     if let Some(governing) = &governing {
         captured.readers.clone_from(&governing.keys);
     }
     captured.step = plan::encrypt(name, PathBuf::from(name), &stored, refusals, options.force);
+    if let (true, false, Some(governing)) = (
+        captured.step.writes(),
+        options.update_recipients,
+        &governing,
+    ) {
+        let terms = governing.terms(format, existing.as_deref());
+        let new = foreign_key::new_terms(workspace, &source_place.path(), &terms);
+        if let Some((changes, true)) = new {
+            captured.step.action = Action::Refuse;
+            captured
+                .step
+                .refusals
+                .push(Refusal::TermsUnknown { changes });
+        } else if let (Some((changes, _)), true) = (new, existing.is_none()) {
+            let warning = format!("{name}: {changes}; so far that is so of no file here");
+            captured.warnings.push(warning);
+        }
+    }
 
     if let (Some(encrypted), Stored::Differs(..) | Stored::Unopened, Some(Format::Binary)) =
         (&mut existing, &stored, stored_format)
@@ -496,8 +525,12 @@ fn compare(
     };
     if encrypted.format != Format::Age {
         judgement.data_key = Some(key.clone());
-        let foreign = foreign_key::find(workspace, entry, sides.target, &key);
-        let foreign = foreign.filter(|_| !options.new_data_key);
+        let used = KeyInUse::found(key.clone(), &sealed.metadata);
+        let mut foreign = foreign_key::find(workspace, entry, sides.target, &used);
+        if let Some(found) = &mut foreign {
+            found.forget(options.new_data_key, options.update_recipients);
+        }
+        let foreign = foreign.filter(|found| !found.is_nothing());
         let warning = foreign.map(|found| found.warning(workspace, entry));
         judgement.warnings.extend(warning);
     }
@@ -629,6 +662,7 @@ impl Request<'_> {
             keeps_tokens,
             is_made,
         } = self.key_and_metadata(&mut fill)?;
+        let terms = Terms::of(&metadata);
         let reuse = match (self.existing, self.opened) {
             (Some(encrypted), Some(opened)) if keeps_tokens && self.format != Format::Binary => {
                 Reuse::Leaves(&encrypted.sealed, opened)
@@ -663,7 +697,12 @@ impl Request<'_> {
         warnings.extend(self.clear_secrets(&document, clear));
         drop(document);
         let verified = self.verify(sealed.bytes, &sealed.digest, &key, source, warnings);
-        captured.data_key = Some(KeyInUse { key, is_made });
+        captured.data_key = Some(KeyInUse {
+            key,
+            is_made,
+            terms,
+            is_agreed: true,
+        });
         verified
     }
 

@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, Problem};
 use crate::keys::age::shortened;
 use crate::os::fs;
 use crate::os::git::Checkout;
+use crate::os::staging;
 use crate::project::check::{Finding, Sealed, Unchecked, check_sealed, finding, identities_in};
 use crate::project::family::PathPattern;
 use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry, Kind, Manifest};
@@ -512,6 +513,21 @@ impl Checker<'_> {
                     }
                 }
             }
+        }
+        let name_of = |file: &str| Path::new(file).file_name().map(staging::is_staging_name);
+        for file in self
+            .view
+            .files
+            .iter()
+            .filter(|file| name_of(file) == Some(true))
+        {
+            let text = "git tracks what an interrupted run left, which may be plaintext".to_owned();
+            found.push(finding(
+                &self.view.shown(file),
+                None,
+                "tracked-plaintext",
+                text,
+            ));
         }
         // A member that was never encrypted has no entry yet.
         for family in &self.manifest.families {

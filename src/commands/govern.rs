@@ -7,10 +7,13 @@ use crate::keys::KeyError;
 use crate::keys::age::shortened;
 use crate::project::error::Refusal;
 use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry};
+use crate::project::terms::Terms;
 use crate::rules::{Rule, Rules};
 use crate::sops::master_key::KeyId;
 use crate::sops::metadata::{Metadata, group_changes};
 use crate::sops::pattern::Pattern;
+use crate::sops::selector::Selection;
+use crate::sops::store::Format;
 
 use super::open::Encrypted;
 use super::workspace::{FoundRules, Workspace};
@@ -28,6 +31,21 @@ pub struct Governing {
 }
 
 impl Governing {
+    /// Returns the terms on which it has a file encrypted, in the place of `existing` where there is one.
+    pub fn terms(&self, format: Format, existing: Option<&Encrypted>) -> Terms {
+        let groups = self.groups.iter().map(|group| group.iter().collect());
+        let needed = self.rule.needed_groups();
+        let of_file = existing.map(|found| &found.sealed.metadata.selection);
+        let of_rule = &self.rule.selection;
+        let default = Selection::default();
+        let selection = match of_file {
+            _ if !format.store().has_selection() => &default,
+            Some(of_file) if of_file.is_same_in_dotenv(of_rule) => of_file,
+            _ => of_rule,
+        };
+        Terms::new(groups.collect(), needed, selection)
+    }
+
     /// Says in what recipients and options an existing file differs from the rule.
     pub fn differences(&self, workspace: &Workspace, encrypted: &Encrypted) -> Vec<Refusal> {
         let metadata = &encrypted.sealed.metadata;

@@ -7,7 +7,9 @@ use crate::os::place::FileState;
 use crate::os::state::StateDir;
 use crate::project::manifest::Entry;
 use crate::project::record::{Digester, Record, Records};
+use crate::project::terms::Terms;
 use crate::sops::data_key::DataKey;
+use crate::sops::metadata::Metadata;
 
 use super::Context;
 use super::workspace::Workspace;
@@ -82,6 +84,22 @@ pub struct KeyInUse {
     pub key: DataKey,
     /// Whether this run made it.
     pub is_made: bool,
+    /// On what terms the file is encrypted.
+    pub terms: Terms,
+    /// Whether the user of this run agreed to them.
+    pub is_agreed: bool,
+}
+
+impl KeyInUse {
+    /// Returns the key of a file that is there.
+    pub fn found(key: DataKey, metadata: &Metadata) -> Self {
+        Self {
+            key,
+            is_made: false,
+            terms: Terms::of(metadata),
+            is_agreed: false,
+        }
+    }
 }
 
 /// A file whose two sides agree now.
@@ -154,15 +172,22 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
             Some(known) if !one.is_placed => (known.uid, known.gid, known.mode),
             _ => (one.state.uid, one.state.gid, one.state.mode),
         };
-        let own = known.filter(|known| known.entry == one.entry.repository_path);
-        let known_key = own.map(|known| known.data_key.clone()).unwrap_or_default();
+        let known_key = known
+            .map(|known| known.data_key.clone())
+            .unwrap_or_default();
+        let known_terms = known.map(|known| known.terms.clone()).unwrap_or_default();
         // Somebody else's key is not taken for known only because it is used.
         let data_key = match one.data_key {
             Some(used) if used.is_made || known_key.is_empty() => digester.data_key(&used.key),
             _ => known_key,
         };
+        let terms = match one.data_key {
+            Some(used) if used.is_agreed || known_terms.is_empty() => used.terms.texts(),
+            _ => known_terms,
+        };
         let record = Record {
             data_key,
+            terms,
             entry: one.entry.repository_path.clone(),
             content,
             meaning,
@@ -188,12 +213,8 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
             let mut records = old
                 .and_then(|text| Records::parse(&text, &digester))
                 .unwrap_or_default();
-            for (target, mut record) in changed {
-                let noted = records.get(target).map(|noted| noted.data_key.clone());
-                if record.data_key.is_empty() {
-                    record.data_key = noted.unwrap_or_default();
-                }
-                records.set(target, Some(record));
+            for (target, record) in changed {
+                records.renew(target, record);
             }
             records.to_bytes(&digester)
         })
@@ -205,15 +226,15 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
     }
 }
 
-/// Agrees to the data keys of files, by their canonical paths on the server.
+/// Agrees to the data keys and terms of files, by their canonical paths on the server.
 ///
 /// # Errors
 /// When the records cannot be written.
-pub fn agree_to_keys(state: &StateDir, keys: &[(PathBuf, DataKey)]) -> Result<(), FsError> {
+pub fn agree_to_keys(state: &StateDir, keys: &[(PathBuf, KeyInUse)]) -> Result<(), FsError> {
     change(state, |records, digester| {
-        for (target, key) in keys {
+        for (target, used) in keys {
             if let Some(target) = target.to_str() {
-                records.set_data_key(target, digester.data_key(key));
+                records.agree(target, digester.data_key(&used.key), used.terms.texts());
             }
         }
     })

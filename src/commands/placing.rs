@@ -355,8 +355,7 @@ fn fit<'w>(
     }
     let (target, seen) = compare(workspace, &mut prepared, &place)?;
     let foreign = prepared.data_key.as_ref();
-    let foreign =
-        foreign.and_then(|used| foreign_key::find(workspace, entry, &place.path(), &used.key));
+    let foreign = foreign.and_then(|used| foreign_key::find(workspace, entry, &place.path(), used));
     prepared
         .warnings
         .extend(foreign.map(|found| found.warning(workspace, entry)));
@@ -409,10 +408,8 @@ fn decrypt(workspace: &Workspace, prepared: &mut Prepared<'_>) -> Result<bool, P
         }
     };
     let (opened, key) = open(workspace, entry, &encrypted)?;
-    prepared.data_key = (encrypted.format != Format::Age).then_some(KeyInUse {
-        key,
-        is_made: false,
-    });
+    prepared.data_key =
+        (encrypted.format != Format::Age).then(|| KeyInUse::found(key, &encrypted.sealed.metadata));
     prepared.readers = encrypted.readers();
     prepared.format = encrypted.format;
     encrypted.content_mac().clone_into(&mut prepared.mac);

@@ -11,7 +11,6 @@ use crate::project::drift::{Drift, short};
 use crate::project::key_drift::{KeyDrift, Moved};
 use crate::project::manifest::Entry;
 use crate::secret::SecretBytes;
-use crate::sops::data_key::DataKey;
 use crate::sops::store::Format;
 use crate::ui::diff::Comparison;
 use crate::ui::keys::{KeyRow, RepositorySince, ServerSince};
@@ -19,6 +18,7 @@ use crate::ui::keys::{KeyRow, RepositorySince, ServerSince};
 use super::OwnerArgs;
 use super::drift;
 use super::foreign_key::{self, ForeignKey};
+use super::memory::KeyInUse;
 use super::open::{Lookup, leads_out, open, place_in_repository, read_encrypted};
 use super::origin::{self, Since};
 use super::ownership::{self, Purpose};
@@ -31,7 +31,7 @@ pub struct Sides {
     /// The `mac` token of the encrypted file, empty for a row of `[plain]`.
     pub mac: String,
     /// The data key of the encrypted file, where there is one.
-    pub data_key: Option<DataKey>,
+    pub data_key: Option<KeyInUse>,
     /// The server's file.
     pub server: Option<(FileState, SecretBytes)>,
     /// Remarks on opening it.
@@ -66,7 +66,8 @@ pub fn read_sides(workspace: &Workspace, root: &Base, entry: &Entry) -> Result<S
         Lookup::Found(encrypted) => {
             let (opened, key) = open(workspace, entry, &encrypted)?;
             let mac = encrypted.content_mac().to_owned();
-            let key = (encrypted.format != Format::Age).then_some(key);
+            let key = (encrypted.format != Format::Age)
+                .then(|| KeyInUse::found(key, &encrypted.sealed.metadata));
             (Some(opened.plaintext), mac, opened.warnings, key)
         }
     };

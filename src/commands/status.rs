@@ -173,7 +173,9 @@ fn state_of(
     let foreign = sides.foreign_key(workspace, root, entry);
     detail.extend(foreign.iter().map(ForeignKey::in_words));
     Ok(State {
-        data_key: foreign.map(|found| since_version(found.since.as_ref())),
+        data_key: foreign
+            .and_then(|found| found.since)
+            .map(|since| since_version(since.as_ref())),
         word,
         verdict: Some(if is_fine {
             Verdict::InSync
@@ -367,8 +369,10 @@ fn warn_of_plaintext(workspace: &Workspace, entries: &[&Entry], cx: &mut Context
             ));
         }
     }
-    apply::warn_of_half_done(cx, workspace);
-    apply::warn_of_leftovers(cx, workspace);
+    // What is needed to take it back is nothing to be removed by hand.
+    if !apply::warn_of_half_done(cx, workspace) {
+        apply::warn_of_leftovers(cx, workspace);
+    }
 }
 
 /// Adds what git knows: files not committed, not pushed, an upstream that is ahead.

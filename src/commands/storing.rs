@@ -266,7 +266,9 @@ pub fn explain(
         Refusal::NotRegular { .. } => format!("put a regular file in the place of {server}"),
         Refusal::Unreadable { .. } => "run as a user who may read it".to_owned(),
         Refusal::TooLarge { .. } => "`--max-size SIZE` raises the limit".to_owned(),
-        Refusal::RecipientsDiffer { .. } | Refusal::SelectionDiffers { .. } => {
+        Refusal::RecipientsDiffer { .. }
+        | Refusal::SelectionDiffers { .. }
+        | Refusal::TermsUnknown { .. } => {
             format!(
                 "if that is meant: {}",
                 hints.ours(&format!("{command} --update-recipients"), name)

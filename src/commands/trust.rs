@@ -19,7 +19,7 @@ use crate::sops::store::Format;
 
 use super::apply;
 use super::foreign_key;
-use super::memory;
+use super::memory::{self, KeyInUse};
 use super::open::{Lookup, read_encrypted, unwrap_key};
 use super::sides::target_of;
 use super::workspace::Workspace;
@@ -69,13 +69,17 @@ pub fn run(args: &TrustArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let before = trusted_root(&workspace)
         .map_err(apply::state_problem)?
         .unwrap_or(None);
-    agree(&workspace, root).map_err(apply::state_problem)?;
+    let root = fs::resolved(root);
+    agree(&workspace, &root).map_err(apply::state_problem)?;
+    let is_moved = before
+        .as_ref()
+        .is_some_and(|before| Path::new(before) != root);
     let root = root.display();
     if cx.ui.json {
         cx.ui.show_trust(&root.to_string(), before.as_deref(), &[]);
     }
     cx.ui.status(&match before {
-        Some(before) if Path::new(&before) != workspace.root_path => {
+        Some(before) if is_moved => {
             format!("trusted root: {root} (before: {before})")
         }
         _ => format!("trusted root: {root}"),
@@ -100,7 +104,8 @@ fn agree_to_keys(
         let name = &entry.repository_path;
         let found = match read_encrypted(workspace, entry) {
             Ok(Lookup::Found(found)) if found.format == Format::Age => continue,
-            Ok(Lookup::Found(found)) => unwrap_key(workspace, entry, &found.sealed.metadata),
+            Ok(Lookup::Found(found)) => unwrap_key(workspace, entry, &found.sealed.metadata)
+                .map(|key| KeyInUse::found(key, &found.sealed.metadata)),
             Ok(Lookup::Missing(_)) => Err(Problem::of(name, ErrorKind::EncryptedMissing)),
             Err(problem) => Err(problem),
         };
@@ -141,6 +146,8 @@ pub fn check(workspace: &Workspace, is_dry: bool) -> Result<(), Problem> {
     let Some(root) = &workspace.declared_root else {
         return Ok(());
     };
+    // A pushed link can lead elsewhere under the same name.
+    let root = &fs::resolved(root);
     let trusted = trusted_root(workspace).map_err(apply::state_problem)?;
     match trusted.map_err(|()| {
         let help = format!("{} writes it anew", workspace.hints.ours_for_all("trust"));

@@ -55,6 +55,8 @@ pub struct Workspace {
     pub jobs: Jobs,
     /// Proposed command lines.
     pub hints: Hints,
+    /// Files that a killed run was writing into.
+    pub half_written: Vec<PathBuf>,
     /// The manifest as it was read.
     text: Option<String>,
     root_state: FolderState,
@@ -96,8 +98,10 @@ impl Workspace {
     /// # Errors
     /// As [`Workspace::open`].
     pub fn open_to_write(cx: &mut Context, args: WriteArgs) -> Result<Self, Error> {
-        apply::clean_up(cx, args);
-        Self::open(cx, args.owner)
+        let half_written = apply::clean_up(cx, args);
+        let mut workspace = Self::open(cx, args.owner)?;
+        workspace.half_written = half_written;
+        Ok(workspace)
     }
 
     /// Returns the manifest's path if it is not what was read, as another run had the repository meanwhile.
@@ -173,6 +177,7 @@ impl Workspace {
             root_path,
             root_state,
             text: None,
+            half_written: Vec::new(),
             cwd: cx.env.cwd.clone(),
             identity_files,
             git_folders: Mutex::new(HashMap::new()),
@@ -334,7 +339,13 @@ impl Workspace {
         if self.is_in_git_folder(&path) {
             return Err(Problem::of(name, ErrorKind::GitTarget { path }).with_help(ANOTHER_PATH));
         }
-        if self.identity_files.contains(&path) {
+        if let Some(state) = &self.state
+            && path.starts_with(fs::resolved(state.path()))
+        {
+            return Err(Problem::of(name, ErrorKind::StateTarget { path }).with_help(ANOTHER_PATH));
+        }
+        let mut identity_files = self.identity_files.iter();
+        if identity_files.any(|file| *file == path || fs::is_same_file(file, &path)) {
             let kind = ErrorKind::IdentityTarget { path };
             return Err(Problem::of(name, kind).with_help(ANOTHER_PATH));
         }
@@ -490,6 +501,18 @@ fn load_keyring(
             .config_dir()
             .map(|config| config.join("sops/age/keys.txt")),
     );
+    identity_files.extend(cx.env.path_var("SOPS_AGE_SSH_PRIVATE_KEY_FILE"));
+    // An SSH key that is not what files are opened with is a secret like others.
+    let recipients = keyring.recipients();
+    if !recipients.is_empty() && recipients.iter().all(|one| one.starts_with("ssh-")) {
+        let folder = cx.env.home().map(|home| home.join(".ssh"));
+        let names = ["id_ed25519", "id_rsa"];
+        identity_files.extend(
+            folder
+                .iter()
+                .flat_map(|folder| names.map(|name| folder.join(name))),
+        );
+    }
     let identity_files = identity_files
         .iter()
         .filter_map(|path| fs::canonical(path))

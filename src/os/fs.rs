@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -36,6 +36,12 @@ pub enum FsError {
         action: &'static str,
         /// The system's reason.
         source: io::Error,
+    },
+    /// A run that was killed was writing into the file.
+    #[error("{}: an interrupted run was writing into it, so it may be part old and part new", path.display())]
+    HalfWritten {
+        /// The file.
+        path: PathBuf,
     },
     /// The target is a mount point of its own (a single file mounted into a container).
     #[error("{}: cannot be replaced, it is mounted as a single file", path.display())]
@@ -184,6 +190,27 @@ pub fn folder_state(path: &Path) -> FolderState {
 /// Returns the path with all links resolved; `None` where it does not exist.
 pub fn canonical(path: &Path) -> Option<PathBuf> {
     path.canonicalize().ok()
+}
+
+/// Returns a path with all links resolved, as far as it exists; the rest of it as it is.
+pub fn resolved(path: &Path) -> PathBuf {
+    let mut rest = Vec::new();
+    for folder in path.ancestors() {
+        if let Ok(found) = folder.canonicalize() {
+            let rest = rest.into_iter().rev();
+            return rest.fold(found, |found: PathBuf, part: &OsStr| found.join(part));
+        }
+        rest.extend(folder.file_name());
+    }
+    path.to_owned()
+}
+
+/// Returns whether two paths lead to one file, under whatever names.
+pub fn is_same_file(one: &Path, other: &Path) -> bool {
+    match (one.metadata(), other.metadata()) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
 }
 
 /// Returns whether something stands at `path`, a link counted as such.

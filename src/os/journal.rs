@@ -2,8 +2,8 @@
 //! killed one had done by half.
 //!
 //! A journal is a list of words, each ended by a zero byte: the folders worked in (with a slash behind), the staging
-//! files, then five words a step (`step`, target, staging name, what stands there, what is to stand there), and
-//! `done` once everything is in place. It is locked while its writer lives, and removed when it ends in good order.
+//! files, then five words a step (`step`, target, staging name, what stands there, what is to stand there), three for a
+//! file that is written into (`over`, target, what stands there), and `done` once everything is in place. It is locked while its writer lives, and removed when it ends in good order.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -22,6 +22,8 @@ use super::staging;
 
 /// Begins a step.
 const STEP: &[u8] = b"step";
+/// Names a file that is written into, and what stands there before.
+const OVER: &[u8] = b"over";
 /// Says that all steps are done, and that the old files may go.
 const DONE: &[u8] = b"done";
 
@@ -57,6 +59,8 @@ pub struct Listing {
     pub staging: Vec<PathBuf>,
     /// What is changed, in this order.
     pub steps: Vec<Step>,
+    /// Files that are written into, with what stands there before: nothing of that can be taken back.
+    pub written_over: Vec<(PathBuf, Mark)>,
     /// Whether all of it was.
     pub is_done: bool,
 }
@@ -77,6 +81,8 @@ pub struct TakenBack {
     pub changed: Vec<PathBuf>,
     /// Where the old files are then.
     pub kept: Vec<PathBuf>,
+    /// A folder that is not there, so that nothing was taken back yet.
+    pub out_of_reach: Option<PathBuf>,
 }
 
 impl TakenBack {
@@ -133,6 +139,10 @@ impl Listing {
                     Some(step) => listing.steps.push(step),
                     None => break,
                 },
+                OVER => match next_over(&mut words) {
+                    Some(over) => listing.written_over.push(over),
+                    None => break,
+                },
                 DONE => listing.is_done = true,
                 [b'/', .., b'/'] | b"/" => listing.bases.push(path.to_owned()),
                 [b'/', ..] => listing.staging.push(path.to_owned()),
@@ -167,6 +177,11 @@ impl Listing {
             word(mark(step.old).as_bytes());
             word(mark(step.new).as_bytes());
         }
+        for (target, before) in &self.written_over {
+            word(OVER);
+            word(target.as_os_str().as_bytes());
+            word(before.to_string().as_bytes());
+        }
         if self.is_done {
             word(DONE);
         }
@@ -181,6 +196,10 @@ impl Listing {
     pub fn take_back(&self) -> Result<TakenBack, FsError> {
         let mut outcome = TakenBack::default();
         let mut ways = Vec::new();
+        if let Some(folder) = self.missing_folder() {
+            outcome.out_of_reach = Some(folder);
+            return Ok(outcome);
+        }
         for (step, place, standing) in self.standings()? {
             match standing {
                 Standing::NotDone => {}
@@ -191,6 +210,7 @@ impl Listing {
                 }
             }
         }
+        // Nothing of the run is there, whatever was changed since.
         if ways.is_empty() && outcome.kept.is_empty() {
             return Ok(TakenBack::default());
         }
@@ -210,6 +230,29 @@ impl Listing {
         }
         outcome.restored.sort();
         Ok(outcome)
+    }
+
+    /// Returns a folder that a file was replaced in, or taken from, and that is gone since.
+    fn missing_folder(&self) -> Option<PathBuf> {
+        let mut steps = self
+            .steps
+            .iter()
+            .filter(|step| step.old.is_some() && !self.is_done);
+        let step =
+            steps.find(|step| step.target.parent().is_some_and(|folder| !folder.is_dir()))?;
+        step.target.parent().map(Path::to_owned)
+    }
+
+    /// Returns the files that a killed run was writing into and that are not what they were.
+    pub fn changed_in_place(&self) -> Vec<PathBuf> {
+        let files = self.written_over.iter().filter(|_| !self.is_done);
+        let is_other = |(path, before): &&(PathBuf, Mark)| {
+            rustix::fs::lstat(path).is_ok_and(|stat| Mark::of(&FileState::of(&stat)) != *before)
+        };
+        files
+            .filter(is_other)
+            .map(|(path, _)| path.clone())
+            .collect()
     }
 
     /// Returns the files of a killed run that are as it left them, where the whole of it is not done.
@@ -259,13 +302,18 @@ impl Journal {
         Self { path, file }
     }
 
-    /// Notes what is about to be changed.
+    /// Notes what is about to be changed, and what is written into.
     ///
     /// # Errors
     /// `Io`: nothing may be changed then.
-    pub fn note(&mut self, steps: Vec<Step>) -> Result<(), FsError> {
+    pub fn note(
+        &mut self,
+        steps: Vec<Step>,
+        written_over: Vec<(PathBuf, Mark)>,
+    ) -> Result<(), FsError> {
         self.append(&Listing {
             steps,
+            written_over,
             ..Listing::default()
         })
     }
@@ -300,6 +348,12 @@ impl Journal {
         // A journal that stays behind is harmless: the next run finds nothing of what it lists.
         drop(fs::remove(&self.path));
     }
+}
+
+fn next_over<'t>(words: &mut impl Iterator<Item = &'t [u8]>) -> Option<(PathBuf, Mark)> {
+    let target = PathBuf::from(OsStr::from_bytes(words.next()?));
+    let before = std::str::from_utf8(words.next()?).ok()?.parse().ok()?;
+    target.is_absolute().then_some((target, before))
 }
 
 fn next_step<'t>(words: &mut impl Iterator<Item = &'t [u8]>) -> Option<Step> {
@@ -341,39 +395,53 @@ enum Way {
 
 impl Step {
     fn standing(&self, place: &Place) -> Result<Standing, FsError> {
-        let look = |name: &OsStr| look(place, name);
-        let same = |one: Option<Mark>, other: Option<Mark>| match (one, other) {
-            (Some(one), Some(other)) => one.inode == other.inode,
-            _ => false,
-        };
-        let there = look(&place.name)?;
-        let staged = look(&self.temporary)?;
         let mut spare_name = self.temporary.clone();
         spare_name.push("-old");
-        let old_name = if same(staged.mark(), self.old) {
+        let there = look(place, &place.name)?;
+        let staged = look(place, &self.temporary)?;
+        let spare = look(place, &spare_name)?;
+        let is = |found: &There, wanted: Option<Mark>| match (found.mark(), wanted) {
+            (Some(found), Some(wanted)) => found.inode == wanted.inode,
+            _ => false,
+        };
+        let is_untouched = |wanted: Option<Mark>| match (there, wanted) {
+            (There::File(now), Some(wanted)) => now == wanted,
+            (There::Nothing, None) => true,
+            _ => false,
+        };
+        let old_name = if is(&staged, self.old) {
             Some(self.temporary.clone())
-        } else if same(look(&spare_name)?.mark(), self.old) {
+        } else if is(&spare, self.old) && !is(&there, self.old) {
             Some(spare_name)
         } else {
             None
         };
-        let is_new = same(there.mark(), self.new);
-        let is_old = same(there.mark(), self.old);
-        Ok(match old_name {
-            _ if is_old => Standing::NotDone,
-            Some(old) if matches!(there, There::Nothing) => Standing::Done(Way::Bring(old)),
-            Some(old) if is_new && there.mark() == self.new => Standing::Done(Way::Bring(old)),
-            Some(old) => Standing::Changed(Some(old)),
-            None if self.old.is_none() && is_new && there.mark() == self.new => {
-                Standing::Done(Way::Remove)
-            }
-            // Taken back already, or not done: the new file waits under its staging name, or is nowhere.
-            None if matches!(there, There::Nothing) || same(staged.mark(), self.new) => {
-                Standing::NotDone
-            }
-            // The old file is gone for good: it is taken for done.
-            None if self.new.is_none() => Standing::NotDone,
-            None => Standing::Changed(None),
+        if let Some(old) = old_name {
+            return Ok(
+                if matches!(there, There::Nothing) || (self.new.is_some() && is_untouched(self.new))
+                {
+                    Standing::Done(Way::Bring(old))
+                } else {
+                    Standing::Changed(Some(old))
+                },
+            );
+        }
+        // What has a staging name and is neither of the two files is somebody's copy of one of them.
+        let copy = match staged {
+            There::File(_) if !is(&staged, self.new) => Some(self.temporary.clone()),
+            _ => None,
+        };
+        Ok(if copy.is_some() {
+            Standing::Changed(copy)
+        } else if is_untouched(self.old) {
+            Standing::NotDone
+        } else if self.old.is_none() && is_untouched(self.new) {
+            Standing::Done(Way::Remove)
+        } else if self.new.is_none() && matches!(there, There::Nothing) {
+            // It was taken away, and is gone for good.
+            Standing::NotDone
+        } else {
+            Standing::Changed(None)
         })
     }
 
@@ -396,6 +464,7 @@ impl Step {
 }
 
 /// What stands under a name.
+#[derive(Clone, Copy)]
 enum There {
     Nothing,
     File(Mark),
@@ -403,9 +472,9 @@ enum There {
 }
 
 impl There {
-    fn mark(&self) -> Option<Mark> {
+    fn mark(self) -> Option<Mark> {
         match self {
-            Self::File(mark) => Some(*mark),
+            Self::File(mark) => Some(mark),
             Self::Nothing | Self::Other => None,
         }
     }
@@ -447,6 +516,7 @@ mod tests {
                 step(None, Some(mark(3))),
                 step(Some(mark(4)), None),
             ],
+            written_over: vec![("/srv/app/c".into(), mark(5))],
             is_done: true,
         };
         let text = listing.text();

@@ -42,6 +42,8 @@ pub struct CleanedUp {
     pub removed: Vec<PathBuf>,
     /// What was taken back of a run that was killed between two files.
     pub taken_back: TakenBack,
+    /// Files that a killed run was writing into, and which are not what they were.
+    pub written_over: Vec<PathBuf>,
     /// Repositories or roots that are not there now, with the journal that lists what lies in them.
     pub out_of_reach: Vec<(PathBuf, PathBuf)>,
 }
@@ -259,6 +261,10 @@ impl StateDir {
                 continue;
             }
             let taken_back = listing.take_back()?;
+            if let Some(folder) = taken_back.out_of_reach {
+                cleaned.out_of_reach.push((folder, path));
+                continue;
+            }
             for staged in &listing.staging {
                 for leftover in [staged.clone(), with_suffix(staged, "-old")] {
                     if !taken_back.kept.contains(&leftover)
@@ -269,6 +275,7 @@ impl StateDir {
                 }
             }
             cleaned.taken_back.add(taken_back);
+            cleaned.written_over.extend(listing.changed_in_place());
             fs::remove(&path)?;
         }
         cleaned.removed.sort();

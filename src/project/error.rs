@@ -278,6 +278,12 @@ pub enum Refusal {
         /// Who would be added and removed.
         changes: String,
     },
+    /// It would be encrypted on other terms than at the last sync.
+    #[error("it would be encrypted on other terms than this host knows: {changes}")]
+    TermsUnknown {
+        /// Who can read it since, and what stays in clear.
+        changes: String,
+    },
     /// The file's selection options differ from its rule.
     #[error("its options differ from its rule: the file has `{file}`, the rule `{rule}`")]
     SelectionDiffers {

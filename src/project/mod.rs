@@ -21,6 +21,7 @@ pub mod placement;
 pub mod plan;
 pub mod reader;
 pub mod record;
+pub mod terms;
 
 /// Returns the candidate that is spelled most like `word`, if one is close enough to be meant.
 pub fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {

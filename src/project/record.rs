@@ -5,7 +5,7 @@
 //! refusal, never to a loss.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,10 @@ pub struct Record {
     /// for a row of `[plain]` and for a raw age file.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub data_key: String,
+    /// On what terms the file is encrypted as far as this user agreed to them, see `Terms`; empty where nothing was
+    /// agreed yet.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub terms: BTreeSet<String>,
     /// The commit `HEAD` was at, where there was one: 40 or 64 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
@@ -79,6 +83,7 @@ impl Record {
             && self.mac == other.mac
             && self.seal == other.seal
             && self.data_key == other.data_key
+            && self.terms == other.terms
             && self.commit == other.commit
             && self.keys == other.keys
     }
@@ -109,11 +114,38 @@ impl Records {
         serde_json::to_vec(&self).unwrap_or_default()
     }
 
-    /// Notes the data key that a file on the server is known to be under; nothing where there is no record.
-    pub fn set_data_key(&mut self, target: &str, digest: String) {
+    /// Notes the data key that a file on the server is known to be under, and on what terms; nothing where there is no
+    /// record.
+    pub fn agree(&mut self, target: &str, data_key: String, terms: BTreeSet<String>) {
         if let Some(record) = self.files.get_mut(target) {
-            record.data_key = digest;
+            record.data_key = data_key;
+            record.terms = terms;
         }
+    }
+
+    /// Replaces the record of a file on the server by one that may not know data key and terms.
+    pub fn renew(&mut self, target: &str, mut record: Record) {
+        if let Some(noted) = self.files.get(target) {
+            if record.data_key.is_empty() {
+                record.data_key.clone_from(&noted.data_key);
+            }
+            if record.terms.is_empty() {
+                record.terms.clone_from(&noted.terms);
+            }
+        }
+        self.set(target, Some(record));
+    }
+
+    /// Returns the terms of all files below `root`, a canonical path.
+    pub fn terms_below(&self, root: &str) -> BTreeSet<String> {
+        let folder = format!("{}/", root.trim_end_matches('/'));
+        let below = self
+            .files
+            .iter()
+            .filter(|(path, _)| path.starts_with(&folder));
+        below
+            .flat_map(|(_, record)| record.terms.iter().cloned())
+            .collect()
     }
 
     /// Returns the record of a file on the server.
@@ -338,6 +370,7 @@ mod tests {
         let mut records = Records::default();
         let record = Record {
             data_key: String::new(),
+            terms: BTreeSet::from(["age age1x".to_owned()]),
             entry: "a.enc".to_owned(),
             content: String::new(),
             meaning: String::new(),

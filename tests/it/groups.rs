@@ -229,6 +229,7 @@ fn keys_of_a_cloud_are_kept_and_removed() {
         format!("creation_rules:\n  - age: {server}\n    kms: {ARN}\n"),
     );
     secrets(&project, &["check"]).ok();
+    secrets(&project, &["trust", "app.yaml"]).ok();
     let listed = secrets(&project, &["list"]).ok();
     assert!(listed.text().contains(ARN), "{}", listed.text());
     project.write("../srv/app.yaml", "user: one\npassword: second\n");

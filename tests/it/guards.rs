@@ -2,9 +2,10 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::time::Duration;
 
-use super::support::TestProject;
+use super::support::{LAPTOP_KEY, SERVER_KEY, TestProject, key_file, recipient};
 
 const FULL: &str = "A=1\nB=2\nC=3\nD=4\nE=5\n";
 
@@ -372,4 +373,172 @@ fn a_new_data_key_is_made_where_nothing_else_changes() {
     }
     project.ok(&["undo"]);
     assert_eq!(names.map(|name| project.read_repo(name)), before);
+}
+
+/// A project that is in sync, and somebody who may push and lets another key read all files, by the rule too.
+fn with_a_new_reader() -> TestProject {
+    let mut project = TestProject::with_files(&[("a.env.enc", "a.env"), ("b.enc", "b")], "");
+    project.write_rules(&[recipient(SERVER_KEY)]);
+    project.write_server("a.env", "ONE=canary-Vd81-database\nTWO=2\n");
+    project.write_server("b", "canary-Ku36-sqlrole\n");
+    project.ok(&["encrypt"]);
+    project.commit();
+    let state = project.path("attacker-state");
+    let own = project
+        .vars
+        .insert("SECRETS_STATE_DIR".into(), state.into());
+    project.write_rules(&[recipient(SERVER_KEY), recipient(LAPTOP_KEY)]);
+    project.ok(&["encrypt", "--update-recipients"]);
+    project
+        .vars
+        .insert("SECRETS_STATE_DIR".into(), own.unwrap());
+    project.git(&["add", "-A"]);
+    project.git(&["-c", "user.name=Mallory", "commit", "-q", "-m", "readers"]);
+    project
+}
+
+#[test]
+fn for_a_reader_that_somebody_added_nothing_is_encrypted_until_the_user_agrees() {
+    let project = with_a_new_reader();
+    let commit = project.git(&["rev-parse", "--short=7", "HEAD"]);
+    let told = format!("can read it since commit {}", commit.trim());
+    for args in [
+        &["status"][..],
+        &["decrypt"],
+        &["encrypt"],
+        &["encrypt", "-n"],
+    ] {
+        let output = project.ok(args);
+        let text = format!("{}{}", output.stdout, output.stderr);
+        assert!(
+            text.contains(&told) && text.contains("by Mallory"),
+            "{output:#?}"
+        );
+    }
+    let before = project.read_repo("a.env.enc");
+    project.write_server("a.env", "ONE=canary-Vd81-database\nTWO=3\n");
+    for args in [
+        &["encrypt"][..],
+        &["encrypt", "--new-data-key", "a.env"],
+        &["encrypt", "--force"],
+        &["encrypt", "-n"],
+    ] {
+        let output = project.run(args);
+        assert_eq!(output.code, 3, "{output:#?}");
+        let refusal = "a.env.enc: it would be encrypted on other terms than this host knows";
+        assert!(output.stderr.contains(refusal), "{output:#?}");
+        let way_out = "encrypt --update-recipients";
+        assert!(output.stderr.contains(way_out), "{output:#?}");
+    }
+    assert_eq!(project.read_repo("a.env.enc"), before);
+    // One file by one option, the other by the other.
+    project.ok(&["encrypt", "--update-recipients", "a.env"]);
+    project.ok(&["trust", "b"]);
+    project.write_server("a.env", "ONE=canary-Vd81-database\nTWO=4\n");
+    project.write_server("b", "canary-Ku36-sqlrole 2\n");
+    for args in [&["encrypt"][..], &["status"]] {
+        let output = project.ok(args);
+        let text = format!("{}{}", output.stdout, output.stderr);
+        assert!(!text.contains("can read it"), "{output:#?}");
+    }
+}
+
+#[test]
+fn a_row_under_another_name_brings_no_reader_along() {
+    let project = with_a_new_reader();
+    project.git(&["mv", "a.env.enc", "z.env.enc"]);
+    fs::remove_file(project.repo_file("z.env.enc")).unwrap();
+    project.write_manifest(&[("z.env.enc", "a.env"), ("b.enc", "b")], "");
+    let output = project.run(&["encrypt"]);
+    assert_eq!(output.code, 3, "{output:#?}");
+    assert!(
+        output
+            .stderr
+            .contains("z.env.enc: it would be encrypted on other terms"),
+        "{output:#?}"
+    );
+    // Nor does it leave in clear what was encrypted.
+    let server = recipient(SERVER_KEY);
+    let rules = format!("creation_rules:\n  - unencrypted_regex: .*\n    age: {server}\n");
+    project.write_repo(".sops.yaml", rules);
+    let output = project.run(&["encrypt", "z.env"]);
+    assert_eq!(output.code, 3, "{output:#?}");
+    assert!(
+        output.stderr.contains("`unencrypted_regex: .*`"),
+        "{output:#?}"
+    );
+    assert!(!project.repo_file("z.env.enc").exists());
+    // A file that nobody knows is new with whom the rule names; who was no reader of any file is named.
+    project.write_rules(&[server, recipient(LAPTOP_KEY)]);
+    project.write_manifest(&[("n.env.enc", "n.env"), ("b.enc", "b")], "");
+    project.write_server("n.env", "N=canary-Ny18-htpasswd\n");
+    let output = project.ok(&["encrypt", "n.env"]);
+    assert!(
+        output.stderr.contains("n.env.enc: ")
+            && output
+                .stderr
+                .contains("can read it; so far that is so of no file here"),
+        "{output:#?}"
+    );
+}
+
+#[test]
+fn a_data_key_under_another_name_is_told() {
+    let project = with_a_foreign_key();
+    project.git(&["mv", "a.env.enc", "z.env.enc"]);
+    project.write_manifest(&[("z.env.enc", "a.env"), ("b.enc", "b")], "");
+    project.commit();
+    for command in ["status", "decrypt"] {
+        let output = project.ok(&[command]);
+        let text = format!("{}{}", output.stdout, output.stderr);
+        assert!(text.contains("its data key was replaced"), "{output:#?}");
+    }
+}
+
+#[test]
+fn a_root_that_is_another_folder_under_the_same_name_stops() {
+    let project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
+    let manifest = project.read_repo("secret-files.toml");
+    let line = manifest
+        .lines()
+        .find(|line| line.starts_with("root"))
+        .unwrap();
+    project.write_repo(
+        "secret-files.toml",
+        manifest.replace(line, "root = \"live/root\""),
+    );
+    project.write_repo(".gitignore", "live/\n");
+    project.write_repo("live/root/a.env", "ONE=canary-Vd81-database\n");
+    project.ok(&["encrypt"]);
+    fs::rename(project.repo_file("live/root"), project.path("moved")).unwrap();
+    let elsewhere = project.path("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    symlink(&elsewhere, project.repo_file("live/root")).unwrap();
+    let output = project.run(&["decrypt"]);
+    assert_eq!(output.code, 3, "{output:#?}");
+    assert!(output.stderr.contains("secrets trust"), "{output:#?}");
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+    project.ok(&["trust"]);
+    project.ok(&["decrypt"]);
+    assert!(elsewhere.join("a.env").exists());
+}
+
+#[test]
+fn another_name_of_an_identity_and_own_files_are_never_captured() {
+    let mut project = TestProject::with_files(&[("a.enc", "a"), ("b.enc", "own/records.json")], "");
+    fs::create_dir_all(project.server_file("own")).unwrap();
+    project.set("SECRETS_STATE_DIR", project.server_file("own"));
+    fs::copy(key_file(SERVER_KEY), project.server_file("key")).unwrap();
+    project.set("SOPS_AGE_KEY_FILE", project.server_file("key"));
+    fs::hard_link(project.server_file("key"), project.server_file("a")).unwrap();
+    project.write_server("own/records.json", "{}");
+    for (name, what) in [
+        ("a", "is an identity file"),
+        ("b", "lies in the state directory"),
+    ] {
+        let output = project.run(&["encrypt", &format!("{name}.enc")]);
+        assert_eq!(output.code, 3, "{output:#?}");
+        assert!(output.stderr.contains(what), "{output:#?}");
+        assert!(!project.repo_file(&format!("{name}.enc")).exists());
+    }
 }
