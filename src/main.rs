@@ -19,6 +19,7 @@ static ALLOCATOR: ZeroAlloc<mimalloc::MiMalloc> = ZeroAlloc(mimalloc::MiMalloc);
 
 fn main() -> ExitCode {
     process::protect_memory();
+    process::raise_file_limit();
     // The working directory may have been removed under us: nothing can be named relative to it.
     let Ok(env) = Env::of_process() else {
         return ExitCode::from(2);

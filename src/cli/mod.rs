@@ -77,7 +77,7 @@ Set-up:
   recover  Bring a bare host back: identity, root, every file of this host
   drill    Try in memory whether this host could be recovered, and write nothing
   doctor   Say of everything that must be right whether it is
-  trust    Agree to the root that the manifest names now, or to the data keys of entries
+  trust    Agree to the root that the manifest names now, or to data keys and readers of entries
 
 Stock:
   sops     Run the command line of stock `sops`: its commands, its flags, its exit codes

@@ -4,7 +4,7 @@
 //! signal in between brings back what was there. What a killed run leaves behind are staging files
 //! named in its journal; the next writing run removes them and says so.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
@@ -204,13 +204,10 @@ pub fn warn_of_half_done(cx: &mut Context, workspace: &Workspace) -> bool {
     let Some(state) = &workspace.state else {
         return false;
     };
-    let root = workspace.root.as_ref().map(Base::path);
-    let is_here = |path: &&PathBuf| {
-        path.starts_with(workspace.repository.path())
-            || root.is_some_and(|root| path.starts_with(root))
-    };
-    let half_done = state.half_done();
-    let here: Vec<_> = half_done.iter().filter(is_here).collect();
+    let mut folders = vec![workspace.repository.path()];
+    folders.extend(workspace.root.as_ref().map(Base::path));
+    let half_done = state.half_done(&folders);
+    let here: Vec<&PathBuf> = half_done.iter().collect();
     let files = match here[..] {
         [] => return false,
         [file] => file.display().to_string(),
@@ -251,21 +248,19 @@ pub fn warn_of_leftovers(cx: &mut Context, workspace: &Workspace) {
 
 /// Cleans up after killed runs. The second time in a run nothing is said again of what stays.
 fn tidy(cx: &mut Context, state: &StateDir, is_first: bool) -> CleanedUp {
-    let cleaned = match state.clean_up() {
-        Ok(cleaned) => cleaned,
-        Err(error) if is_first => {
-            let message = format!("cannot clean up after an interrupted run: {error}");
-            cx.ui.warning(&message);
-            return CleanedUp::default();
-        }
-        Err(_) => return CleanedUp::default(),
-    };
+    let cleaned = state.clean_up();
     let CleanedUp {
         removed,
         taken_back,
         written_over,
+        failed,
         out_of_reach,
     } = &cleaned;
+    for error in failed.iter().filter(|_| is_first) {
+        cx.ui.warning(&format!(
+            "cannot clean up after an interrupted run, which may be half done: {error}"
+        ));
+    }
     let counted = |count: usize| match count {
         1 => "1 file is as it was".to_owned(),
         count => format!("{count} files are as they were"),
@@ -278,22 +273,27 @@ fn tidy(cx: &mut Context, state: &StateDir, is_first: bool) -> CleanedUp {
         ));
     }
     if let Some(changed) = taken_back.changed.first() {
-        let kept: Vec<_> = taken_back
-            .kept
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect();
+        let kept = match &taken_back.kept[..] {
+            [] => String::new(),
+            [first] => format!(
+                "; the old file is in {}, remove it when it is not needed",
+                first.display()
+            ),
+            [first, rest @ ..] => format!(
+                "; the old files are in {} and {} more beside their places, remove them when they are not needed",
+                first.display(),
+                rest.len()
+            ),
+        };
         cx.ui.warning(&format!(
-            "an interrupted run was half done, and {} was changed since: nothing of it is taken back; the old files are in {}, remove them when they are not needed",
+            "an interrupted run was half done, and {} was changed since: nothing of it is taken back{kept}",
             changed.display(),
-            kept.join(", ")
         ));
     }
-    for path in written_over {
+    for path in written_over.iter().filter(|_| is_first) {
         cx.ui.warning(&format!(
-            "{}: an interrupted run was writing into it, so it may be part old and part new; {} names the backup of what it held",
-            path.display(),
-            "`secrets undo --list`"
+            "{}: an interrupted run was writing into it, so it may be part old and part new; `secrets undo --list` names the backup of what it held",
+            path.display()
         ));
     }
     if !removed.is_empty() {
@@ -429,8 +429,17 @@ pub fn run(cx: &mut Context, workspace: &Workspace, work: &Work<'_>) -> Result<(
         Err(_) => undo(cx, done, &staging),
     };
     // What could not be brought back or removed stays in the journal for the next run.
-    if let Some(journal) = journal.filter(|_| ending == Ending::Clean) {
-        journal.close();
+    match (journal, ending) {
+        (Some(journal), Ending::Clean) => journal.close(),
+        // Everything is as it was, or as it is to be.
+        (Some(mut journal), Ending::Leftovers) => drop(journal.note_done()),
+        _ => {}
+    }
+    if let (Ok(()), Some(state), false) =
+        (&result, &workspace.state, workspace.half_written.is_empty())
+    {
+        let written = work.jobs.iter().map(|job| job.place.path());
+        state.settle(&written.collect::<Vec<_>>());
     }
     let is_undone = ending != Ending::Stuck;
     let result = result.map_err(|problem| if is_undone { problem } else {
@@ -527,6 +536,7 @@ fn stage<'a>(
     done: &mut Done<'a>,
 ) -> Result<(), Problem> {
     let mut prepared = Vec::with_capacity(work.jobs.len());
+    let mut opened = HashMap::new();
     for (job, temporary) in work.jobs.iter().zip(names) {
         if job.in_place && job.seen.is_some() {
             continue;
@@ -535,6 +545,7 @@ fn stage<'a>(
         place
             .create_parents(job.folder_owner, &temporary, &mut done.made_folders)
             .map_err(|error| problem(job.name, error))?;
+        place.share(&mut opened);
         prepared.push((job, place, temporary));
     }
     let results = in_parallel(&prepared, workspace.jobs, |(job, place, temporary)| {

@@ -207,7 +207,14 @@ pub fn capture_content<'w>(
     let path = source_place.path();
     if workspace.half_written.contains(&path) {
         return Err(Problem::of(name, FsError::HalfWritten { path })
-            .with_help("`secrets undo --list` names the backup of what it held; mend the file, or run the command again where it is whole"));
+            .with_help({
+                let (undo, decrypt, trust) = (
+                    "`secrets undo --list`",
+                    workspace.hints.ours("decrypt --force", name),
+                    workspace.hints.ours("trust", name),
+                );
+                format!("{undo} names the backup of what it held, {decrypt} takes the repository's; where it is whole: {trust}")
+            }));
     }
     let shown = workspace.server_file(entry).display().to_string();
     let (source, refusals) = read_source(&source_place, &shown, options.max_size);

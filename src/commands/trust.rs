@@ -5,7 +5,7 @@
 //! somebody else made is told of until it is trusted, too.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -28,17 +28,19 @@ use super::{Context, Outcome, OwnerArgs};
 /// The name of the file in the state directory.
 const TRUST_FILE: &str = "trust.json";
 
-/// Agree to the root that the manifest names now, or to the data keys of entries
+/// Agree to the root that the manifest names now, or to data keys and readers of entries
 ///
 /// The root is trusted when it is first used. Where the manifest names another one later, commands
 /// that write stop until this one was run by the same user on the same host. With entries it agrees to
-/// the data keys that their encrypted files have now, which somebody else made since the last sync.
+/// the data keys that their encrypted files have now, and to who can read them and what stays in clear,
+/// which somebody else changed since the last sync; and to their files on the server as they are, where an
+/// interrupted run was writing into them.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  secrets trust               agree to the root of the manifest\n  secrets trust shared/.env    agree to the data key that a colleague gave this file"
 )]
 pub struct TrustArgs {
-    /// Entries whose data keys to agree to, by repository path, path without `.enc`, server path, or
+    /// Entries whose data keys and readers to agree to, by repository path, path without `.enc`, server path, or
     /// glob; without any, the root is agreed to
     pub entries: Vec<String>,
 }
@@ -69,7 +71,7 @@ pub fn run(args: &TrustArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let before = trusted_root(&workspace)
         .map_err(apply::state_problem)?
         .unwrap_or(None);
-    let root = fs::resolved(root);
+    let root = meant(&workspace, root);
     agree(&workspace, &root).map_err(apply::state_problem)?;
     let is_moved = before
         .as_ref()
@@ -129,6 +131,8 @@ fn agree_to_keys(
         return Err(Error { problems });
     }
     memory::agree_to_keys(state, &keys).map_err(apply::state_problem)?;
+    let files: Vec<_> = keys.iter().map(|(target, _)| target.clone()).collect();
+    state.settle(&files);
     if cx.ui.json {
         let root = workspace.declared_root.as_ref();
         let root = root.map(|root| root.display().to_string());
@@ -146,8 +150,7 @@ pub fn check(workspace: &Workspace, is_dry: bool) -> Result<(), Problem> {
     let Some(root) = &workspace.declared_root else {
         return Ok(());
     };
-    // A pushed link can lead elsewhere under the same name.
-    let root = &fs::resolved(root);
+    let root = &meant(workspace, root);
     let trusted = trusted_root(workspace).map_err(apply::state_problem)?;
     match trusted.map_err(|()| {
         let help = format!("{} writes it anew", workspace.hints.ours_for_all("trust"));
@@ -170,6 +173,18 @@ pub fn check(workspace: &Workspace, is_dry: bool) -> Result<(), Problem> {
             drop(agree(workspace, root));
             Ok(())
         }
+    }
+}
+
+/// Returns the root as it is trusted: inside the repository with its links resolved, as a pushed link can lead elsewhere
+/// under the same name.
+fn meant(workspace: &Workspace, root: &Path) -> PathBuf {
+    let folder = workspace.manifest_path.parent().unwrap_or(Path::new("/"));
+    let is_inside = root.starts_with(folder) || root.starts_with(workspace.repository.path());
+    if is_inside {
+        fs::resolved(root)
+    } else {
+        root.to_owned()
     }
 }
 

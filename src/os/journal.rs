@@ -5,15 +5,18 @@
 //! files, then five words a step (`step`, target, staging name, what stands there, what is to stand there), three for a
 //! file that is written into (`over`, target, what stands there), and `done` once everything is in place. It is locked while its writer lives, and removed when it ends in good order.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
-use rustix::fs::{AtFlags, RenameFlags, fsync, renameat, renameat_with, statat, unlinkat};
+use rustix::fs::{AtFlags, RenameFlags, fsync, renameat, renameat_with, statat};
 use rustix::io::Errno;
 
 use super::fs::{self, FsError, failed, kind_in_words};
@@ -189,44 +192,83 @@ impl Listing {
     }
 
     /// Takes back what a killed run had done of its steps, all of it, or nothing where somebody changed a file since. What
-    /// was new is under no name afterwards, or under its staging name.
+    /// was new is under its staging name afterwards, or under none.
     ///
     /// # Errors
     /// `Io`; the steps that are left can be taken back later.
     pub fn take_back(&self) -> Result<TakenBack, FsError> {
         let mut outcome = TakenBack::default();
-        let mut ways = Vec::new();
-        if let Some(folder) = self.missing_folder() {
-            outcome.out_of_reach = Some(folder);
+        if self.is_done {
             return Ok(outcome);
         }
-        for (step, place, standing) in self.standings()? {
-            match standing {
+        let mut bases = Bases::default();
+        let mut ways = Vec::new();
+        let (mut replaced, mut nowhere) = (0, 0);
+        for step in self.steps.iter().rev() {
+            replaced += usize::from(step.old.is_some());
+            let Some(place) = bases.place(self, step)? else {
+                nowhere += usize::from(step.old.is_some());
+                continue;
+            };
+            let folder = || place.folder.clone();
+            match step.standing(&place)? {
                 Standing::NotDone => {}
-                Standing::Done(way) => ways.push((step, place, way)),
+                Standing::Done(way) => ways.push((step, folder(), way)),
+                Standing::Nowhere => {
+                    nowhere += 1;
+                    outcome.changed.push(step.target.clone());
+                }
                 Standing::Changed(old) => {
                     outcome.changed.push(step.target.clone());
-                    outcome.kept.extend(old.map(|name| place.folder.join(name)));
+                    outcome.kept.extend(old.map(|name| folder().join(name)));
                 }
             }
+        }
+        let missing = self.missing_folder();
+        if let Some(folder) = missing.or_else(|| {
+            let first = self.steps.iter().find(|step| step.old.is_some());
+            let folder = first.and_then(|step| step.target.parent());
+            folder.filter(|_| nowhere == replaced).map(Path::to_owned)
+        }) {
+            return Ok(TakenBack {
+                out_of_reach: Some(folder),
+                ..TakenBack::default()
+            });
         }
         // Nothing of the run is there, whatever was changed since.
         if ways.is_empty() && outcome.kept.is_empty() {
             return Ok(TakenBack::default());
         }
-        if !outcome.changed.is_empty() {
-            for (_, place, way) in ways {
-                if let Way::Bring(old) = way {
-                    outcome.kept.push(place.folder.join(old));
-                }
+        let mut ways = ways.into_iter();
+        let mut folders: Vec<(PathBuf, Arc<OwnedFd>)> = Vec::new();
+        while outcome.changed.is_empty()
+            && let Some((step, folder, way)) = ways.next()
+        {
+            let Some(place) = bases.place(self, step)? else {
+                continue;
+            };
+            if step.go(&place)? {
+                outcome.restored.push(step.target.clone());
+            } else {
+                outcome.changed.push(step.target.clone());
+                outcome
+                    .kept
+                    .extend(way.old_name().map(|name| folder.join(name)));
             }
-            return Ok(outcome);
+            if !folders.iter().any(|(known, _)| *known == folder) {
+                folders.push((folder, place.directory));
+            }
         }
-        for (step, place, way) in ways {
-            step.go(&place, &way)?;
-            // That it is back need not survive a power failure: it would be taken back again.
-            let _ = fsync(&*place.directory);
-            outcome.restored.push(step.target.clone());
+        for (_, folder, way) in ways {
+            outcome
+                .kept
+                .extend(way.old_name().map(|name| folder.join(name)));
+        }
+        for (folder, directory) in folders {
+            match fsync(&*directory) {
+                Ok(()) | Err(Errno::BADF | Errno::INVAL) => {}
+                Err(error) => return Err(failed(&folder, "write to disk")(error)),
+            }
         }
         outcome.restored.sort();
         Ok(outcome)
@@ -255,44 +297,55 @@ impl Listing {
             .collect()
     }
 
-    /// Returns the files of a killed run that are as it left them, where the whole of it is not done.
+    /// Returns the files below one of `folders` that a killed run left replaced while the whole of it is not done, or was
+    /// writing into.
     ///
     /// # Errors
     /// `Io`.
-    pub fn half_done(&self) -> Result<Vec<PathBuf>, FsError> {
-        let standings = self.standings()?;
-        let done = standings
-            .into_iter()
-            .filter(|(_, _, standing)| matches!(standing, Standing::Done(_)));
-        Ok(done.map(|(step, _, _)| step.target.clone()).collect())
-    }
-
-    /// Returns how each step stands that may be taken back, the last first.
-    fn standings(&self) -> Result<Vec<(&Step, Place, Standing)>, FsError> {
-        let mut standings = Vec::new();
-        for step in self.steps.iter().rev().filter(|_| !self.is_done) {
-            if let Some(place) = self.place_of(step)? {
-                let standing = step.standing(&place)?;
-                standings.push((step, place, standing));
+    pub fn half_done(&self, folders: &[&Path]) -> Result<Vec<PathBuf>, FsError> {
+        let is_wanted = |path: &Path| folders.iter().any(|folder| path.starts_with(folder));
+        if self.is_done || !self.bases.iter().any(|base| is_wanted(base)) {
+            return Ok(Vec::new());
+        }
+        let mut bases = Bases::default();
+        let mut found = self.changed_in_place();
+        for step in self.steps.iter().filter(|step| is_wanted(&step.target)) {
+            if let Some(place) = bases.place(self, step)?
+                && matches!(step.standing(&place)?, Standing::Done(_))
+            {
+                found.push(step.target.clone());
             }
         }
-        Ok(standings)
+        Ok(found)
     }
+}
 
+/// Folders that were opened, each once.
+#[derive(Default)]
+struct Bases(BTreeMap<PathBuf, Base>);
+
+impl Bases {
     /// Returns where a step's file is; `None` where its folder is gone.
-    fn place_of(&self, step: &Step) -> Result<Option<Place>, FsError> {
-        let bases = self.bases.iter();
+    fn place(&mut self, listing: &Listing, step: &Step) -> Result<Option<Place>, FsError> {
+        let bases = listing.bases.iter();
         let bases = bases.filter(|base| step.target.starts_with(base));
         let longest = bases.max_by_key(|base| base.as_os_str().len());
-        let Some(base) = longest.map(PathBuf::as_path).or(step.target.parent()) else {
+        let Some(path) = longest.map(PathBuf::as_path).or(step.target.parent()) else {
             return Ok(None);
         };
-        let relative = step.target.strip_prefix(base).unwrap_or(&step.target);
-        if !base.is_dir() {
-            return Ok(None);
+        if !self.0.contains_key(path) {
+            if !path.is_dir() {
+                return Ok(None);
+            }
+            self.0.insert(path.to_owned(), Base::open(path)?);
         }
-        let place = Base::open(base)?.place(relative)?;
-        Ok(place.has_folder().then_some(place))
+        let relative = step.target.strip_prefix(path).unwrap_or(&step.target);
+        let place = self
+            .0
+            .get(path)
+            .map(|base| base.place(relative))
+            .transpose()?;
+        Ok(place.filter(Place::has_folder))
     }
 }
 
@@ -326,7 +379,8 @@ impl Journal {
         self.append(&Listing {
             is_done: true,
             ..Listing::default()
-        })
+        })?;
+        self.synchronize()
     }
 
     fn append(&mut self, listing: &Listing) -> Result<(), FsError> {
@@ -383,6 +437,8 @@ enum Standing {
     Done(Way),
     /// Somebody changed it since; the old file has this name.
     Changed(Option<OsString>),
+    /// Neither the old file nor the new one is there.
+    Nowhere,
 }
 
 /// How a step is taken back.
@@ -437,28 +493,80 @@ impl Step {
             Standing::NotDone
         } else if self.old.is_none() && is_untouched(self.new) {
             Standing::Done(Way::Remove)
-        } else if self.new.is_none() && matches!(there, There::Nothing) {
-            // It was taken away, and is gone for good.
-            Standing::NotDone
+        } else if matches!((there, staged), (There::Nothing, There::Nothing)) {
+            Standing::Nowhere
         } else {
             Standing::Changed(None)
         })
     }
 
-    fn go(&self, place: &Place, way: &Way) -> Result<(), FsError> {
+    /// Takes the step back, if it still stands as it was left. Returns whether it is.
+    fn go(&self, place: &Place) -> Result<bool, FsError> {
+        let way = match self.standing(place)? {
+            Standing::Done(way) => way,
+            Standing::NotDone => return Ok(true),
+            Standing::Changed(_) | Standing::Nowhere => return Ok(false),
+        };
         let directory = &*place.directory;
         let failed = failed(&self.target, "take back what an interrupted run did");
+        let swap =
+            |from: &OsStr, to: &OsStr, flags| renameat_with(directory, from, directory, to, flags);
+        let is_new = |name: &OsStr| Ok(look(place, name)?.mark() == self.new);
+        let unsupported =
+            |error: Errno| matches!(error, Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP);
         match way {
-            Way::Bring(old) if *old == self.temporary && self.new.is_some() => {
-                let exchange = RenameFlags::EXCHANGE;
-                match renameat_with(directory, old, directory, &place.name, exchange) {
-                    Ok(()) => Ok(()),
+            Way::Bring(old) if old == self.temporary && self.new.is_some() => {
+                match swap(&old, &place.name, RenameFlags::EXCHANGE) {
+                    Ok(()) if is_new(&old)? => Ok(true),
+                    // Somebody put another file there in this moment.
+                    Ok(()) => {
+                        swap(&old, &place.name, RenameFlags::EXCHANGE).map_err(failed)?;
+                        Ok(false)
+                    }
                     // What is new may go.
-                    Err(_) => renameat(directory, old, directory, &place.name).map_err(failed),
+                    Err(error) if unsupported(error) => {
+                        renameat(directory, &old, directory, &place.name).map_err(failed)?;
+                        Ok(true)
+                    }
+                    Err(Errno::NOENT) => {
+                        swap(&old, &place.name, RenameFlags::NOREPLACE).map_err(failed)?;
+                        Ok(true)
+                    }
+                    Err(error) => Err(failed(error)),
                 }
             }
-            Way::Bring(old) => renameat(directory, old, directory, &place.name).map_err(failed),
-            Way::Remove => unlinkat(directory, &place.name, AtFlags::empty()).map_err(failed),
+            Way::Bring(old) => {
+                let flags = if self.new.is_none() {
+                    RenameFlags::NOREPLACE
+                } else {
+                    RenameFlags::empty()
+                };
+                match swap(&old, &place.name, flags) {
+                    Err(error) if unsupported(error) => {
+                        renameat(directory, &old, directory, &place.name).map_err(failed)?;
+                    }
+                    other => other.map_err(failed)?,
+                }
+                Ok(true)
+            }
+            // Under its staging name it is removed with the others.
+            Way::Remove => {
+                renameat(directory, &place.name, directory, &self.temporary).map_err(&failed)?;
+                if is_new(&self.temporary)? {
+                    return Ok(true);
+                }
+                renameat(directory, &self.temporary, directory, &place.name).map_err(failed)?;
+                Ok(false)
+            }
+        }
+    }
+}
+
+impl Way {
+    fn old_name(&self) -> Option<&OsStr> {
+        match self {
+            Self::Bring(name) => Some(name),
+            Self::Remove => None,
         }
     }
 }

@@ -4,12 +4,13 @@
 //! swapped for a link between check and use is an error, not a way out. Folders that are missing
 //! appear complete or not at all; files are replaced by [`super::staging`].
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{
@@ -109,6 +110,8 @@ pub enum Found {
 pub struct Base {
     path: PathBuf,
     directory: Arc<OwnedFd>,
+    /// Folders below it that places have open, so that many files of one folder take one descriptor.
+    opened: Arc<Mutex<HashMap<PathBuf, Weak<OwnedFd>>>>,
 }
 
 /// Where a file is or would be: the deepest folder that exists, what is missing below it, and the
@@ -140,6 +143,7 @@ impl Base {
         Ok(Self {
             path: canonical,
             directory: Arc::new(directory),
+            opened: Arc::default(),
         })
     }
 
@@ -203,6 +207,12 @@ impl Base {
 
     /// Opens a folder known to be below the base, one component after the other, no links.
     fn open_folder(&self, folder: &Path) -> Result<Arc<OwnedFd>, FsError> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = opened.get(folder).and_then(Weak::upgrade)
+            && is_at(&known, folder)
+        {
+            return Ok(known);
+        }
         let mut directory = Arc::clone(&self.directory);
         let below = folder.strip_prefix(&self.path).unwrap_or(Path::new(""));
         for part in below.components() {
@@ -225,7 +235,16 @@ impl Base {
             });
             directory = Arc::new(next.map_err(failed(folder, "enter the folder"))?);
         }
+        opened.insert(folder.to_owned(), Arc::downgrade(&directory));
         Ok(directory)
+    }
+}
+
+/// Returns whether a folder that was opened is where the path says.
+fn is_at(opened: &OwnedFd, folder: &Path) -> bool {
+    match (stat(folder), fstat(opened)) {
+        (Ok(there), Ok(opened)) => (there.st_dev, there.st_ino) == (opened.st_dev, opened.st_ino),
+        _ => false,
     }
 }
 
@@ -361,14 +380,7 @@ impl Place {
     /// Returns whether its folder is still where its path says: it may have been moved away, or a link been put
     /// in its place, since it was opened.
     pub fn is_where_it_was(&self) -> bool {
-        let there = stat(&self.folder);
-        let opened = fstat(&*self.directory);
-        match (there, opened) {
-            (Ok(there), Ok(opened)) => {
-                (there.st_dev, there.st_ino) == (opened.st_dev, opened.st_ino)
-            }
-            _ => false,
-        }
+        is_at(&self.directory, &self.folder)
     }
 
     /// Returns every path that [`Place::create_parents`] and [`super::staging::Staged::write`] may make under the
@@ -381,6 +393,14 @@ impl Place {
             paths.push(folder.join(temporary));
         }
         paths
+    }
+
+    /// Uses the folder that another place has open already, so that many files of one folder take one descriptor.
+    pub fn share(&mut self, opened: &mut HashMap<PathBuf, Arc<OwnedFd>>) {
+        match opened.get(&self.folder) {
+            Some(known) if is_at(known, &self.folder) => self.directory = Arc::clone(known),
+            _ => drop(opened.insert(self.folder.clone(), Arc::clone(&self.directory))),
+        }
     }
 
     /// Creates the folders that are missing, `0755`, each with `owner` where given. Each is made

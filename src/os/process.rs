@@ -220,6 +220,22 @@ pub fn umask() -> u32 {
     umask.as_raw_mode()
 }
 
+/// Lets this process have as many files open as it may: a folder of each entry is open while a run is at work.
+#[expect(unsafe_code, reason = "rustix stops where the limit cannot be read")]
+pub fn raise_file_limit() {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: both calls take a structure of ours, which lives as long as they do.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0 {
+        limit.rlim_cur = limit.rlim_max;
+        // With the limit as it is only large projects fail.
+        // SAFETY: as above.
+        let _ = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    }
+}
+
 /// Turns off core dumps and reading of this process's memory by others, so that no plaintext
 /// leaves it that way.
 pub fn protect_memory() {

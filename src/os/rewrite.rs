@@ -150,7 +150,15 @@ fn replace(
         owner: Ownership::default(),
         ..attributes
     };
-    InPlace::open(place, seen)?.write(content, as_is)
+    let Found::File(_, old) = place.read(u64::MAX) else {
+        return Err(FsError::Changed { path: place.path() });
+    };
+    let file = InPlace::open(place, seen)?;
+    file.write(content, as_is).inspect_err(|_| {
+        if let Err(failure) = file.put_back(old.expose(), as_is) {
+            tell(&format!("{failure}: the file is neither old nor new"));
+        }
+    })
 }
 
 /// Returns whether no file can be put in the place of this one: its folder cannot be written, its owner not

@@ -508,8 +508,10 @@ impl Removed {
     /// `Io`: it is still there under its staging name.
     pub fn finish(&self) -> Result<(), FsError> {
         let path = self.place.folder.join(&self.temporary);
-        unlinkat(&*self.place.directory, &self.temporary, AtFlags::empty())
-            .map_err(failed(&path, "remove"))?;
+        match unlinkat(&*self.place.directory, &self.temporary, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(failed(&path, "remove")(error)),
+        }
         // That it is gone need not survive a power failure: it would only come back.
         let _ = fsync(&*self.place.directory);
         Ok(())
@@ -650,12 +652,17 @@ pub fn remove_abandoned(place: &Place, temporary: &OsStr) -> (bool, bool) {
         return (false, false);
     }
     // Between making and locking it a file is nobody's for a moment.
-    for _ in 0..2 {
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return (false, false);
-        }
-        let _ = flock(&file, FlockOperation::Unlock);
-        thread::sleep(Duration::from_millis(20));
+    thread::sleep(Duration::from_millis(20));
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return (false, false);
+    }
+    // Another run may have removed it, and made its own.
+    let there = statat(directory, temporary, AtFlags::SYMLINK_NOFOLLOW);
+    let is_same = there.is_ok_and(|there| {
+        fstat(&file).is_ok_and(|stat| FileState::of(&stat).is_same_file(&FileState::of(&there)))
+    });
+    if !is_same {
+        return (false, false);
     }
     let is_removed = unlinkat(directory, temporary, AtFlags::empty()).is_ok();
     (is_removed, is_removed)

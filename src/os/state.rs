@@ -5,6 +5,7 @@
 //! encrypted backups, and small files: records and their key, what can be undone, what is trusted. A journal lists staging files and is locked while its writer lives, so that
 //! the next run can tell leftovers of a killed one from files in use.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::OwnedFd;
@@ -42,6 +43,8 @@ pub struct CleanedUp {
     pub removed: Vec<PathBuf>,
     /// What was taken back of a run that was killed between two files.
     pub taken_back: TakenBack,
+    /// Why something stays that should not.
+    pub failed: Vec<FsError>,
     /// Files that a killed run was writing into, and which are not what they were.
     pub written_over: Vec<PathBuf>,
     /// Repositories or roots that are not there now, with the journal that lists what lies in them.
@@ -235,69 +238,53 @@ impl StateDir {
     }
 
     /// Takes back what runs that were killed had done by half, and removes their staging files and journals. Runs
-    /// that begin meanwhile wait.
-    ///
-    /// # Errors
-    /// `Io` when something cannot be taken back or removed; it stays in its journal.
-    pub fn clean_up(&self) -> Result<CleanedUp, FsError> {
+    /// that begin meanwhile wait. What cannot be taken back or removed stays in its journal, and does not keep the others.
+    pub fn clean_up(&self) -> CleanedUp {
         let mut cleaned = CleanedUp::default();
         let folder = self.path.join("backups");
         let guard = lock_folder(&folder);
         for (path, _file) in abandoned(&folder, is_partial) {
-            fs::remove(&path)?;
-            cleaned.removed.push(path);
+            match fs::remove(&path) {
+                Ok(()) => cleaned.removed.push(path),
+                Err(error) => cleaned.failed.push(error),
+            }
         }
         drop(guard);
         let folder = self.path.join("journal");
         let _guard = lock_folder(&folder);
-        for (path, mut file) in abandoned(&folder, |_| true) {
-            let mut text = Vec::new();
-            if file.read_to_end(&mut text).is_err() {
-                continue;
+        for (path, file) in abandoned(&folder, |_| true) {
+            if let Err(error) = clean_up_one(&path, file, &mut cleaned) {
+                cleaned.failed.push(error);
             }
-            let listing = Listing::parse(&text);
-            if let Some(base) = listing.bases.iter().find(|base| !base.is_dir()) {
-                cleaned.out_of_reach.push((base.clone(), path));
-                continue;
-            }
-            let taken_back = listing.take_back()?;
-            if let Some(folder) = taken_back.out_of_reach {
-                cleaned.out_of_reach.push((folder, path));
-                continue;
-            }
-            for staged in &listing.staging {
-                for leftover in [staged.clone(), with_suffix(staged, "-old")] {
-                    if !taken_back.kept.contains(&leftover)
-                        && staging::remove_staging_file(&leftover)?
-                    {
-                        cleaned.removed.push(leftover);
-                    }
-                }
-            }
-            cleaned.taken_back.add(taken_back);
-            cleaned.written_over.extend(listing.changed_in_place());
-            fs::remove(&path)?;
         }
         cleaned.removed.sort();
-        Ok(cleaned)
+        cleaned
     }
 
-    /// Returns the files that killed runs have left half done: [`StateDir::clean_up`] would take them back. What cannot
-    /// be looked at is left out.
-    pub fn half_done(&self) -> Vec<PathBuf> {
-        let folder = self.path.join("journal");
-        let _guard = lock_folder(&folder);
-        let mut found: Vec<PathBuf> = abandoned(&folder, |_| true)
+    /// Returns the files below one of `folders` that killed runs have left half done. What cannot be looked at is left out.
+    pub fn half_done(&self, folders: &[&Path]) -> Vec<PathBuf> {
+        let mut found: Vec<PathBuf> = abandoned(&self.path.join("journal"), |_| true)
             .into_iter()
-            .filter_map(|(_, mut file)| {
-                let mut text = Vec::new();
-                file.read_to_end(&mut text).ok()?;
-                Listing::parse(&text).half_done().ok()
-            })
+            .filter_map(|(_, file)| read_journal(file)?.half_done(folders).ok())
             .flatten()
             .collect();
         found.sort();
         found
+    }
+
+    /// Forgets that killed runs were writing into a file: it is whole again, or its owner says that it is.
+    pub fn settle(&self, written: &[PathBuf]) {
+        let folder = self.path.join("journal");
+        let _guard = lock_folder(&folder);
+        for (path, file) in abandoned(&folder, |_| true) {
+            let Some(listing) = read_journal(file) else {
+                continue;
+            };
+            let mut over = listing.written_over.iter();
+            if listing.steps.is_empty() && over.all(|(file, _)| written.contains(file)) {
+                drop(fs::remove(&path));
+            }
+        }
     }
 
     /// Keeps an encrypted backup under a name made of the time and `label`, and returns its path.
@@ -391,8 +378,56 @@ impl StateDir {
 fn create_locked(folder: &Path, path: &Path, content: &[u8]) -> Result<File, FsError> {
     let _guard = lock_folder(folder);
     let file = fs::write_new_private(path, content)?;
-    let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
-    Ok(file)
+    // Without a lock another run would take it for one that nobody holds.
+    match rustix::io::retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
+        Ok(()) => Ok(file),
+        Err(error) => {
+            drop(fs::remove(path));
+            Err(fs::failed(path, "lock")(error))
+        }
+    }
+}
+
+fn read_journal(mut file: File) -> Option<Listing> {
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).ok()?;
+    Some(Listing::parse(&text))
+}
+
+/// Cleans up after one killed run.
+fn clean_up_one(path: &Path, file: File, cleaned: &mut CleanedUp) -> Result<(), FsError> {
+    let Some(mut listing) = read_journal(file) else {
+        return Ok(());
+    };
+    if let Some(base) = listing.bases.iter().find(|base| !base.is_dir()) {
+        cleaned.out_of_reach.push((base.clone(), path.to_owned()));
+        return Ok(());
+    }
+    let taken_back = listing.take_back()?;
+    if let Some(folder) = taken_back.out_of_reach {
+        cleaned.out_of_reach.push((folder, path.to_owned()));
+        return Ok(());
+    }
+    let kept: HashSet<PathBuf> = taken_back.kept.iter().cloned().collect();
+    cleaned.taken_back.add(taken_back);
+    for staged in &listing.staging {
+        for leftover in [staged.clone(), with_suffix(staged, "-old")] {
+            if !kept.contains(&leftover) && staging::remove_staging_file(&leftover)? {
+                cleaned.removed.push(leftover);
+            }
+        }
+    }
+    let over = listing.changed_in_place();
+    if over.is_empty() {
+        return fs::remove(path);
+    }
+    // It is told of until the files are whole.
+    cleaned.written_over.extend(over);
+    listing.steps.clear();
+    listing.staging.clear();
+    let partial = with_suffix(path, PARTIAL);
+    fs::write_new_private(&partial, &listing.text())?;
+    fs::rename(&partial, path).map_err(fs::failed(path, "replace"))
 }
 
 /// Returns the wanted files of a folder that is locked which no living run holds, each locked.
@@ -404,7 +439,9 @@ fn abandoned(folder: &Path, is_wanted: fn(&Path) -> bool) -> Vec<(PathBuf, File)
         .flatten()
         .filter_map(|entry| {
             let path = entry.path();
-            let file = is_wanted(&path).then(|| File::open(&path).ok()).flatten()?;
+            // A network file system locks what is opened for writing.
+            let open = || File::options().read(true).write(true).open(&path).ok();
+            let file = is_wanted(&path).then(open).flatten()?;
             flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
             Some((path, file))
         })
@@ -412,9 +449,17 @@ fn abandoned(folder: &Path, is_wanted: fn(&Path) -> bool) -> Vec<(PathBuf, File)
 }
 
 fn lock_folder(folder: &Path) -> Option<File> {
-    let file = File::open(folder).ok()?;
-    flock(&file, FlockOperation::LockExclusive).ok()?;
-    Some(file)
+    let lock = |file: File| {
+        rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive)).ok()?;
+        Some(file)
+    };
+    let folder_itself = File::open(folder).ok()?;
+    // A network file system locks no folders.
+    lock(folder_itself).or_else(|| {
+        let name = with_suffix(folder, ".lock");
+        let file = File::options().create(true).append(true).open(name).ok()?;
+        lock(file)
+    })
 }
 
 fn is_partial(path: &Path) -> bool {

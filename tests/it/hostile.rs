@@ -595,7 +595,9 @@ fn nothing_of_the_repository_is_run() {
     ]);
     project.write_repo(".gitattributes", "* filter=evil\n*.enc diff=evil\n");
     fs::remove_file(&mark).ok();
-    let plugin = "age1evil1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq";
+    fs::copy(bin.join("evil"), bin.join("age-plugin-foo")).unwrap();
+    // Its checksum is right.
+    let plugin = "age1foo1qqqqqq5ykr5w";
     let rules = [
         format!("creation_rules:\n  - path_regex: .\n    age: {plugin}\n"),
         "creation_rules:\n  - path_regex: $(evil)`evil`\n    age: '$(evil)'\n".to_owned(),

@@ -170,8 +170,10 @@ fn no_value_is_left_in_memory_when_a_command_ends() {
     .unwrap();
     fs::set_permissions(&editor, fs::Permissions::from_mode(0o755)).unwrap();
     project.set("SOPS_EDITOR", editor);
-    let at_the_end = |args: &[&str]| {
+    let ends_with = |code: &str, args: &[&str]| {
         let (mut child, process) = stopped_at(&project, "exit_group", EXIT, args);
+        let call = fs::read_to_string(format!("/proc/{process}/syscall")).unwrap();
+        assert_eq!(call.split_whitespace().nth(1), Some(code), "{args:?}");
         let found = values_in_memory(process);
         // It goes on without strace, and has nothing to do any more.
         child.kill().unwrap();
@@ -183,19 +185,21 @@ fn no_value_is_left_in_memory_when_a_command_ends() {
             found.len()
         );
     };
+    let at_the_end = |args: &[&str]| ends_with("0x0", args);
     at_the_end(&["encrypt"]);
     project.commit();
     at_the_end(&["status"]);
     write(&project, "new-");
-    at_the_end(&["diff"]);
+    ends_with("0x1", &["diff"]);
+    // What is shown goes through the buffers of the standard library.
+    ends_with("0x1", &["diff", "--show-values"]);
+    ends_with("0x3", &["decrypt"]);
     at_the_end(&["decrypt", "--force"]);
     at_the_end(&["undo"]);
     at_the_end(&["encrypt"]);
     at_the_end(&["merge"]);
     at_the_end(&["check"]);
     at_the_end(&["drill"]);
-    // What is shown goes through the buffers of the standard library, what is edited through those of parsers.
-    at_the_end(&["diff", "--show-values"]);
     at_the_end(&["history", "a.env"]);
     at_the_end(&["restore", "--rev", "HEAD", "a.env"]);
     let value = project.path("home/value");

@@ -624,7 +624,7 @@ fn nothing_is_taken_back_over_what_somebody_wrote_since() {
         .path();
     assert!(
         output.stderr.contains(&format!(
-            "{} was changed since: nothing of it is taken back; the old files are in {}",
+            "{} was changed since: nothing of it is taken back; the old file is in {}",
             folder.join("a").display(),
             kept.display()
         )),
@@ -656,6 +656,78 @@ fn a_limit_on_the_size_of_files_is_like_a_kill() {
     }
     project.ok(&["decrypt"]);
     assert!(is_new(&project) && !has_staging_files(&project.snapshot()));
+}
+
+#[test]
+fn a_file_with_two_names_that_cannot_be_written_keeps_its_content() {
+    let test = "a_file_with_two_names_that_cannot_be_written_keeps_its_content";
+    if !stock::available("strace", test) {
+        return;
+    }
+    let project = TestProject::with_files(&[("b.yaml.enc", "b.yaml")], "");
+    project.write_server("b.yaml", "one: canary-Zt47-registry\ntwo: short\n");
+    project.ok(&["encrypt"]);
+    fs::hard_link(project.repo_file("b.yaml.enc"), project.repo_file("other")).unwrap();
+    let before = project.read_repo("b.yaml.enc");
+    for (call, error) in [
+        ("pwrite64", "EIO"),
+        ("ftruncate", "EIO"),
+        ("fsync", "ENOSPC"),
+    ] {
+        let injection = format!("inject={call}:error={error}:when=1");
+        let mut all = vec!["-qqq", "-o", "/dev/null", "-e"];
+        let trace = format!("trace={call}");
+        all.extend([
+            trace.as_str(),
+            "-e",
+            injection.as_str(),
+            env!("CARGO_BIN_EXE_secrets"),
+        ]);
+        all.extend([
+            "sops",
+            "unset",
+            "--input-type",
+            "yaml",
+            "--output-type",
+            "yaml",
+        ]);
+        all.extend(["b.yaml.enc", "[\"two\"]"]);
+        let (code, said) = ended(secrets(&project, "strace", &all).spawn().unwrap());
+        assert_ne!(code, 0, "{call}: {said}");
+        assert_eq!(project.read_repo("b.yaml.enc"), before, "{call}: {said}");
+        assert_eq!(project.read_repo("other"), before, "{call}");
+    }
+}
+
+#[test]
+fn many_files_take_few_descriptors() {
+    let names: Vec<(String, String)> = (0..600)
+        .map(|number| {
+            let path = format!("f{}/v{number}.env", number % 20);
+            (format!("{path}.enc"), path)
+        })
+        .collect();
+    let rows: Vec<(&str, &str)> = names
+        .iter()
+        .map(|(a, b)| (a.as_str(), b.as_str()))
+        .collect();
+    let project = TestProject::with_files(&rows, "");
+    for (_, path) in &names {
+        project.write_server(path, "A=canary-Vd81-database\n");
+    }
+    let limited = |args: &str| {
+        let script = format!("ulimit -n 128; exec \"$B\" {args}");
+        let (code, said) = ended(secrets(&project, "sh", &["-c", &script]).spawn().unwrap());
+        assert_eq!(code, 0, "{said}");
+    };
+    limited("encrypt");
+    for (_, path) in &names {
+        project.write_server(path, "A=2\n");
+    }
+    limited("encrypt");
+    fs::remove_dir_all(project.server_file("f7")).unwrap();
+    limited("decrypt");
+    limited("diff");
 }
 
 #[test]
@@ -944,7 +1016,6 @@ fn a_signal_at_any_moment_changes_all_or_nothing() {
     assert!(interrupted > 3, "{interrupted} of 24 were caught");
 }
 
-/// A terminal that goes away, as when an SSH session drops.
 /// Ends with the code and whether standard error, where it is read, has anything.
 fn with_closed_pipes(
     project: &TestProject,
