@@ -137,12 +137,7 @@ pub fn begin(
     let locks = lock(cx, workspace, !args.no_wait)?;
     let restored = workspace.state.as_ref().and_then(|state| {
         let cleaned = tidy(cx, state, false);
-        cleaned
-            .taken_back
-            .restored
-            .into_iter()
-            .chain(cleaned.written_over)
-            .next()
+        cleaned.taken_back.restored.into_iter().next()
     });
     let changed = restored.or_else(|| workspace.changed_manifest());
     if let Some(path) = changed {
@@ -214,7 +209,7 @@ pub fn warn_of_half_done(cx: &mut Context, workspace: &Workspace) -> bool {
         [first, ..] => format!("{} files, {} among them", here.len(), first.display()),
     };
     cx.ui.warning(&format!(
-        "an interrupted run is half done ({files}); the next writing run takes it back"
+        "an interrupted run is half done ({files}); the next writing run takes it back, or says what is to be done"
     ));
     true
 }

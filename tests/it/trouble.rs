@@ -579,7 +579,7 @@ fn what_a_killed_run_had_half_done_is_taken_back() {
     assert_eq!(project.read_server("y/b"), text("old b", 1).as_bytes());
     let (folder, file) = (project.root(), "x/a");
     let warning = format!(
-        "an interrupted run is half done ({}); the next writing run takes it back",
+        "an interrupted run is half done ({}); the next writing run takes it back, or says what is to be done",
         folder.join(file).display()
     );
     for looking in [&["status"][..], &["diff"], &["decrypt", "--dry-run"]] {
@@ -600,6 +600,61 @@ fn what_a_killed_run_had_half_done_is_taken_back() {
     assert!(!has_staging_files(&project.snapshot()));
     project.ok(&["decrypt"]);
     assert!(is_new(&project));
+}
+
+#[test]
+fn what_was_being_written_in_place_is_not_captured_half() {
+    let test = "what_was_being_written_in_place_is_not_captured_half";
+    if !stock::available("strace", test) {
+        return;
+    }
+    let row = "{ path = \"x/a\", write = \"in-place\" }";
+    let mut project = TestProject::with_files(&[("a.enc", row), ("b.enc", "y/b")], "");
+    project.write_server("x/a", text("old a", 9));
+    project.write_server("y/b", text("old b", 1));
+    project.ok(&["encrypt"]);
+    project.commit();
+    project.capture_elsewhere("x/a", &text("new a", 1));
+    let killed = [
+        "-f",
+        "-qqq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=ftruncate",
+        "-e",
+        "inject=ftruncate:signal=KILL:when=1",
+        env!("CARGO_BIN_EXE_secrets"),
+        "decrypt",
+        "x/a",
+    ];
+    ended(secrets(&project, "strace", &killed).spawn().unwrap());
+    let half = project.read_server("x/a");
+    assert!(half != text("old a", 9).as_bytes() && half != text("new a", 1).as_bytes());
+    let told = "an interrupted run is half done";
+    assert!(project.run(&["status"]).stderr.contains(told));
+    // Neither now nor later, nor after a run that has nothing to do with it.
+    for args in [
+        &["encrypt", "y/b"][..],
+        &["encrypt", "--force"],
+        &["encrypt", "--force"],
+    ] {
+        let output = project.run(args);
+        assert!(
+            output.stderr.contains("part old and part new"),
+            "{output:#?}"
+        );
+        assert_eq!(
+            output.code == 0,
+            args.len() == 2 && args[1] == "y/b",
+            "{output:#?}"
+        );
+    }
+    assert_eq!(project.opened("a.enc"), text("new a", 1).as_bytes());
+    project.ok(&["decrypt", "--force", "x/a"]);
+    assert_eq!(project.read_server("x/a"), text("new a", 1).as_bytes());
+    let output = project.ok(&["encrypt"]);
+    assert!(!output.stderr.contains("interrupted"), "{output:#?}");
 }
 
 #[test]
