@@ -110,11 +110,11 @@ struct Done<'a> {
 }
 
 /// Takes back what killed runs had done by half and removes what they left, and says so; before a writing command
-/// looks at anything. A dry run does not. Returns the files that a killed run was writing into.
-pub fn clean_up(cx: &mut Context, args: WriteArgs) -> Vec<PathBuf> {
+/// looks at anything. A dry run does not.
+pub fn clean_up(cx: &mut Context, args: WriteArgs) -> CleanedUp {
     let state = StateDir::locate(&cx.env).filter(|_| !args.dry_run);
     state
-        .map(|state| tidy(cx, &state, true).written_over)
+        .map(|state| tidy(cx, &state, true))
         .unwrap_or_default()
 }
 
@@ -419,9 +419,16 @@ pub fn run(cx: &mut Context, workspace: &Workspace, work: &Work<'_>) -> Result<(
             })
     }));
     let result = attempt.unwrap_or_else(|_| Err(Problem::new(ErrorKind::Internal)));
-    let ending = match &result {
-        Ok(()) => finish(cx, &done),
-        Err(_) => undo(cx, done, &staging),
+    let ending = if result.is_ok() {
+        finish(cx, &done)
+    } else {
+        let folders = replaced_folders(&done);
+        let ending = undo(cx, done, &staging);
+        // Before the journal goes, which could lie on another disk.
+        for folder in folders {
+            fs::synchronize_folder(&folder);
+        }
+        ending
     };
     // What could not be brought back or removed stays in the journal for the next run.
     match (journal, ending) {
@@ -441,6 +448,15 @@ pub fn run(cx: &mut Context, workspace: &Workspace, work: &Work<'_>) -> Result<(
         problem.with_help("not every file could be brought back, the warnings name them; mend the cause, then run the command again")
     });
     result.map_err(|problem| Failure { problem, is_undone })
+}
+
+/// Returns the folders in which something was replaced or taken away so far, each once.
+fn replaced_folders(done: &Done<'_>) -> BTreeSet<PathBuf> {
+    let replaced = done.staged.iter().filter(|staged| !staged.is_back());
+    let replaced = replaced.map(|staged| staged.folder().to_owned());
+    let removed = done.removed.iter().map(Removed::path);
+    let removed = removed.filter_map(|path| path.parent().map(Path::to_owned));
+    replaced.chain(removed).collect()
 }
 
 /// Opens the journal. Without a state directory a run may still make new files, where nothing can
@@ -747,6 +763,13 @@ fn finish(cx: &mut Context, done: &Done<'_>) -> Ending {
     let old = done.staged.iter().map(Staged::finish);
     let removed = done.removed.iter().map(Removed::finish);
     let failures: Vec<_> = old.chain(removed).filter_map(Result::err).collect();
+    let removed = done.removed.iter().map(Removed::path);
+    let folders: BTreeSet<_> = removed
+        .filter_map(|path| path.parent().map(Path::to_owned))
+        .collect();
+    for folder in folders {
+        fs::synchronize_folder(&folder);
+    }
     for failure in &failures {
         cx.ui
             .warning(&format!("{failure}; the next run removes it"));

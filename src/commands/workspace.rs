@@ -19,7 +19,7 @@ use super::hints::{self, Hints};
 use super::lost_key::{self, Replacement};
 use super::members::{found_on_server, members};
 use super::memory::Memory;
-use super::{Context, Jobs, OwnerArgs, WriteArgs, apply, jobs_of};
+use super::{Context, Jobs, OwnerArgs, WriteArgs, apply, jobs_of, reversal};
 use crate::sops::master_key::KeyId;
 
 /// The way out of a server path that may not be one.
@@ -98,9 +98,10 @@ impl Workspace {
     /// # Errors
     /// As [`Workspace::open`].
     pub fn open_to_write(cx: &mut Context, args: WriteArgs) -> Result<Self, Error> {
-        let half_written = apply::clean_up(cx, args);
+        let cleaned = apply::clean_up(cx, args);
         let mut workspace = Self::open(cx, args.owner)?;
-        workspace.half_written = half_written;
+        workspace.half_written = cleaned.written_over;
+        reversal::forget_taken_back(&workspace, &cleaned.taken_back.restored);
         Ok(workspace)
     }
 

@@ -348,6 +348,13 @@ pub fn own_folder(path: &Path) -> Result<(), FsError> {
     Ok(())
 }
 
+/// Writes the names of a folder to disk, where it can be.
+pub fn synchronize_folder(path: &Path) {
+    if let Ok(folder) = File::open(path) {
+        drop(folder.sync_all());
+    }
+}
+
 /// Removes a folder made by this run, if nothing else was put into it meanwhile.
 #[expect(clippy::disallowed_methods, reason = "folders are removed here")]
 pub fn remove_empty_folder(path: &Path) {

@@ -509,12 +509,9 @@ impl Removed {
     pub fn finish(&self) -> Result<(), FsError> {
         let path = self.place.folder.join(&self.temporary);
         match unlinkat(&*self.place.directory, &self.temporary, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(failed(&path, "remove")(error)),
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(failed(&path, "remove")(error)),
         }
-        // That it is gone need not survive a power failure: it would only come back.
-        let _ = fsync(&*self.place.directory);
-        Ok(())
     }
 }
 

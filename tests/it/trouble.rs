@@ -576,6 +576,11 @@ fn what_a_killed_run_had_half_done_is_taken_back() {
     let project = behind();
     killed_half_way(&project, &["decrypt"]);
     let half = project.snapshot();
+    let notes = |project: &TestProject| {
+        let list = project.ok(&["undo", "--list"]).stdout;
+        list.matches("  decrypt  ").count()
+    };
+    let noted = notes(&project);
     assert_eq!(project.read_server("y/b"), text("old b", 1).as_bytes());
     let (folder, file) = (project.root(), "x/a");
     let warning = format!(
@@ -598,8 +603,43 @@ fn what_a_killed_run_had_half_done_is_taken_back() {
     );
     assert_eq!(project.read_server("x/a"), text("old a", 1).as_bytes());
     assert!(!has_staging_files(&project.snapshot()));
+    // What `undo` takes back is the run before.
+    assert_eq!(notes(&project), noted - 1);
     project.ok(&["decrypt"]);
     assert!(is_new(&project));
+}
+
+#[test]
+fn a_run_that_came_to_its_end_is_not_taken_back() {
+    let test = "a_run_that_came_to_its_end_is_not_taken_back";
+    if !stock::available("strace", test) {
+        return;
+    }
+    for args in [
+        &["decrypt"][..],
+        &["mv", "x/a", "z/a", "--server", "z/a"],
+        &["remove", "--wipe", "x/a"],
+    ] {
+        let project = behind();
+        // Its journal stays, and a power failure takes the last word of it.
+        let mut all = vec!["-f", "-qqq", "-o", "/dev/null", "-e", "trace=unlink", "-e"];
+        all.extend(["inject=unlink:retval=0", env!("CARGO_BIN_EXE_secrets")]);
+        all.extend(args);
+        let (code, said) = ended(secrets(&project, "strace", &all).spawn().unwrap());
+        assert_eq!(code, 0, "{said}");
+        let journals = fs::read_dir(project.path("state/journal")).unwrap();
+        let journals: Vec<PathBuf> = journals.flatten().map(|entry| entry.path()).collect();
+        assert_eq!(journals.len(), 1, "{journals:?}");
+        let text = fs::read(&journals[0]).unwrap();
+        fs::write(&journals[0], text.strip_suffix(b"done\0").unwrap()).unwrap();
+        let before = project.snapshot();
+        let output = project.run(&["encrypt", "y/b"]);
+        assert!(!output.stderr.contains("took back"), "{output:#?}");
+        assert_eq!(project.snapshot(), before, "{args:?}: {output:#?}");
+        assert!(!output.stderr.contains("are in ,"), "{output:#?}");
+        let output = project.run(&["status"]);
+        assert!(!output.stderr.contains("interrupted"), "{output:#?}");
+    }
 }
 
 #[test]

@@ -30,9 +30,15 @@ pub(super) struct AgeStore;
 
 /// Returns whether a text is an age file.
 pub(super) fn is_age(source: &[u8]) -> bool {
+    let is_line = |rest: &[u8]| {
+        let blanks = rest
+            .iter()
+            .take_while(|byte| matches!(byte, b' ' | b'\t'))
+            .count();
+        matches!(rest.get(blanks), None | Some(b'\n' | b'\r'))
+    };
     let armored = source.trim_ascii_start().strip_prefix(ARMOR_START);
-    source.starts_with(BINARY_START)
-        || armored.is_some_and(|rest| rest.trim_ascii_start().len() < rest.len() || rest.is_empty())
+    source.starts_with(BINARY_START) || armored.is_some_and(is_line)
 }
 
 /// Returns whether an age file is armored.

@@ -1223,6 +1223,17 @@ impl<'a> Composer<'a> {
             self.push_root_frame();
         }
         self.found.documents = self.document;
+        if let Root::Flow {
+            last: Some(last), ..
+        } = self.found.root
+            && self.text[last..].starts_with('#')
+        {
+            // The metadata would stand in front of the comment without a blank between.
+            return Err(self.error(
+                last,
+                "a comment behind a key without a value, last in brackets",
+            ));
+        }
         self.check_explicit_keys()?;
         self.place_comments();
         if self.skipped > 0 {
