@@ -161,19 +161,6 @@ pub fn take_back(workspace: &Workspace, noted: Option<Reversal>) {
     }
 }
 
-/// Takes back the note of a run that was killed, whose files were brought back: the run before it is the one to undo.
-pub fn forget_taken_back(workspace: &Workspace, restored: &[PathBuf]) {
-    if restored.is_empty() {
-        return;
-    }
-    let last = list(workspace).ok().and_then(|mut list| list.pop());
-    let is_of = |noted: &Reversal| {
-        let mut files = noted.files.iter();
-        files.any(|file| restored.iter().any(|path| *path == Path::new(&file.target)))
-    };
-    take_back(workspace, last.filter(is_of));
-}
-
 /// Returns the runs of this manifest that can be undone, the newest last.
 ///
 /// # Errors

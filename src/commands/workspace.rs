@@ -19,7 +19,7 @@ use super::hints::{self, Hints};
 use super::lost_key::{self, Replacement};
 use super::members::{found_on_server, members};
 use super::memory::Memory;
-use super::{Context, Jobs, OwnerArgs, WriteArgs, apply, jobs_of, reversal};
+use super::{Context, Jobs, OwnerArgs, WriteArgs, apply, jobs_of};
 use crate::sops::master_key::KeyId;
 
 /// The way out of a server path that may not be one.
@@ -101,7 +101,6 @@ impl Workspace {
         let cleaned = apply::clean_up(cx, args);
         let mut workspace = Self::open(cx, args.owner)?;
         workspace.half_written = cleaned.written_over;
-        reversal::forget_taken_back(&workspace, &cleaned.taken_back.restored);
         Ok(workspace)
     }
 
