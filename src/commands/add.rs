@@ -111,7 +111,8 @@ pub fn run(args: &AddArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let now = cx.env.now();
     let options = CaptureOptions {
         new_data_key: false,
-        update_recipients: false,
+        // Who names a file means the rule that it has.
+        update_recipients: true,
         allow_unreadable: false,
         force: false,
         is_new: true,

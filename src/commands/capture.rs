@@ -328,27 +328,37 @@ pub fn capture_content<'w>(
             is_agreed: options.update_recipients,
             ..KeyInUse::found(key, &found.sealed.metadata)
         });
+    if let (None, Some(governing), Format::Age, true) =
+        (&captured.data_key, &governing, format, existing.is_some())
+    {
+        // The file does not say for whom it is: the rule does.
+        captured.data_key = Some(KeyInUse {
+            key: None,
+            is_made: false,
+            terms: governing.terms(format, None),
+            is_agreed: options.update_recipients,
+        });
+    }
     captured.warnings = warnings;
     if let Some(governing) = &governing {
         captured.readers.clone_from(&governing.keys);
     }
     captured.step = plan::encrypt(name, PathBuf::from(name), &stored, refusals, options.force);
-    if let (true, false, Some(governing)) = (
-        captured.step.writes(),
-        options.update_recipients,
-        &governing,
-    ) {
+    if let (true, Some(governing)) = (captured.step.writes(), &governing) {
         let terms = governing.terms(format, existing.as_deref());
-        let new = foreign_key::new_terms(workspace, &source_place.path(), &terms);
-        if let Some((changes, true)) = new {
-            captured.step.action = Action::Refuse;
-            captured
-                .step
-                .refusals
-                .push(Refusal::TermsUnknown { changes });
-        } else if let (Some((changes, _)), true) = (new, existing.is_none()) {
-            let warning = format!("{name}: {changes}; so far that is so of no file here");
-            captured.warnings.push(warning);
+        match foreign_key::new_terms(workspace, &source_place.path(), &terms) {
+            Some((changes, true)) if !options.update_recipients => {
+                captured.step.action = Action::Refuse;
+                captured
+                    .step
+                    .refusals
+                    .push(Refusal::TermsUnknown { changes });
+            }
+            Some((changes, is_of_file)) if !is_of_file || existing.is_none() => {
+                let warning = format!("{name}: {changes}; so far that is so of no file here");
+                captured.warnings.push(warning);
+            }
+            _ => {}
         }
     }
 
@@ -657,7 +667,12 @@ impl Request<'_> {
         let name = &self.entry.repository_path;
         let warnings = &mut captured.warnings;
         if self.format == Format::Age {
-            captured.data_key = None;
+            captured.data_key = Some(KeyInUse {
+                key: None,
+                is_made: false,
+                terms: self.governing.terms(self.format, None),
+                is_agreed: true,
+            });
             return self.seal_age(source, warnings);
         }
         let mut pool = RandomPool::new();
@@ -705,7 +720,7 @@ impl Request<'_> {
         drop(document);
         let verified = self.verify(sealed.bytes, &sealed.digest, &key, source, warnings);
         captured.data_key = Some(KeyInUse {
-            key,
+            key: Some(key),
             is_made,
             terms,
             is_agreed: true,

@@ -82,10 +82,11 @@ pub fn run(args: &EncryptArgs, cx: &mut Context) -> Result<Outcome, Error> {
         capture::capture(&workspace, root, entry, options, &now)
     });
     settle::sources(&workspace, &mut results);
-    let command = if args.force {
-        "encrypt --force"
-    } else {
-        "encrypt"
+    let command = match (args.force, args.new_data_key) {
+        (false, false) => "encrypt",
+        (true, false) => "encrypt --force",
+        (false, true) => "encrypt --new-data-key",
+        (true, true) => "encrypt --force --new-data-key",
     };
     let (mut plan, captured) = gather(cx, &workspace, results, &mut problems, |one, refusal| {
         storing::explain(&workspace, command, one, refusal)

@@ -25,7 +25,7 @@ pub struct ForeignKey {
     /// The commit that brought another data key; the inner `None` where it is not committed, or git does not tell.
     pub since: Option<Option<Version>>,
     /// Terms that are new, in words, and since when.
-    terms: Option<(String, Option<Version>)>,
+    terms: Vec<(String, Option<Version>)>,
     /// Whether the history is cut, so that it may have been before the commit named.
     is_cut: bool,
 }
@@ -39,8 +39,9 @@ pub fn find(
 ) -> Option<ForeignKey> {
     let memory = workspace.memory();
     let record = memory.record_of(target)?;
-    let is_known = record.data_key.is_empty()
-        || record.data_key == memory.digester.as_ref()?.data_key(&used.key);
+    let digester = memory.digester.as_ref()?;
+    let is_same = |key| record.data_key == digester.data_key(key);
+    let is_known = record.data_key.is_empty() || used.key.as_ref().is_none_or(is_same);
     let new = if record.terms.is_empty() {
         Vec::new()
     } else {
@@ -55,14 +56,14 @@ pub fn find(
         is_cut |= is_oldest;
         Some(found)
     };
-    let key = (!is_known).then(|| {
-        since(&|metadata| workspace.keyring.unwrap_quiet(metadata).as_ref() == Some(&used.key))
+    let key = (!is_known)
+        .then(|| since(&|metadata| workspace.keyring.unwrap_quiet(metadata) == used.key));
+    // Each has its own commit.
+    let terms = new.into_iter().map(|(text, words)| {
+        let version = since(&|metadata| Terms::of(metadata).has_any(std::slice::from_ref(&text)));
+        (words, version)
     });
-    let texts: Vec<String> = new.iter().map(|(text, _)| text.clone()).collect();
-    let terms = (!new.is_empty()).then(|| {
-        let version = since(&|metadata| Terms::of(metadata).has_any(&texts));
-        (words_of(&new), version)
-    });
+    let terms = terms.collect();
     Some(ForeignKey {
         since: key,
         terms,
@@ -91,7 +92,9 @@ pub fn new_terms(workspace: &Workspace, target: &Path, terms: &Terms) -> Option<
 
 /// Returns new terms, as remembered and in words.
 fn new_of(workspace: &Workspace, known: &BTreeSet<String>, terms: &Terms) -> Vec<(String, String)> {
-    let mut own = workspace.keyring.recipients();
+    // An identity that was pushed is nobody's own.
+    let folder = workspace.repository.path();
+    let mut own = workspace.keyring.recipients_outside(folder);
     // That a new key stands there for a lost one is the user's own word.
     own.extend(workspace.lost.iter().map(|replaced| replaced.new.clone()));
     let new = terms.beyond(known, &own);
@@ -140,12 +143,14 @@ impl ForeignKey {
     /// Leaves out what the user of this run answers: a new data key is made, or the terms are agreed to.
     pub fn forget(&mut self, is_key_made: bool, is_agreed: bool) {
         self.since = self.since.take().filter(|_| !is_key_made);
-        self.terms = self.terms.take().filter(|_| !is_agreed);
+        if is_agreed {
+            self.terms.clear();
+        }
     }
 
     /// Returns whether nothing is left to be told.
     pub fn is_nothing(&self) -> bool {
-        self.since.is_none() && self.terms.is_none()
+        self.since.is_none() && self.terms.is_empty()
     }
 
     /// Says what happened, in a part of a sentence.
@@ -166,7 +171,7 @@ impl ForeignKey {
             Some(version) => format!("its data key was replaced in {}", of(version)),
             None => "its data key was replaced, in no commit of this branch".to_owned(),
         });
-        let terms = self.terms.as_ref().map(|(words, since)| match since {
+        let terms = self.terms.iter().map(|(words, since)| match since {
             Some(version) if self.is_cut => {
                 format!("{words} since {} or longer", of(version))
             }

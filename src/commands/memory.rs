@@ -1,5 +1,6 @@
 //! What the state directory remembers of the last syncs: read, noted, put back.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::os::fs::FsError;
@@ -80,8 +81,8 @@ pub fn records_of(state: &StateDir) -> Records {
 
 /// The data key of an encrypted file.
 pub struct KeyInUse {
-    /// The key.
-    pub key: DataKey,
+    /// The key; none of a raw age file.
+    pub key: Option<DataKey>,
     /// Whether this run made it.
     pub is_made: bool,
     /// On what terms the file is encrypted.
@@ -94,7 +95,7 @@ impl KeyInUse {
     /// Returns the key of a file that is there.
     pub fn found(key: DataKey, metadata: &Metadata) -> Self {
         Self {
-            key,
+            key: Some(key),
             is_made: false,
             terms: Terms::of(metadata),
             is_agreed: false,
@@ -172,19 +173,7 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
             Some(known) if !one.is_placed => (known.uid, known.gid, known.mode),
             _ => (one.state.uid, one.state.gid, one.state.mode),
         };
-        let known_key = known
-            .map(|known| known.data_key.clone())
-            .unwrap_or_default();
-        let known_terms = known.map(|known| known.terms.clone()).unwrap_or_default();
-        // Somebody else's key is not taken for known only because it is used.
-        let data_key = match one.data_key {
-            Some(used) if used.is_made || known_key.is_empty() => digester.data_key(&used.key),
-            _ => known_key,
-        };
-        let terms = match one.data_key {
-            Some(used) if used.is_agreed || known_terms.is_empty() => used.terms.texts(),
-            _ => known_terms,
-        };
+        let (data_key, terms) = known_after(known, one.data_key, &digester);
         let record = Record {
             data_key,
             terms,
@@ -202,7 +191,7 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
             mode,
         };
         if !known.is_some_and(|known| known.says_the_same(&record)) {
-            changed.push((target, record));
+            changed.push((target, record, one.data_key));
         }
     }
     if changed.is_empty() {
@@ -213,8 +202,12 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
             let mut records = old
                 .and_then(|text| Records::parse(&text, &digester))
                 .unwrap_or_default();
-            for (target, record) in changed {
-                records.renew(target, record);
+            for (target, mut record, used) in changed {
+                // What this run noted before counts, too.
+                if let Some(noted) = records.get(target) {
+                    (record.data_key, record.terms) = known_after(Some(noted), used, &digester);
+                }
+                records.set(target, Some(record));
             }
             records.to_bytes(&digester)
         })
@@ -226,6 +219,32 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
     }
 }
 
+/// Returns which data key, as a digest, and which terms are known after a sync: those agreed to, else those known before.
+/// Terms that are not there any more are forgotten, so that who was taken away and comes back is new.
+fn known_after(
+    known: Option<&Record>,
+    used: Option<&KeyInUse>,
+    digester: &Digester,
+) -> (String, BTreeSet<String>) {
+    let known = known.cloned().unwrap_or_default();
+    let Some(used) = used else {
+        return (known.data_key, known.terms);
+    };
+    let data_key = match &used.key {
+        // Somebody else's key is not taken for known only because it is used.
+        Some(key) if used.is_made || known.data_key.is_empty() => digester.data_key(key),
+        _ => known.data_key,
+    };
+    let found = used.terms.texts();
+    if used.is_agreed || known.terms.is_empty() {
+        return (data_key, found);
+    }
+    let left: BTreeSet<String> = known.terms.intersection(&found).cloned().collect();
+    // None would mean that nothing is known.
+    let terms = if left.is_empty() { known.terms } else { left };
+    (data_key, terms)
+}
+
 /// Agrees to the data keys and terms of files, by their canonical paths on the server.
 ///
 /// # Errors
@@ -234,7 +253,8 @@ pub fn agree_to_keys(state: &StateDir, keys: &[(PathBuf, KeyInUse)]) -> Result<(
     change(state, |records, digester| {
         for (target, used) in keys {
             if let Some(target) = target.to_str() {
-                records.agree(target, digester.data_key(&used.key), used.terms.texts());
+                let digest = used.key.as_ref().map(|key| digester.data_key(key));
+                records.agree(target, digest.unwrap_or_default(), used.terms.texts());
             }
         }
     })

@@ -19,6 +19,7 @@ use crate::sops::store::Format;
 
 use super::apply;
 use super::foreign_key;
+use super::govern::govern;
 use super::memory::{self, KeyInUse};
 use super::open::{Lookup, read_encrypted, unwrap_key};
 use super::sides::target_of;
@@ -105,7 +106,19 @@ fn agree_to_keys(
         }
         let name = &entry.repository_path;
         let found = match read_encrypted(workspace, entry) {
-            Ok(Lookup::Found(found)) if found.format == Format::Age => continue,
+            // Such a file does not say for whom it is: the rule does.
+            Ok(Lookup::Found(found)) if found.format == Format::Age => {
+                match govern(workspace, entry, &mut Vec::new()) {
+                    Ok(Some(governing)) => Ok(KeyInUse {
+                        key: None,
+                        is_made: false,
+                        terms: governing.terms(Format::Age, None),
+                        is_agreed: true,
+                    }),
+                    Ok(None) => continue,
+                    Err(problem) => Err(problem),
+                }
+            }
             Ok(Lookup::Found(found)) => unwrap_key(workspace, entry, &found.sealed.metadata)
                 .map(|key| KeyInUse::found(key, &found.sealed.metadata)),
             Ok(Lookup::Missing(_)) => Err(Problem::of(name, ErrorKind::EncryptedMissing)),

@@ -275,6 +275,19 @@ impl Keyring {
         known.filter_map(|known| known.recipient.clone()).collect()
     }
 
+    /// As [`Keyring::recipients`], without those of files below a folder that were named for this run.
+    pub fn recipients_outside(&self, folder: &Path) -> Vec<String> {
+        let is_inside = |known: &&Known| {
+            let file = known
+                .own_file
+                .as_ref()
+                .and_then(|file| os::fs::canonical(file));
+            file.is_some_and(|file| file.starts_with(folder))
+        };
+        let known = self.identities.iter().filter(|known| !is_inside(known));
+        known.filter_map(|known| known.recipient.clone()).collect()
+    }
+
     /// Returns the identity file that a stock program must be told of to open a file for
     /// `recipients`; `None` where it finds an identity by itself.
     pub fn file_to_name(&self, recipients: &[String]) -> Option<&Path> {

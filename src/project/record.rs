@@ -123,19 +123,6 @@ impl Records {
         }
     }
 
-    /// Replaces the record of a file on the server by one that may not know data key and terms.
-    pub fn renew(&mut self, target: &str, mut record: Record) {
-        if let Some(noted) = self.files.get(target) {
-            if record.data_key.is_empty() {
-                record.data_key.clone_from(&noted.data_key);
-            }
-            if record.terms.is_empty() {
-                record.terms.clone_from(&noted.terms);
-            }
-        }
-        self.set(target, Some(record));
-    }
-
     /// Returns the terms of all files below `root`, a canonical path.
     pub fn terms_below(&self, root: &str) -> BTreeSet<String> {
         let folder = format!("{}/", root.trim_end_matches('/'));

@@ -375,6 +375,22 @@ fn a_new_data_key_is_made_where_nothing_else_changes() {
     assert_eq!(names.map(|name| project.read_repo(name)), before);
 }
 
+/// Has somebody who may push let these keys read all files, by the rule too.
+fn push_readers(project: &mut TestProject, keys: &[&str]) {
+    let state = project.path("attacker-state");
+    let own = project
+        .vars
+        .insert("SECRETS_STATE_DIR".into(), state.into());
+    let keys: Vec<String> = keys.iter().map(|key| recipient(key)).collect();
+    project.write_rules(&keys);
+    project.ok(&["encrypt", "--update-recipients"]);
+    project
+        .vars
+        .insert("SECRETS_STATE_DIR".into(), own.unwrap());
+    project.git(&["add", "-A"]);
+    project.git(&["-c", "user.name=Mallory", "commit", "-q", "-m", "readers"]);
+}
+
 /// A project that is in sync, and somebody who may push and lets another key read all files, by the rule too.
 fn with_a_new_reader() -> TestProject {
     let mut project = TestProject::with_files(&[("a.env.enc", "a.env"), ("b.enc", "b")], "");
@@ -383,17 +399,7 @@ fn with_a_new_reader() -> TestProject {
     project.write_server("b", "canary-Ku36-sqlrole\n");
     project.ok(&["encrypt"]);
     project.commit();
-    let state = project.path("attacker-state");
-    let own = project
-        .vars
-        .insert("SECRETS_STATE_DIR".into(), state.into());
-    project.write_rules(&[recipient(SERVER_KEY), recipient(LAPTOP_KEY)]);
-    project.ok(&["encrypt", "--update-recipients"]);
-    project
-        .vars
-        .insert("SECRETS_STATE_DIR".into(), own.unwrap());
-    project.git(&["add", "-A"]);
-    project.git(&["-c", "user.name=Mallory", "commit", "-q", "-m", "readers"]);
+    push_readers(&mut project, &[SERVER_KEY, LAPTOP_KEY]);
     project
 }
 
@@ -540,4 +546,41 @@ fn another_name_of_an_identity_and_own_files_are_never_captured() {
         assert!(output.stderr.contains(what), "{output:#?}");
         assert!(!project.repo_file(&format!("{name}.enc")).exists());
     }
+}
+
+#[test]
+fn a_reader_that_was_taken_away_and_comes_back_is_new() {
+    let mut project = with_a_new_reader();
+    project.ok(&["trust", "a.env", "b"]);
+    let tells = |project: &TestProject| project.ok(&["status"]).stdout.contains("can read it");
+    assert!(!tells(&project));
+    push_readers(&mut project, &[SERVER_KEY]);
+    project.ok(&["decrypt"]);
+    assert!(!tells(&project));
+    push_readers(&mut project, &[SERVER_KEY, LAPTOP_KEY]);
+    assert!(tells(&project));
+    project.write_server("b", "canary-Ku36-sqlrole 3\n");
+    assert_eq!(project.run(&["encrypt", "b"]).code, 3);
+}
+
+#[test]
+fn a_raw_age_file_takes_the_terms_of_its_rule() {
+    let row = "{ path = \"g\", format = \"age\" }";
+    let project = TestProject::with_files(&[("g.age.enc", row)], "");
+    project.write_rules(&[recipient(SERVER_KEY)]);
+    project.write_server("g", "canary-Ku36-sqlrole\n");
+    project.ok(&["encrypt"]);
+    project.commit();
+    project.write_rules(&[recipient(SERVER_KEY), recipient(LAPTOP_KEY)]);
+    project.write_server("g", "canary-Ku36-sqlrole 2\n");
+    let output = project.run(&["encrypt"]);
+    assert_eq!(output.code, 3, "{output:#?}");
+    assert!(
+        output.stderr.contains("other terms than this host knows"),
+        "{output:#?}"
+    );
+    project.ok(&["trust", "g"]);
+    project.ok(&["encrypt"]);
+    project.write_server("g", "canary-Ku36-sqlrole 3\n");
+    project.ok(&["encrypt"]);
 }
