@@ -202,11 +202,10 @@ pub fn warn_of_half_done(cx: &mut Context, workspace: &Workspace) -> bool {
     let mut folders = vec![workspace.repository.path()];
     folders.extend(workspace.root.as_ref().map(Base::path));
     let half_done = state.half_done(&folders);
-    let here: Vec<&PathBuf> = half_done.iter().collect();
-    let files = match here[..] {
+    let files = match &half_done[..] {
         [] => return false,
         [file] => file.display().to_string(),
-        [first, ..] => format!("{} files, {} among them", here.len(), first.display()),
+        [first, ..] => format!("{} files, {} among them", half_done.len(), first.display()),
     };
     cx.ui.warning(&format!(
         "an interrupted run is half done ({files}); the next writing run takes it back, or says what is to be done"
@@ -253,7 +252,7 @@ fn tidy(cx: &mut Context, state: &StateDir, is_first: bool) -> CleanedUp {
     } = &cleaned;
     for error in failed.iter().filter(|_| is_first) {
         cx.ui.warning(&format!(
-            "cannot clean up after an interrupted run, which may be half done: {error}"
+            "cannot clean up after an interrupted run, which may be half done: {error}; mend the cause, the next writing run tries again"
         ));
     }
     let counted = |count: usize| match count {
@@ -300,7 +299,7 @@ fn tidy(cx: &mut Context, state: &StateDir, is_first: bool) -> CleanedUp {
     }
     for (base, journal) in out_of_reach.iter().filter(|_| is_first) {
         let (base, journal) = (base.display(), journal.display());
-        cx.ui.warning(&format!("an interrupted run left files in {base}, which is not there now; they are removed when it is back, or remove {journal} when it is gone for good"));
+        cx.ui.warning(&format!("an interrupted run left files in {base}, which is not there now; they are taken back or removed when it is back, or remove {journal} when it is gone for good"));
     }
     cleaned
 }

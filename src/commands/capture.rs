@@ -355,7 +355,9 @@ pub fn capture_content<'w>(
                     .push(Refusal::TermsUnknown { changes });
             }
             Some((changes, is_of_file)) if !is_of_file || existing.is_none() => {
-                let warning = format!("{name}: {changes}; so far that is so of no file here");
+                let warning = format!(
+                    "{name}: {changes}; so far that is so of no file here: where it is not meant, mend `.sops.yaml` and run `secrets encrypt --update-recipients`"
+                );
                 captured.warnings.push(warning);
             }
             _ => {}

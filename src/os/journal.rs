@@ -276,10 +276,7 @@ impl Listing {
 
     /// Returns a folder that a file was replaced in, or taken from, and that is gone since.
     fn missing_folder(&self) -> Option<PathBuf> {
-        let mut steps = self
-            .steps
-            .iter()
-            .filter(|step| step.old.is_some() && !self.is_done);
+        let mut steps = self.steps.iter().filter(|step| step.old.is_some());
         let step =
             steps.find(|step| step.target.parent().is_some_and(|folder| !folder.is_dir()))?;
         step.target.parent().map(Path::to_owned)
@@ -376,11 +373,18 @@ impl Journal {
     /// # Errors
     /// `Io`.
     pub fn note_done(&mut self) -> Result<(), FsError> {
-        self.append(&Listing {
+        let failed = failed(&self.path, "look at the journal");
+        let length = self.file.metadata().map_err(failed)?.len();
+        let listing = Listing {
             is_done: true,
             ..Listing::default()
-        })?;
-        self.synchronize()
+        };
+        self.append(&listing)
+            .and_then(|()| self.synchronize())
+            .inspect_err(|_| {
+                // The run is taken back: with the word in it the next one would remove old files that are still needed.
+                drop(self.file.set_len(length));
+            })
     }
 
     fn append(&mut self, listing: &Listing) -> Result<(), FsError> {
