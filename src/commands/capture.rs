@@ -31,7 +31,7 @@ use crate::sops::store::{Format, age};
 use crate::sops::{self, Layout, Manner, Opened, Reuse};
 
 use super::drift;
-use super::foreign_key;
+use super::foreign_key::{self, ForeignKey};
 use super::gather::Prospect;
 use super::govern::{Governing, govern};
 use super::lost_key;
@@ -137,6 +137,8 @@ pub struct Captured<'w> {
     pub seal: String,
     /// The data key it is under, where it was needed.
     pub data_key: Option<KeyInUse>,
+    /// What somebody else changed of how the file that is there is encrypted, and is not answered by this run.
+    pub foreign: Option<ForeignKey>,
     /// Remarks for the user.
     pub warnings: Vec<String>,
 }
@@ -154,6 +156,10 @@ impl Prospect for Captured<'_> {
         &self.warnings
     }
 
+    fn foreign(&self) -> Option<&ForeignKey> {
+        self.foreign.as_ref()
+    }
+
     fn sealed_as(&self) -> (Format, &[KeyId]) {
         (self.format, &self.readers)
     }
@@ -164,6 +170,8 @@ struct Judgement {
     stored: Stored,
     /// The data key of the file that is there.
     data_key: Option<DataKey>,
+    /// What is new of how it is encrypted.
+    foreign: Option<ForeignKey>,
     refusals: Vec<Refusal>,
     warnings: Vec<String>,
 }
@@ -242,12 +250,14 @@ pub fn capture_content<'w>(
         mac: String::new(),
         seal: String::new(),
         data_key: None,
+        foreign: None,
         warnings: Vec::new(),
     };
     let is_absent = matches!(refusals[..], [Refusal::SourceMissing { .. }]);
     let mut judgement = Judgement {
         stored: Stored::Missing,
         data_key: None,
+        foreign: None,
         refusals,
         warnings: Vec::new(),
     };
@@ -317,16 +327,18 @@ pub fn capture_content<'w>(
     let Judgement {
         stored,
         data_key,
+        foreign,
         refusals,
         warnings,
     } = judgement;
+    captured.foreign = foreign;
     captured.data_key = existing
         .as_ref()
         .zip(data_key)
         .map(|(found, key)| KeyInUse {
             // With the option the user says that the rule is meant.
             is_agreed: options.update_recipients,
-            ..KeyInUse::found(key, &found.sealed.metadata)
+            ..KeyInUse::found(key, found.format, &found.sealed.metadata)
         });
     if let (None, Some(governing), Format::Age, true) =
         (&captured.data_key, &governing, format, existing.is_some())
@@ -346,7 +358,7 @@ pub fn capture_content<'w>(
     captured.step = plan::encrypt(name, PathBuf::from(name), &stored, refusals, options.force);
     if let (true, Some(governing)) = (captured.step.writes(), &governing) {
         let terms = governing.terms(format, existing.as_deref());
-        match foreign_key::new_terms(workspace, &source_place.path(), &terms) {
+        match foreign_key::new_terms(workspace, entry, &source_place.path(), &terms) {
             Some((changes, true)) if !options.update_recipients => {
                 captured.step.action = Action::Refuse;
                 captured
@@ -544,14 +556,12 @@ fn compare(
     };
     if encrypted.format != Format::Age {
         judgement.data_key = Some(key.clone());
-        let used = KeyInUse::found(key.clone(), &sealed.metadata);
+        let used = KeyInUse::found(key.clone(), encrypted.format, &sealed.metadata);
         let mut foreign = foreign_key::find(workspace, entry, sides.target, &used);
         if let Some(found) = &mut foreign {
             found.forget(options.new_data_key, options.update_recipients);
         }
-        let foreign = foreign.filter(|found| !found.is_nothing());
-        let warning = foreign.map(|found| found.warning(workspace, entry));
-        judgement.warnings.extend(warning);
+        judgement.foreign = foreign.filter(|found| !found.is_nothing());
     }
     if encrypted.format == Format::Binary {
         let same = sops::matches(encrypted.format, sealed, &key, source.expose(), None)
@@ -686,7 +696,7 @@ impl Request<'_> {
             keeps_tokens,
             is_made,
         } = self.key_and_metadata(&mut fill)?;
-        let terms = Terms::of(&metadata);
+        let terms = Terms::of(self.format, &metadata);
         let reuse = match (self.existing, self.opened) {
             (Some(encrypted), Some(opened)) if keeps_tokens && self.format != Format::Binary => {
                 Reuse::Leaves(&encrypted.sealed, opened)

@@ -269,6 +269,7 @@ pub fn bring_up_to_date(workspace: &Workspace) -> String {
     let checkout = workspace.checkout().unwrap_or(None);
     match checkout.map(Checkout::branch) {
         Some(Ok(Branch::Detached)) => workspace.hints.git("checkout BRANCH"),
+        Some(Ok(Branch::WithoutUpstream)) => workspace.hints.git("pull REMOTE BRANCH"),
         _ => workspace.hints.git("pull"),
     }
 }

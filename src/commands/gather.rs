@@ -9,6 +9,7 @@ use crate::sops::master_key::KeyId;
 use crate::sops::store::Format;
 
 use super::Context;
+use super::foreign_key::{self, ForeignKey};
 use super::open::stock_command;
 use super::workspace::Workspace;
 
@@ -20,6 +21,8 @@ pub trait Prospect {
     fn step(&self) -> &Step;
     /// Remarks for the user.
     fn warnings(&self) -> &[String];
+    /// What somebody else changed of how its file is encrypted.
+    fn foreign(&self) -> Option<&ForeignKey>;
     /// The stored form of the encrypted file, and who can open it.
     fn sealed_as(&self) -> (Format, &[KeyId]);
 }
@@ -46,6 +49,11 @@ pub fn gather<T: Prospect>(
     for problem in problems.iter() {
         plan.forget(problem.entry.as_deref());
     }
+    let foreign: Vec<_> = prospects
+        .iter()
+        .filter_map(|one| Some((&*one.entry().repository_path, one.foreign()?)))
+        .collect();
+    foreign_key::warn(cx, workspace, &foreign);
     for one in &prospects {
         for warning in one.warnings() {
             cx.ui.warning(warning);

@@ -10,7 +10,7 @@ use crate::project::manifest::{ENCRYPTED_SUFFIX, Entry};
 use crate::project::terms::Terms;
 use crate::rules::{Rule, Rules};
 use crate::sops::master_key::KeyId;
-use crate::sops::metadata::{Metadata, group_changes};
+use crate::sops::metadata::{Metadata, group_changes, groups_in_words};
 use crate::sops::pattern::Pattern;
 use crate::sops::selector::Selection;
 use crate::sops::store::Format;
@@ -43,7 +43,7 @@ impl Governing {
             Some(of_file) if of_file.is_same_in_dotenv(of_rule) => of_file,
             _ => of_rule,
         };
-        Terms::new(groups.collect(), needed, selection)
+        Terms::new(format, groups.collect(), needed, selection)
     }
 
     /// Says in what recipients and options an existing file differs from the rule.
@@ -297,7 +297,11 @@ fn recipient_changes(workspace: &Workspace, metadata: &Metadata, governing: &Gov
     }
     let (has, needs) = (metadata.needed_groups(), governing.rule.needed_groups());
     if has != needs {
-        changes.push(format!("{has} groups needed, by the rule {needs}"));
+        changes.push(format!(
+            "{} needed, by the rule {}",
+            groups_in_words(has),
+            groups_in_words(needs)
+        ));
     }
     changes.join(", ")
 }

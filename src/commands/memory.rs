@@ -1,7 +1,8 @@
 //! What the state directory remembers of the last syncs: read, noted, put back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::os::fs::FsError;
 use crate::os::place::FileState;
@@ -11,6 +12,7 @@ use crate::project::record::{Digester, Record, Records};
 use crate::project::terms::Terms;
 use crate::sops::data_key::DataKey;
 use crate::sops::metadata::Metadata;
+use crate::sops::store::Format;
 
 use super::Context;
 use super::workspace::Workspace;
@@ -29,6 +31,18 @@ pub struct Memory {
     pub trouble: Option<String>,
     /// Whether that is because the directory cannot be used.
     pub is_unusable: bool,
+    /// The root, a canonical path.
+    root: Option<String>,
+    here: OnceLock<Here>,
+}
+
+/// What the records of all files below the root say together.
+#[derive(Default)]
+struct Here {
+    /// The file on the server of the newest record of each entry.
+    by_entry: HashMap<String, String>,
+    /// On what terms they are encrypted.
+    terms: Option<BTreeSet<String>>,
 }
 
 impl Memory {
@@ -54,8 +68,11 @@ impl Memory {
                 Some(records) => Self {
                     records,
                     digester: Some(digester),
-                    trouble: None,
-                    is_unusable: false,
+                    root: workspace
+                        .root
+                        .as_ref()
+                        .and_then(|root| Some(root.path().to_str()?.to_owned())),
+                    ..Self::default()
                 },
                 None => trouble("the records of the last sync are damaged".to_owned()),
             },
@@ -68,6 +85,54 @@ impl Memory {
         self.digester.as_ref()?;
         self.records.get(target.to_str()?)
     }
+
+    /// Returns what is known of how the file of an entry is encrypted, which lies at `target`, a canonical path: from
+    /// its own record; where it had another path on the server before, from the record of that; of a file that is new,
+    /// the terms of all files here.
+    pub fn known_of(&self, target: &Path, entry: &str) -> Known {
+        let here = self.here.get_or_init(|| Here::of(self));
+        let own = self.record_of(target);
+        let record = own
+            .filter(|record| !record.data_key.is_empty() || record.terms.is_some())
+            .or_else(|| self.records.get(here.by_entry.get(entry)?));
+        let terms = record.and_then(|record| record.terms.clone());
+        Known {
+            data_key: record.map_or_else(String::new, |record| record.data_key.clone()),
+            is_of_file: terms.is_some(),
+            terms: terms.or_else(|| here.terms.clone()),
+        }
+    }
+}
+
+impl Here {
+    fn of(memory: &Memory) -> Self {
+        let mut here = Self::default();
+        let Some(root) = memory.root.as_deref().filter(|_| memory.digester.is_some()) else {
+            return here;
+        };
+        let mut by_age: Vec<_> = memory.records.below(root).collect();
+        by_age.sort_by(|(_, one), (_, other)| one.time.cmp(&other.time));
+        for (target, record) in by_age {
+            let (entry, target) = (record.entry.clone(), target.to_owned());
+            here.by_entry.insert(entry, target);
+            if let Some(terms) = &record.terms {
+                here.terms
+                    .get_or_insert_default()
+                    .extend(terms.iter().cloned());
+            }
+        }
+        here
+    }
+}
+
+/// What this user knows of how a file is encrypted.
+pub struct Known {
+    /// Keyed digest of the data key, empty where none is known.
+    pub data_key: String,
+    /// On what terms, see [`Terms`]; `None` where nothing is known.
+    pub terms: Option<BTreeSet<String>>,
+    /// Whether the terms are those of this file, else of all files below the root.
+    pub is_of_file: bool,
 }
 
 /// Returns the records of a state directory, none where they cannot be read.
@@ -93,11 +158,11 @@ pub struct KeyInUse {
 
 impl KeyInUse {
     /// Returns the key of a file that is there.
-    pub fn found(key: DataKey, metadata: &Metadata) -> Self {
+    pub fn found(key: DataKey, format: Format, metadata: &Metadata) -> Self {
         Self {
             key: Some(key),
             is_made: false,
-            terms: Terms::of(metadata),
+            terms: Terms::of(format, metadata),
             is_agreed: false,
         }
     }
@@ -173,7 +238,8 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
             Some(known) if !one.is_placed => (known.uid, known.gid, known.mode),
             _ => (one.state.uid, one.state.gid, one.state.mode),
         };
-        let (data_key, terms) = known_after(known, one.data_key, &digester);
+        let before = memory.known_of(&one.target, &one.entry.repository_path);
+        let (data_key, terms) = known_after(before, one.data_key, &digester);
         let record = Record {
             data_key,
             terms,
@@ -205,7 +271,12 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
             for (target, mut record, used) in changed {
                 // What this run noted before counts, too.
                 if let Some(noted) = records.get(target) {
-                    (record.data_key, record.terms) = known_after(Some(noted), used, &digester);
+                    let before = Known {
+                        data_key: noted.data_key.clone(),
+                        terms: noted.terms.clone().or(record.terms),
+                        is_of_file: true,
+                    };
+                    (record.data_key, record.terms) = known_after(before, used, &digester);
                 }
                 records.set(target, Some(record));
             }
@@ -222,13 +293,12 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
 /// Returns which data key, as a digest, and which terms are known after a sync: those agreed to, else those known before.
 /// Terms that are not there any more are forgotten, so that who was taken away and comes back is new.
 fn known_after(
-    known: Option<&Record>,
+    known: Known,
     used: Option<&KeyInUse>,
     digester: &Digester,
-) -> (String, BTreeSet<String>) {
-    let known = known.cloned().unwrap_or_default();
+) -> (String, Option<BTreeSet<String>>) {
     let Some(used) = used else {
-        return (known.data_key, known.terms);
+        return (known.data_key, known.terms.filter(|_| known.is_of_file));
     };
     let data_key = match &used.key {
         // Somebody else's key is not taken for known only because it is used.
@@ -236,13 +306,11 @@ fn known_after(
         _ => known.data_key,
     };
     let found = used.terms.texts();
-    if used.is_agreed || known.terms.is_empty() {
-        return (data_key, found);
-    }
-    let left: BTreeSet<String> = known.terms.intersection(&found).cloned().collect();
-    // None would mean that nothing is known.
-    let terms = if left.is_empty() { known.terms } else { left };
-    (data_key, terms)
+    let terms = match known.terms {
+        Some(known) if !used.is_agreed => known.intersection(&found).cloned().collect(),
+        _ => found,
+    };
+    (data_key, Some(terms))
 }
 
 /// Agrees to the data keys and terms of files, by their canonical paths on the server.

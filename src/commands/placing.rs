@@ -22,7 +22,7 @@ use super::apply::{self, Failure};
 use super::backup;
 use super::delivering;
 use super::drift;
-use super::foreign_key;
+use super::foreign_key::{self, ForeignKey};
 use super::gather::{Prospect, gather};
 use super::memory::KeyInUse;
 use super::open::{Lookup, leads_out, open, place_in_repository, read_encrypted};
@@ -111,6 +111,8 @@ pub struct Prepared<'w> {
     pub(super) pinned: Option<String>,
     /// It is a version that was asked for.
     is_restored: bool,
+    /// What somebody else changed of how the file is encrypted.
+    foreign: Option<ForeignKey>,
     warnings: Vec<String>,
 }
 
@@ -150,6 +152,7 @@ impl<'w> Prepared<'w> {
             kept_in: None,
             pinned: None,
             is_restored: false,
+            foreign: None,
             warnings: Vec::new(),
         }
     }
@@ -179,6 +182,10 @@ impl Prospect for Prepared<'_> {
 
     fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    fn foreign(&self) -> Option<&ForeignKey> {
+        self.foreign.as_ref()
     }
 
     fn sealed_as(&self) -> (Format, &[KeyId]) {
@@ -355,10 +362,8 @@ fn fit<'w>(
     }
     let (target, seen) = compare(workspace, &mut prepared, &place)?;
     let foreign = prepared.data_key.as_ref();
-    let foreign = foreign.and_then(|used| foreign_key::find(workspace, entry, &place.path(), used));
-    prepared
-        .warnings
-        .extend(foreign.map(|found| found.warning(workspace, entry)));
+    prepared.foreign =
+        foreign.and_then(|used| foreign_key::find(workspace, entry, &place.path(), used));
     prepared.step = plan::decrypt(name, path, &target, options.plan);
     if let (Action::Replace, Some((state, _)), false) =
         (prepared.step.action, &seen, options.write.owner.no_owner)
@@ -408,8 +413,7 @@ fn decrypt(workspace: &Workspace, prepared: &mut Prepared<'_>) -> Result<bool, P
         }
     };
     let (opened, key) = open(workspace, entry, &encrypted)?;
-    prepared.data_key =
-        (encrypted.format != Format::Age).then(|| KeyInUse::found(key, &encrypted.sealed.metadata));
+    prepared.data_key = foreign_key::in_use(workspace, entry, &encrypted, key);
     prepared.readers = encrypted.readers();
     prepared.format = encrypted.format;
     encrypted.content_mac().clone_into(&mut prepared.mac);

@@ -11,7 +11,6 @@ use crate::project::drift::{Drift, short};
 use crate::project::key_drift::{KeyDrift, Moved};
 use crate::project::manifest::Entry;
 use crate::secret::SecretBytes;
-use crate::sops::store::Format;
 use crate::ui::diff::Comparison;
 use crate::ui::keys::{KeyRow, RepositorySince, ServerSince};
 
@@ -66,8 +65,7 @@ pub fn read_sides(workspace: &Workspace, root: &Base, entry: &Entry) -> Result<S
         Lookup::Found(encrypted) => {
             let (opened, key) = open(workspace, entry, &encrypted)?;
             let mac = encrypted.content_mac().to_owned();
-            let key = (encrypted.format != Format::Age)
-                .then(|| KeyInUse::found(key, &encrypted.sealed.metadata));
+            let key = foreign_key::in_use(workspace, entry, &encrypted, key);
             (Some(opened.plaintext), mac, opened.warnings, key)
         }
     };

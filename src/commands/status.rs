@@ -11,17 +11,14 @@ use crate::project::drift::Verdict;
 use crate::project::manifest::{Entry, Kind};
 use crate::secret::SecretBytes;
 use crate::ui::diff::Comparison;
-use crate::ui::keys::{self, KeyRow, RepositorySince};
+use crate::ui::keys::{self, KeyRow};
 use crate::ui::status::{Status, StatusRow};
 
 use super::apply;
-use super::foreign_key::ForeignKey;
-use super::hints::quoted;
+use super::foreign_key::{self, ForeignKey};
 use super::lost_key;
 use super::open::{Lookup, read_encrypted};
-use super::sides::{
-    compare, declared_owners, read_plain_sides, read_server, read_sides, since_version,
-};
+use super::sides::{compare, declared_owners, read_plain_sides, read_server, read_sides};
 use super::workspace::Workspace;
 use super::{Context, Outcome, OwnerArgs, in_parallel};
 
@@ -60,6 +57,7 @@ pub fn run(args: &StatusArgs, cx: &mut Context) -> Result<Outcome, Error> {
         let state = state_of(&workspace, root, entry, owners(entry));
         under_lost_key(&workspace, root, entry, state)
     });
+    let mut foreign = Vec::new();
     for (entry, state) in entries.iter().zip(states) {
         let state = state.unwrap_or_else(|problem| {
             problems.push(problem);
@@ -72,12 +70,18 @@ pub fn run(args: &StatusArgs, cx: &mut Context) -> Result<Outcome, Error> {
             verdict: state.verdict.map(Verdict::word),
             is_older: state.is_older,
             detail: state.detail,
-            data_key: state.data_key,
+            data_key: state.foreign.as_ref().and_then(ForeignKey::since_version),
+            terms: state
+                .foreign
+                .as_ref()
+                .map_or_else(Vec::new, ForeignKey::terms_in_words),
             keys: state.keys,
             uncommitted: false,
             unpushed: false,
         });
+        foreign.extend(state.foreign.map(|found| (&*entry.repository_path, found)));
     }
+    let found: Vec<_> = foreign.iter().map(|(name, found)| (*name, found)).collect();
     if args.entries.is_empty() {
         let found = workspace.found_on_server.iter();
         status.found_on_server = found
@@ -85,7 +89,7 @@ pub fn run(args: &StatusArgs, cx: &mut Context) -> Result<Outcome, Error> {
             .map(|entry| entry.server_path.clone())
             .collect();
     }
-    status.next = next_commands(&workspace, &entries, &status);
+    status.next = next_commands(&workspace, &entries, &found, &status);
     warn_of_plaintext(&workspace, &entries, cx);
     if let Err(problem) = add_git(&workspace, &entries, &mut status) {
         problems.push(problem);
@@ -110,7 +114,7 @@ struct State {
     word: &'static str,
     verdict: Option<Verdict>,
     detail: String,
-    data_key: Option<RepositorySince>,
+    foreign: Option<ForeignKey>,
     keys: Vec<KeyRow>,
     is_older: bool,
 }
@@ -121,7 +125,7 @@ impl State {
             word,
             verdict: None,
             detail: String::new(),
-            data_key: None,
+            foreign: None,
             keys: Vec::new(),
             is_older: false,
         }
@@ -173,9 +177,7 @@ fn state_of(
     let foreign = sides.foreign_key(workspace, root, entry);
     detail.extend(foreign.iter().map(ForeignKey::in_words));
     Ok(State {
-        data_key: foreign
-            .and_then(|found| found.since)
-            .map(|since| since_version(since.as_ref())),
+        foreign,
         word,
         verdict: Some(if is_fine {
             Verdict::InSync
@@ -235,7 +237,12 @@ fn under_lost_key(
 }
 
 /// Says for each verdict which command comes next.
-fn next_commands(workspace: &Workspace, entries: &[&Entry], status: &Status) -> Vec<String> {
+fn next_commands(
+    workspace: &Workspace,
+    entries: &[&Entry],
+    foreign: &[(&str, &ForeignKey)],
+    status: &Status,
+) -> Vec<String> {
     use Verdict::{
         BothMoved, DeletedInRepository, MissingOnServer, NotEncryptedYet, Pinned, RepositoryAhead,
         RepositoryBehind, ServerAhead, Unknown,
@@ -322,7 +329,7 @@ fn next_commands(workspace: &Workspace, entries: &[&Entry], status: &Status) -> 
             hints.ours_for_all("encrypt")
         ));
     }
-    next.extend(about_foreign_keys(workspace, status));
+    next.extend(foreign_key::next_commands(workspace, foreign));
     if !status.found_on_server.is_empty() {
         next.push(format!(
             "{} on the server only, matching a pattern ({}): {}",
@@ -332,22 +339,6 @@ fn next_commands(workspace: &Workspace, entries: &[&Entry], status: &Status) -> 
         ));
     }
     next
-}
-
-/// Says what to do about data keys that somebody else made.
-fn about_foreign_keys(workspace: &Workspace, status: &Status) -> Option<String> {
-    let rows = status.entries.iter().filter(|row| row.data_key.is_some());
-    let names: Vec<_> = rows.map(|row| quoted(&row.entry)).collect();
-    if names.is_empty() {
-        return None;
-    }
-    let (count, names) = (names.len(), names.join(" "));
-    let hints = &workspace.hints;
-    Some(format!(
-        "{count} with a data key of somebody else, who can read what is encrypted under it next: {}, or {} where you know of it",
-        hints.ours_for_all(&format!("encrypt --new-data-key {names}")),
-        hints.ours_for_all(&format!("trust {names}"))
-    ))
 }
 
 /// Warns of plaintext where it should not be: tracked by git, or left in staging files.

@@ -12,6 +12,7 @@ use super::apply::{self, Failure, Job, Watched, Work};
 use super::backup;
 use super::capture::Captured;
 use super::delivering::{self, drop_backups};
+use super::foreign_key::ForeignKey;
 use super::govern::rule_help;
 use super::hints::quoted;
 use super::lost_key;
@@ -266,6 +267,12 @@ pub fn explain(
         Refusal::NotRegular { .. } => format!("put a regular file in the place of {server}"),
         Refusal::Unreadable { .. } => "run as a user who may read it".to_owned(),
         Refusal::TooLarge { .. } => "`--max-size SIZE` raises the limit".to_owned(),
+        Refusal::TermsUnknown { .. } if one.foreign.as_ref().is_some_and(ForeignKey::has_terms) => {
+            format!(
+                "if that is meant: {} agrees to it, then run the command again",
+                hints.ours("trust", name)
+            )
+        }
         Refusal::RecipientsDiffer { .. }
         | Refusal::SelectionDiffers { .. }
         | Refusal::TermsUnknown { .. } => {

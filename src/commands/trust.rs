@@ -19,7 +19,6 @@ use crate::sops::store::Format;
 
 use super::apply;
 use super::foreign_key;
-use super::govern::govern;
 use super::memory::{self, KeyInUse};
 use super::open::{Lookup, read_encrypted, unwrap_key};
 use super::sides::target_of;
@@ -106,21 +105,15 @@ fn agree_to_keys(
         }
         let name = &entry.repository_path;
         let found = match read_encrypted(workspace, entry) {
-            // Such a file does not say for whom it is: the rule does.
             Ok(Lookup::Found(found)) if found.format == Format::Age => {
-                match govern(workspace, entry, &mut Vec::new()) {
-                    Ok(Some(governing)) => Ok(KeyInUse {
-                        key: None,
-                        is_made: false,
-                        terms: governing.terms(Format::Age, None),
-                        is_agreed: true,
-                    }),
+                match foreign_key::by_rule(workspace, entry) {
+                    Ok(Some(by_rule)) => Ok(by_rule),
                     Ok(None) => continue,
                     Err(problem) => Err(problem),
                 }
             }
             Ok(Lookup::Found(found)) => unwrap_key(workspace, entry, &found.sealed.metadata)
-                .map(|key| KeyInUse::found(key, &found.sealed.metadata)),
+                .map(|key| KeyInUse::found(key, found.format, &found.sealed.metadata)),
             Ok(Lookup::Missing(_)) => Err(Problem::of(name, ErrorKind::EncryptedMissing)),
             Err(problem) => Err(problem),
         };

@@ -9,7 +9,7 @@ use crate::sops::cipher::Token;
 use crate::sops::document::SealedDocument;
 use crate::sops::error::DocumentError;
 use crate::sops::master_key::KeyId;
-use crate::sops::metadata::group_changes;
+use crate::sops::metadata::{group_changes, groups_in_words};
 use crate::sops::selector::{Selection, SelectionRule};
 use crate::sops::store::Format;
 
@@ -305,9 +305,9 @@ fn compare_recipients(
     }
     if metadata.needed_groups() != rule.needed_groups() {
         changes.push(format!(
-            "{} of its groups are needed, by the rule {}",
-            metadata.needed_groups(),
-            rule.needed_groups()
+            "{} needed, by the rule {}",
+            groups_in_words(metadata.needed_groups()),
+            groups_in_words(rule.needed_groups())
         ));
     }
     let text = format!(

@@ -54,10 +54,10 @@ pub struct Record {
     /// for a row of `[plain]` and for a raw age file.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub data_key: String,
-    /// On what terms the file is encrypted as far as this user agreed to them, see `Terms`; empty where nothing was
+    /// On what terms the file is encrypted as far as this user agreed to them, see `Terms`; `None` where nothing was
     /// agreed yet.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub terms: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<BTreeSet<String>>,
     /// The commit `HEAD` was at, where there was one: 40 or 64 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
@@ -119,20 +119,17 @@ impl Records {
     pub fn agree(&mut self, target: &str, data_key: String, terms: BTreeSet<String>) {
         if let Some(record) = self.files.get_mut(target) {
             record.data_key = data_key;
-            record.terms = terms;
+            record.terms = Some(terms);
         }
     }
 
-    /// Returns the terms of all files below `root`, a canonical path.
-    pub fn terms_below(&self, root: &str) -> BTreeSet<String> {
+    /// Returns the files below `root`, a canonical path, with their records.
+    pub fn below<'r>(&'r self, root: &str) -> impl Iterator<Item = (&'r str, &'r Record)> {
         let folder = format!("{}/", root.trim_end_matches('/'));
-        let below = self
-            .files
-            .iter()
-            .filter(|(path, _)| path.starts_with(&folder));
-        below
-            .flat_map(|(_, record)| record.terms.iter().cloned())
-            .collect()
+        let files = self.files.iter();
+        files
+            .filter(move |(path, _)| path.starts_with(&folder))
+            .map(|(path, record)| (path.as_str(), record))
     }
 
     /// Returns the record of a file on the server.
@@ -150,11 +147,7 @@ impl Records {
 
     /// Returns the names of entries whose files lie below `root`, a canonical path.
     pub fn entries_below<'r>(&'r self, root: &str) -> impl Iterator<Item = &'r str> {
-        let folder = format!("{}/", root.trim_end_matches('/'));
-        self.files
-            .iter()
-            .filter(move |(path, _)| path.starts_with(&folder))
-            .map(|(_, record)| record.entry.as_str())
+        self.below(root).map(|(_, record)| record.entry.as_str())
     }
 }
 
@@ -357,7 +350,7 @@ mod tests {
         let mut records = Records::default();
         let record = Record {
             data_key: String::new(),
-            terms: BTreeSet::from(["age age1x".to_owned()]),
+            terms: Some(BTreeSet::from(["age age1x".to_owned()])),
             entry: "a.enc".to_owned(),
             content: String::new(),
             meaning: String::new(),

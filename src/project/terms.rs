@@ -8,6 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::sops::master_key::KeyId;
 use crate::sops::metadata::Metadata;
 use crate::sops::selector::Selection;
+use crate::sops::store::Format;
+
+/// What is remembered of a file whose form shows the names of its keys.
+pub const NAMES_IN_CLEAR: &str = "names of keys in clear";
 
 /// Terms, each with the key that it is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,31 +19,40 @@ pub struct Terms(BTreeMap<String, Option<KeyId>>);
 
 impl Terms {
     /// Returns the terms of an encrypted file.
-    pub fn of(metadata: &Metadata) -> Self {
+    pub fn of(format: Format, metadata: &Metadata) -> Self {
         let groups = metadata.groups.iter();
         let groups = groups.map(|group| group.iter().map(|key| &key.id).collect());
         Self::new(
+            format,
             groups.collect(),
             metadata.needed_groups(),
             &metadata.selection,
         )
     }
 
-    /// Returns the terms of what is encrypted for `groups`, `needed` of which have to come together (0 for a single one).
-    pub fn new(groups: Vec<Vec<&KeyId>>, needed: usize, selection: &Selection) -> Self {
+    /// Returns the terms of what is encrypted as `format` for `groups`, `needed` of which have to come together (0 for a
+    /// single one).
+    pub fn new(
+        format: Format,
+        groups: Vec<Vec<&KeyId>>,
+        needed: usize,
+        selection: &Selection,
+    ) -> Self {
         let mut terms = BTreeMap::new();
         let count = groups.len();
-        for (number, key) in groups
-            .into_iter()
-            .enumerate()
-            .flat_map(|(number, group)| group.into_iter().map(move |key| (number, key)))
-        {
-            let key = key.canonical();
-            let text = match count {
-                1 => format!("{} {key}", key.kind()),
-                _ => format!("{} {key} in group {number}", key.kind()),
-            };
-            terms.insert(text, Some(key));
+        for group in groups {
+            let mut names = BTreeSet::new();
+            for key in group {
+                let key = key.canonical();
+                let text = format!("{} {key}", key.kind());
+                names.insert(text.clone());
+                terms.insert(text, Some(key));
+            }
+            if count > 1 {
+                // The order of groups, and of keys in them, is nothing to anybody.
+                let names: Vec<String> = names.into_iter().collect();
+                terms.insert(format!("key group of {}", names.join(" or ")), None);
+            }
         }
         if count > 1 {
             terms.insert(format!("{needed} of {count} key groups"), None);
@@ -48,6 +61,9 @@ impl Terms {
         // Dotenv files keep a line feed and the two characters alike.
         let value = value.replace("\\n", "\n");
         terms.insert(format!("{option}: {}", value.escape_debug()), None);
+        if !matches!(format, Format::Age | Format::Binary) {
+            terms.insert(NAMES_IN_CLEAR.to_owned(), None);
+        }
         Self(terms)
     }
 
@@ -72,8 +88,8 @@ impl Terms {
             .map(|(text, key)| (text.as_str(), key.as_ref()))
     }
 
-    /// Returns whether one of these is among them.
-    pub fn has_any(&self, texts: &[String]) -> bool {
-        texts.iter().any(|text| self.0.contains_key(text))
+    /// Returns whether this is one of them, as remembered.
+    pub fn has(&self, text: &str) -> bool {
+        self.0.contains_key(text)
     }
 }

@@ -223,6 +223,15 @@ impl<K> GroupChange<K> {
     }
 }
 
+/// Says how many groups are needed, see [`Metadata::needed_groups`].
+pub fn groups_in_words(needed: usize) -> String {
+    match needed {
+        0 => "a single key group".to_owned(),
+        1 => "1 key group".to_owned(),
+        _ => format!("{needed} key groups"),
+    }
+}
+
 /// Compares groups by their position, and keys as `form` has them: one key can be written in more than one way.
 pub fn group_changes<K: Clone + PartialEq>(
     have: &[KeyGroup],

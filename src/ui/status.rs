@@ -33,6 +33,9 @@ pub struct StatusRow {
     /// has not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data_key: Option<RepositorySince>,
+    /// Who can read it and what stays in clear that this user did not agree to, in words; left out where nothing is new.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub terms: Vec<String>,
     /// Which side changed which key since when; empty where no key differs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<KeyRow>,

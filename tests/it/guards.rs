@@ -375,18 +375,21 @@ fn a_new_data_key_is_made_where_nothing_else_changes() {
     assert_eq!(names.map(|name| project.read_repo(name)), before);
 }
 
-/// Has somebody who may push let these keys read all files, by the rule too.
-fn push_readers(project: &mut TestProject, keys: &[&str]) {
-    let state = project.path("attacker-state");
-    let own = project
-        .vars
-        .insert("SECRETS_STATE_DIR".into(), state.into());
-    let keys: Vec<String> = keys.iter().map(|key| recipient(key)).collect();
-    project.write_rules(&keys);
-    project.ok(&["encrypt", "--update-recipients"]);
+/// Runs a command as somebody else on another host, of which nothing is remembered here.
+fn as_somebody_else(project: &mut TestProject, args: &[&str]) {
+    let state = project.path("others-state").into();
+    let own = project.vars.insert("SECRETS_STATE_DIR".into(), state);
+    project.ok(args);
     project
         .vars
         .insert("SECRETS_STATE_DIR".into(), own.unwrap());
+}
+
+/// Has somebody who may push let these keys read all files, by the rule too.
+fn push_readers(project: &mut TestProject, keys: &[&str]) {
+    let keys: Vec<String> = keys.iter().map(|key| recipient(key)).collect();
+    project.write_rules(&keys);
+    as_somebody_else(project, &["encrypt", "--update-recipients"]);
     project.git(&["add", "-A"]);
     project.git(&["-c", "user.name=Mallory", "commit", "-q", "-m", "readers"]);
 }
@@ -583,4 +586,137 @@ fn a_raw_age_file_takes_the_terms_of_its_rule() {
     project.ok(&["encrypt"]);
     project.write_server("g", "canary-Ku36-sqlrole 3\n");
     project.ok(&["encrypt"]);
+}
+
+#[test]
+fn another_path_on_the_server_makes_nothing_known() {
+    let project = with_a_foreign_key();
+    project.write_manifest(&[("a.env.enc", "elsewhere.env"), ("b.enc", "b")], "");
+    project.commit();
+    // Before it is placed, and after.
+    for command in ["status", "decrypt", "status", "encrypt"] {
+        let output = project.ok(&[command]);
+        let text = format!("{}{}", output.stdout, output.stderr);
+        assert!(
+            text.contains("its data key was replaced in commit"),
+            "{output:#?}"
+        );
+    }
+    let project = with_a_new_reader();
+    project.write_manifest(&[("a.env.enc", "elsewhere.env"), ("b.enc", "b")], "");
+    project.ok(&["decrypt"]);
+    project.write_server("elsewhere.env", "ONE=canary-Vd81-database\nTWO=3\n");
+    let output = project.run(&["encrypt", "a.env"]);
+    assert_eq!(output.code, 3, "{output:#?}");
+    assert!(
+        output.stderr.contains("secrets trust a.env.enc"),
+        "{output:#?}"
+    );
+}
+
+#[test]
+fn a_new_file_does_not_bring_a_new_reader_along() {
+    let mut project = with_a_new_reader();
+    // Somebody adds a file, too, that only they encrypted so far.
+    let rows = [("a.env.enc", "a.env"), ("b.enc", "b"), ("n.enc", "n")];
+    project.write_manifest(&rows, "");
+    project.write_server("n", "canary-Ny18-htpasswd\n");
+    as_somebody_else(&mut project, &["encrypt", "n"]);
+    project.commit();
+    fs::remove_file(project.server_file("n")).unwrap();
+    let output = project.ok(&["decrypt"]);
+    // What is the same of several files is said once.
+    assert_eq!(
+        output.stderr.matches("can read it").count(),
+        2,
+        "{output:#?}"
+    );
+    assert!(
+        output.stderr.contains("a.env.enc, b.enc: ")
+            && output
+                .stderr
+                .contains("3 entries on other terms than this host knows"),
+        "{output:#?}"
+    );
+    assert!(
+        output
+            .stderr
+            .contains("`secrets trust a.env.enc b.enc n.enc`"),
+        "{output:#?}"
+    );
+    let output = project.ok(&["status", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+    let terms = json["entries"][2]["terms"][0].as_str().unwrap();
+    assert!(terms.ends_with("can read it"), "{terms}");
+    project.write_server("n", "canary-Ny18-htpasswd 2\n");
+    assert_eq!(project.run(&["encrypt", "n"]).code, 3);
+    project.ok(&["trust", "n"]);
+    project.ok(&["encrypt", "n"]);
+}
+
+#[test]
+fn a_form_that_shows_the_names_of_keys_is_agreed_to_first() {
+    let project = TestProject::with_files(&[], "");
+    let row = |format: &str| {
+        let manifest = project.read_repo("secret-files.toml");
+        let start = manifest.split("[files]").next().unwrap().to_owned();
+        let row = format!("\"t.json.enc\" = {{ path = \"t.json\", format = \"{format}\" }}");
+        project.write_repo("secret-files.toml", format!("{start}[files]\n{row}\n"));
+    };
+    row("binary");
+    project.write_server("t.json", "{\"canary-Kn30-token\":\"admin\"}\n");
+    project.ok(&["encrypt"]);
+    row("json");
+    project.ok(&["decrypt"]);
+    project.write_server("t.json", "{\"canary-Kn30-token\":\"guest\"}\n");
+    let output = project.run(&["encrypt"]);
+    assert_eq!(output.code, 3, "{output:#?}");
+    assert!(
+        output.stderr.contains("the names of its keys are in clear"),
+        "{output:#?}"
+    );
+    assert!(!project.read_repo("t.json.enc").contains("canary-Kn30"));
+    project.ok(&["encrypt", "--update-recipients"]);
+    assert!(project.read_repo("t.json.enc").contains("canary-Kn30"));
+    // The other way shows less.
+    row("binary");
+    project.write_server("t.json", "{\"canary-Kn30-token\":\"other\"}\n");
+    project.ok(&["encrypt"]);
+    assert!(!project.read_repo("t.json.enc").contains("canary-Kn30"));
+}
+
+#[test]
+fn the_order_of_key_groups_is_no_news() {
+    let mut project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
+    let laptop = fs::read_to_string(key_file(LAPTOP_KEY)).unwrap();
+    project.set("SOPS_AGE_KEY", laptop);
+    let rules = |project: &TestProject, groups: [&[&str]; 2]| {
+        let groups: String = groups
+            .iter()
+            .map(|keys| {
+                let keys: String = keys
+                    .iter()
+                    .map(|key| format!("          - {}\n", recipient(key)))
+                    .collect();
+                format!("      - age:\n{keys}")
+            })
+            .collect();
+        project.write_repo(
+            ".sops.yaml",
+            format!("creation_rules:\n  - key_groups:\n{groups}"),
+        );
+    };
+    rules(&project, [&[SERVER_KEY], &[LAPTOP_KEY]]);
+    project.write_server("a.env", "ONE=canary-Vd81-database\n");
+    project.ok(&["encrypt"]);
+    project.commit();
+    rules(&project, [&[LAPTOP_KEY], &[SERVER_KEY]]);
+    as_somebody_else(&mut project, &["encrypt", "--update-recipients"]);
+    let output = project.ok(&["status"]);
+    assert!(!output.stdout.contains("key group"), "{output:#?}");
+    // Another grouping is.
+    rules(&project, [&[LAPTOP_KEY, SERVER_KEY], &[SERVER_KEY]]);
+    as_somebody_else(&mut project, &["encrypt", "--update-recipients"]);
+    let output = project.ok(&["status"]);
+    assert!(output.stdout.contains("`key group of age "), "{output:#?}");
 }
