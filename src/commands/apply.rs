@@ -135,10 +135,25 @@ pub fn begin(
         return Ok(Vec::new());
     }
     let locks = lock(cx, workspace, !args.no_wait)?;
-    let restored = workspace.state.as_ref().and_then(|state| {
-        let cleaned = tidy(cx, state, false);
-        cleaned.taken_back.restored.into_iter().next()
-    });
+    let cleaned = workspace.state.as_ref().map(|state| tidy(cx, state, false));
+    let cleaned = cleaned.unwrap_or_default();
+    let folders = [workspace.repository.path(), &workspace.root_path];
+    let is_here = |base: &PathBuf| {
+        folders
+            .iter()
+            .any(|folder| base.starts_with(folder) || folder.starts_with(base))
+    };
+    let mut stuck = cleaned.stuck.into_iter();
+    if let Some(stuck) =
+        stuck.find(|stuck| stuck.bases.is_empty() || stuck.bases.iter().any(is_here))
+    {
+        let help = format!(
+            "an interrupted run may be half done: mend the cause and run the command again, or remove {} to go on without taking it back",
+            hints::quoted(&stuck.journal.to_string_lossy())
+        );
+        return Err(Problem::new(stuck.error).with_help(help));
+    }
+    let restored = cleaned.taken_back.restored.into_iter().next();
     let changed = restored.or_else(|| workspace.changed_manifest());
     if let Some(path) = changed {
         return Err(Problem::new(FsError::Changed { path })
@@ -248,9 +263,11 @@ fn tidy(cx: &mut Context, state: &StateDir, is_first: bool) -> CleanedUp {
         taken_back,
         written_over,
         failed,
+        stuck,
         out_of_reach,
     } = &cleaned;
-    for error in failed.iter().filter(|_| is_first) {
+    let stuck = stuck.iter().map(|stuck| &stuck.error);
+    for error in failed.iter().chain(stuck).filter(|_| is_first) {
         cx.ui.warning(&format!(
             "cannot clean up after an interrupted run, which may be half done: {error}; mend the cause, the next writing run tries again"
         ));
@@ -478,7 +495,11 @@ fn open_journal(
                 .as_ref()
                 .map_or(&*workspace.root_path, |root| root.path()),
         ];
-        state.begin_journal(&bases, staging)
+        let places = work.jobs.iter().map(|job| &job.place);
+        let mut folders: Vec<_> = places.flat_map(Place::missing_folders).collect();
+        folders.sort();
+        folders.dedup();
+        state.begin_journal(&bases, staging, folders)
     });
     match opened {
         Ok(journal) => Ok(Some(journal)),

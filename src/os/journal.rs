@@ -2,7 +2,7 @@
 //! killed one had done by half.
 //!
 //! A journal is a list of words, each ended by a zero byte: the folders worked in (with a slash behind), the staging
-//! files, then five words a step (`step`, target, staging name, what stands there, what is to stand there), three for a
+//! files, two words for a folder that is made (`made`, path), then five words a step (`step`, target, staging name, what stands there, what is to stand there), three for a
 //! file that is written into (`over`, target, what stands there), and `done` once everything is in place. It is locked while its writer lives, and removed when it ends in good order.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, RenameFlags, fsync, renameat, renameat_with, statat};
+use rustix::fs::{AtFlags, RenameFlags, fsync, renameat, renameat_with, statat, unlinkat};
 use rustix::io::Errno;
 
 use super::fs::{self, FsError, failed, kind_in_words};
@@ -27,6 +27,8 @@ use super::staging;
 const STEP: &[u8] = b"step";
 /// Names a file that is written into, and what stands there before.
 const OVER: &[u8] = b"over";
+/// Names a folder that is to be made.
+const MADE: &[u8] = b"made";
 /// Says that all steps are done, and that the old files may go.
 const DONE: &[u8] = b"done";
 
@@ -60,6 +62,8 @@ pub struct Listing {
     pub bases: Vec<PathBuf>,
     /// Names that files are staged under, as full paths.
     pub staging: Vec<PathBuf>,
+    /// Folders that are to be made, outer ones first.
+    pub folders: Vec<PathBuf>,
     /// What is changed, in this order.
     pub steps: Vec<Step>,
     /// Files that are written into, with what stands there before: nothing of that can be taken back.
@@ -146,6 +150,14 @@ impl Listing {
                     Some(over) => listing.written_over.push(over),
                     None => break,
                 },
+                MADE => match words.next() {
+                    Some([b'/', path @ ..]) => {
+                        listing
+                            .folders
+                            .push(Path::new("/").join(OsStr::from_bytes(path)));
+                    }
+                    _ => break,
+                },
                 DONE => listing.is_done = true,
                 [b'/', .., b'/'] | b"/" => listing.bases.push(path.to_owned()),
                 [b'/', ..] => listing.staging.push(path.to_owned()),
@@ -170,6 +182,10 @@ impl Listing {
             word(&name);
         }
         for path in &self.staging {
+            word(path.as_os_str().as_bytes());
+        }
+        for path in &self.folders {
+            word(MADE);
             word(path.as_os_str().as_bytes());
         }
         for step in &self.steps {
@@ -206,7 +222,7 @@ impl Listing {
         let (mut replaced, mut nowhere) = (0, 0);
         for step in self.steps.iter().rev() {
             replaced += usize::from(step.old.is_some());
-            let Some(place) = bases.place(self, step)? else {
+            let Some(place) = bases.place(self, &step.target)? else {
                 nowhere += usize::from(step.old.is_some());
                 continue;
             };
@@ -244,7 +260,7 @@ impl Listing {
         while outcome.changed.is_empty()
             && let Some((step, folder, way)) = ways.next()
         {
-            let Some(place) = bases.place(self, step)? else {
+            let Some(place) = bases.place(self, &step.target)? else {
                 continue;
             };
             if step.go(&place)? {
@@ -272,6 +288,25 @@ impl Listing {
         }
         outcome.restored.sort();
         Ok(outcome)
+    }
+
+    /// Removes the folders that a killed run made, where nothing is in them.
+    ///
+    /// # Errors
+    /// `Io`; the folders that are left can be removed later.
+    pub fn remove_folders(&self) -> Result<(), FsError> {
+        let mut bases = Bases::default();
+        for folder in self.folders.iter().rev().filter(|_| !self.is_done) {
+            let Some(place) = bases.place(self, folder)? else {
+                continue;
+            };
+            match unlinkat(&*place.directory, &place.name, AtFlags::REMOVEDIR) {
+                // Somebody needs it, or put something else there.
+                Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}
+                Err(error) => return Err(failed(folder, "remove the folder")(error)),
+            }
+        }
+        Ok(())
     }
 
     /// Returns a folder that a file was replaced in, or taken from, and that is gone since.
@@ -307,7 +342,7 @@ impl Listing {
         let mut bases = Bases::default();
         let mut found = self.changed_in_place();
         for step in self.steps.iter().filter(|step| is_wanted(&step.target)) {
-            if let Some(place) = bases.place(self, step)?
+            if let Some(place) = bases.place(self, &step.target)?
                 && matches!(step.standing(&place)?, Standing::Done(_))
             {
                 found.push(step.target.clone());
@@ -322,12 +357,12 @@ impl Listing {
 struct Bases(BTreeMap<PathBuf, Base>);
 
 impl Bases {
-    /// Returns where a step's file is; `None` where its folder is gone.
-    fn place(&mut self, listing: &Listing, step: &Step) -> Result<Option<Place>, FsError> {
+    /// Returns where a file is; `None` where its folder is gone.
+    fn place(&mut self, listing: &Listing, target: &Path) -> Result<Option<Place>, FsError> {
         let bases = listing.bases.iter();
-        let bases = bases.filter(|base| step.target.starts_with(base));
+        let bases = bases.filter(|base| target.starts_with(base));
         let longest = bases.max_by_key(|base| base.as_os_str().len());
-        let Some(path) = longest.map(PathBuf::as_path).or(step.target.parent()) else {
+        let Some(path) = longest.map(PathBuf::as_path).or(target.parent()) else {
             return Ok(None);
         };
         if !self.0.contains_key(path) {
@@ -336,7 +371,7 @@ impl Bases {
             }
             self.0.insert(path.to_owned(), Base::open(path)?);
         }
-        let relative = step.target.strip_prefix(path).unwrap_or(&step.target);
+        let relative = target.strip_prefix(path).unwrap_or(target);
         let place = self
             .0
             .get(path)
@@ -623,6 +658,7 @@ mod tests {
         let listing = Listing {
             bases: vec!["/srv/app/".into(), "/".into()],
             staging: vec!["/srv/app/.secrets-staging-0123456789abcdef".into()],
+            folders: vec!["/srv/app/n".into(), "/srv/app/n/m".into()],
             steps: vec![
                 step(Some(mark(1)), Some(mark(2))),
                 step(None, Some(mark(3))),

@@ -687,7 +687,8 @@ pub fn remove_staging_file(path: &Path) -> Result<bool, FsError> {
         Ok(stat) if kind_in_words(&stat).is_none() => AtFlags::empty(),
         // A folder that never got its name; one that holds something is not removed.
         Ok(stat) if kind_in_words(&stat) == Some("a directory") => AtFlags::REMOVEDIR,
-        _ => return Ok(false),
+        Ok(_) | Err(Errno::NOENT) => return Ok(false),
+        Err(error) => return Err(failed(path, "look at the file")(error)),
     };
     unlinkat(&directory, name, flags).map_err(failed(path, "remove"))?;
     Ok(true)

@@ -45,10 +45,23 @@ pub struct CleanedUp {
     pub taken_back: TakenBack,
     /// Why something stays that should not.
     pub failed: Vec<FsError>,
+    /// What cannot be taken back, or may have to be: nothing may be written over it.
+    pub stuck: Vec<Stuck>,
     /// Files that a killed run was writing into, and which are not what they were.
     pub written_over: Vec<PathBuf>,
     /// Repositories or roots that are not there now, with the journal that lists what lies in them.
     pub out_of_reach: Vec<(PathBuf, PathBuf)>,
+}
+
+/// A journal of a killed run that cannot be read or carried out.
+#[derive(Debug)]
+pub struct Stuck {
+    /// The journal.
+    pub journal: PathBuf,
+    /// Where its files are; empty where that is not known.
+    pub bases: Vec<PathBuf>,
+    /// Why.
+    pub error: FsError,
 }
 
 impl StateDir {
@@ -94,7 +107,8 @@ impl StateDir {
         Ok((file.map_err(fs::failed(&path, "open"))?, path))
     }
 
-    /// Opens a journal for staging files that are about to be written below `bases`.
+    /// Opens a journal for staging files that are about to be written below `bases`, and `folders` that are made for them, outer
+    /// ones first.
     ///
     /// # Errors
     /// `Io` when the directory cannot be written.
@@ -102,6 +116,7 @@ impl StateDir {
         &self,
         bases: &[&Path],
         staging_files: &[PathBuf],
+        folders: Vec<PathBuf>,
     ) -> Result<Journal, FsError> {
         let folder = self.own_folder("journal")?;
         let has_staging = |base: &&&Path| staging_files.iter().any(|path| path.starts_with(**base));
@@ -109,6 +124,7 @@ impl StateDir {
         let listing = Listing {
             bases: bases.map(|&base| base.to_owned()).collect(),
             staging: staging_files.to_owned(),
+            folders,
             ..Listing::default()
         };
         let path = folder.join(unique_name(""));
@@ -243,8 +259,8 @@ impl StateDir {
         let mut cleaned = CleanedUp::default();
         let folder = self.path.join("backups");
         let guard = lock_folder(&folder);
-        for (path, _file) in abandoned(&folder, is_partial) {
-            match fs::remove(&path) {
+        for (path, file) in abandoned(&folder, is_partial) {
+            match file.and_then(|_file| fs::remove(&path)) {
                 Ok(()) => cleaned.removed.push(path),
                 Err(error) => cleaned.failed.push(error),
             }
@@ -253,9 +269,7 @@ impl StateDir {
         let folder = self.path.join("journal");
         let _guard = lock_folder(&folder);
         for (path, file) in abandoned(&folder, |_| true) {
-            if let Err(error) = clean_up_one(&path, file, &mut cleaned) {
-                cleaned.failed.push(error);
-            }
+            clean_up_one(&path, file, &mut cleaned);
         }
         cleaned.removed.sort();
         cleaned
@@ -265,7 +279,7 @@ impl StateDir {
     pub fn half_done(&self, folders: &[&Path]) -> Vec<PathBuf> {
         let mut found: Vec<PathBuf> = abandoned(&self.path.join("journal"), |_| true)
             .into_iter()
-            .filter_map(|(_, file)| read_journal(file)?.half_done(folders).ok())
+            .filter_map(|(path, file)| read_journal(&path, file).ok()?.half_done(folders).ok())
             .flatten()
             .collect();
         found.sort();
@@ -277,7 +291,7 @@ impl StateDir {
         let folder = self.path.join("journal");
         let _guard = lock_folder(&folder);
         for (path, file) in abandoned(&folder, |_| true) {
-            let Some(listing) = read_journal(file) else {
+            let Ok(listing) = read_journal(&path, file) else {
                 continue;
             };
             let mut over = listing.written_over.iter();
@@ -388,28 +402,53 @@ fn create_locked(folder: &Path, path: &Path, content: &[u8]) -> Result<File, FsE
     }
 }
 
-fn read_journal(mut file: File) -> Option<Listing> {
+fn read_journal(path: &Path, file: Result<File, FsError>) -> Result<Listing, FsError> {
     let mut text = Vec::new();
-    file.read_to_end(&mut text).ok()?;
-    Some(Listing::parse(&text))
+    let read = file?.read_to_end(&mut text);
+    read.map_err(fs::failed(path, "read"))?;
+    Ok(Listing::parse(&text))
 }
 
 /// Cleans up after one killed run.
-fn clean_up_one(path: &Path, file: File, cleaned: &mut CleanedUp) -> Result<(), FsError> {
-    let Some(mut listing) = read_journal(file) else {
-        return Ok(());
+fn clean_up_one(path: &Path, file: Result<File, FsError>, cleaned: &mut CleanedUp) {
+    let mut stuck = |bases, error| {
+        let journal = path.to_owned();
+        cleaned.stuck.push(Stuck {
+            journal,
+            bases,
+            error,
+        });
+    };
+    let listing = match read_journal(path, file) {
+        Ok(listing) => listing,
+        Err(error) => return stuck(Vec::new(), error),
     };
     if let Some(base) = listing.bases.iter().find(|base| !base.is_dir()) {
         cleaned.out_of_reach.push((base.clone(), path.to_owned()));
-        return Ok(());
+        return;
     }
-    let taken_back = listing.take_back()?;
+    let taken_back = match listing.take_back() {
+        Ok(taken_back) => taken_back,
+        Err(error) => return stuck(listing.bases, error),
+    };
     if let Some(folder) = taken_back.out_of_reach {
         cleaned.out_of_reach.push((folder, path.to_owned()));
-        return Ok(());
+        return;
     }
     let kept: HashSet<PathBuf> = taken_back.kept.iter().cloned().collect();
     cleaned.taken_back.add(taken_back);
+    if let Err(error) = remove_leftovers(path, listing, &kept, cleaned) {
+        cleaned.failed.push(error);
+    }
+}
+
+/// Removes what a killed run left that is not needed, and in the end its journal.
+fn remove_leftovers(
+    path: &Path,
+    mut listing: Listing,
+    kept: &HashSet<PathBuf>,
+    cleaned: &mut CleanedUp,
+) -> Result<(), FsError> {
     for staged in &listing.staging {
         for leftover in [staged.clone(), with_suffix(staged, "-old")] {
             if !kept.contains(&leftover) && staging::remove_staging_file(&leftover)? {
@@ -417,6 +456,7 @@ fn clean_up_one(path: &Path, file: File, cleaned: &mut CleanedUp) -> Result<(), 
             }
         }
     }
+    listing.remove_folders()?;
     let over = listing.changed_in_place();
     if over.is_empty() {
         return fs::remove(path);
@@ -425,27 +465,63 @@ fn clean_up_one(path: &Path, file: File, cleaned: &mut CleanedUp) -> Result<(), 
     cleaned.written_over.extend(over);
     listing.steps.clear();
     listing.staging.clear();
+    listing.folders.clear();
     let partial = with_suffix(path, PARTIAL);
     fs::write_new_private(&partial, &listing.text())?;
     fs::rename(&partial, path).map_err(fs::failed(path, "replace"))
 }
 
-/// Returns the wanted files of a folder that is locked which no living run holds, each locked.
-fn abandoned(folder: &Path, is_wanted: fn(&Path) -> bool) -> Vec<(PathBuf, File)> {
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return Vec::new();
+/// Returns the wanted files of a folder that is locked which no living run holds, each locked, or why that cannot be told.
+fn abandoned(folder: &Path, is_wanted: fn(&Path) -> bool) -> Vec<(PathBuf, Result<File, FsError>)> {
+    let is_nothing = |error: &io::Error| {
+        use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+        matches!(error.kind(), NotADirectory | NotFound | PermissionDenied)
     };
-    entries
-        .flatten()
-        .filter_map(|entry| {
-            let path = entry.path();
-            // A network file system locks what is opened for writing.
-            let open = || File::options().read(true).write(true).open(&path).ok();
-            let file = is_wanted(&path).then(open).flatten()?;
-            flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
-            Some((path, file))
-        })
-        .collect()
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        // Without it nothing is known of the last sync either, and nothing replaced.
+        Err(error) if is_nothing(&error) => return Vec::new(),
+        Err(error) => {
+            let error = fs::failed(folder, "read the folder")(error);
+            return vec![(folder.to_owned(), Err(error))];
+        }
+    };
+    let open = |path: &Path| -> Result<Option<File>, io::Error> {
+        // A network file system locks what is opened for writing.
+        let file = match File::options().read(true).write(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match rustix::io::retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
+            Ok(()) => Ok(Some(file)),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = match entry {
+            Ok(entry) => entry.path(),
+            Err(error) => {
+                let error = fs::failed(folder, "read the folder")(error);
+                found.push((folder.to_owned(), Err(error)));
+                continue;
+            }
+        };
+        if !is_wanted(&path) {
+            continue;
+        }
+        match open(&path) {
+            Ok(None) => {}
+            Ok(Some(file)) => found.push((path, Ok(file))),
+            Err(error) => {
+                let error = fs::failed(&path, "open")(error);
+                found.push((path, Err(error)));
+            }
+        }
+    }
+    found
 }
 
 fn lock_folder(folder: &Path) -> Option<File> {

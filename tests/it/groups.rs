@@ -172,7 +172,11 @@ fn an_entry_with_groups_needs_as_many_as_its_rule_says() {
     // Another threshold is a change of who can read it.
     project.write(".sops.yaml", rule(3));
     let told = secrets(&project, &["check"]).fails(1);
-    assert!(told.text().contains("groups are needed"), "{}", told.text());
+    assert!(
+        told.text().contains("2 key groups needed, by the rule 3"),
+        "{}",
+        told.text()
+    );
     keys(
         &mut project,
         &[LAPTOP_KEY, SERVER_KEY, "throwaway-third.txt"],

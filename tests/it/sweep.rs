@@ -47,6 +47,13 @@ enum Fault {
     Lie,
     /// The process is killed.
     Kill,
+    /// The process gets a signal that asks it to end: INT, or TERM at every other call.
+    Signal,
+}
+
+/// Returns the signal that asks a process to end at a call, and how it ends then.
+fn signal_at(number: usize) -> (&'static str, i32) {
+    [("INT", 130), ("TERM", 143)][number % 2]
 }
 
 /// Returns how a call can fail.
@@ -133,6 +140,21 @@ fn faults_of(call: &str) -> Vec<Fault> {
     if ["write", "pwrite64", "writev"].contains(&call) {
         faults.push(Fault::Lie);
     }
+    let steps = [
+        "openat",
+        "write",
+        "pwrite64",
+        "fsync",
+        "mkdirat",
+        "renameat2",
+        "unlink",
+        "unlinkat",
+        "fchmod",
+        "flock",
+    ];
+    if steps.contains(&call) {
+        faults.push(Fault::Signal);
+    }
     faults
 }
 
@@ -146,6 +168,8 @@ struct Scene {
     args: &'static [&'static str],
     /// Whether the key comes on standard input.
     feeds_key: bool,
+    /// Whether the same command was killed before with half of its files in place, so that it begins with taking that back.
+    is_interrupted: bool,
     /// How the command may end that is run again after the work was done already.
     again: &'static [i32],
 }
@@ -222,6 +246,7 @@ const SCENES: &[Scene] = &[
         },
         args: &["encrypt"],
         feeds_key: false,
+        is_interrupted: false,
         again: &[0],
     },
     Scene {
@@ -234,6 +259,7 @@ const SCENES: &[Scene] = &[
         },
         args: &["encrypt", "--force"],
         feeds_key: false,
+        is_interrupted: false,
         again: &[0],
     },
     Scene {
@@ -246,6 +272,7 @@ const SCENES: &[Scene] = &[
         },
         args: &["decrypt"],
         feeds_key: false,
+        is_interrupted: false,
         again: &[0],
     },
     Scene {
@@ -257,6 +284,7 @@ const SCENES: &[Scene] = &[
         },
         args: &["decrypt", "--force"],
         feeds_key: false,
+        is_interrupted: false,
         again: &[0],
     },
     Scene {
@@ -268,6 +296,7 @@ const SCENES: &[Scene] = &[
         },
         args: &["decrypt", "--force"],
         feeds_key: false,
+        is_interrupted: false,
         again: &[0],
     },
     Scene {
@@ -279,6 +308,7 @@ const SCENES: &[Scene] = &[
         },
         args: &["decrypt"],
         feeds_key: false,
+        is_interrupted: false,
         again: &[0],
     },
     Scene {
@@ -297,6 +327,7 @@ const SCENES: &[Scene] = &[
         },
         args: &["deploy"],
         feeds_key: false,
+        is_interrupted: false,
         again: &[0],
     },
     Scene {
@@ -309,6 +340,7 @@ const SCENES: &[Scene] = &[
         },
         args: &["merge"],
         feeds_key: false,
+        is_interrupted: false,
         again: &[0],
     },
     Scene {
@@ -321,6 +353,7 @@ const SCENES: &[Scene] = &[
         },
         args: &["adopt", "--server"],
         feeds_key: false,
+        is_interrupted: false,
         again: &[0],
     },
     Scene {
@@ -333,6 +366,7 @@ const SCENES: &[Scene] = &[
         },
         args: &["adopt", "--repository"],
         feeds_key: false,
+        is_interrupted: false,
         again: &[0],
     },
     Scene {
@@ -346,6 +380,7 @@ const SCENES: &[Scene] = &[
         },
         args: &["restore", "--rev", "HEAD~1", "a.env"],
         feeds_key: false,
+        is_interrupted: false,
         again: &[0],
     },
     Scene {
@@ -360,6 +395,7 @@ const SCENES: &[Scene] = &[
         },
         args: &["undo"],
         feeds_key: false,
+        is_interrupted: false,
         again: &[0, 1],
     },
     Scene {
@@ -374,6 +410,7 @@ const SCENES: &[Scene] = &[
         },
         args: &["undo"],
         feeds_key: false,
+        is_interrupted: false,
         again: &[0, 1],
     },
     Scene {
@@ -394,6 +431,7 @@ const SCENES: &[Scene] = &[
         },
         args: &["recover"],
         feeds_key: true,
+        is_interrupted: false,
         again: &[0],
     },
     Scene {
@@ -405,6 +443,7 @@ const SCENES: &[Scene] = &[
         },
         args: &["add", "new/e.env"],
         feeds_key: false,
+        is_interrupted: false,
         again: &[3],
     },
     Scene {
@@ -413,6 +452,7 @@ const SCENES: &[Scene] = &[
         prepare: |project| agree(project),
         args: &["remove", "--wipe", "a.env"],
         feeds_key: false,
+        is_interrupted: false,
         again: &[2],
     },
     Scene {
@@ -421,6 +461,42 @@ const SCENES: &[Scene] = &[
         prepare: |project| agree(project),
         args: &["mv", "a.env", "else/z.env", "--server", "other/z.env"],
         feeds_key: false,
+        is_interrupted: false,
+        again: &[2],
+    },
+    Scene {
+        name: "decrypt (taking back)",
+        rows: ROWS,
+        prepare: |project| {
+            agree(project);
+            repository_moved(project);
+            fs::remove_dir_all(project.server_file("db")).unwrap();
+        },
+        args: &["decrypt"],
+        feeds_key: false,
+        is_interrupted: true,
+        again: &[0],
+    },
+    Scene {
+        name: "encrypt (taking back)",
+        rows: WITH_NEW,
+        prepare: |project| {
+            agree(project);
+            server_moved(project);
+            project.write_server("new/d.env", "X=canary-Ny18-htpasswd\n");
+        },
+        args: &["encrypt"],
+        feeds_key: false,
+        is_interrupted: true,
+        again: &[0],
+    },
+    Scene {
+        name: "mv (taking back)",
+        rows: ROWS,
+        prepare: |project| agree(project),
+        args: &["mv", "a.env", "else/z.env", "--server", "other/z.env"],
+        feeds_key: false,
+        is_interrupted: true,
         again: &[2],
     },
     Scene {
@@ -439,6 +515,7 @@ const SCENES: &[Scene] = &[
             "\"5\"",
         ],
         feeds_key: false,
+        is_interrupted: false,
         again: &[0],
     },
     Scene {
@@ -458,6 +535,7 @@ const SCENES: &[Scene] = &[
             "a.env.enc",
         ],
         feeds_key: false,
+        is_interrupted: false,
         again: &[0, 200],
     },
     Scene {
@@ -475,6 +553,7 @@ const SCENES: &[Scene] = &[
             "a.env.enc",
         ],
         feeds_key: false,
+        is_interrupted: false,
         again: &[0],
     },
     Scene {
@@ -488,6 +567,7 @@ const SCENES: &[Scene] = &[
         },
         args: &["sops", "encrypt", "-i", "plain.yaml"],
         feeds_key: false,
+        is_interrupted: false,
         again: &[203],
     },
     Scene {
@@ -506,6 +586,7 @@ const SCENES: &[Scene] = &[
             "a.env.enc",
         ],
         feeds_key: false,
+        is_interrupted: false,
         again: &[0],
     },
 ];
@@ -541,6 +622,10 @@ impl Thing {
 
 type Snapshot = BTreeMap<PathBuf, Thing>;
 
+fn is_staging(path: &Path) -> bool {
+    path.to_string_lossy().contains("/.secrets-staging-")
+}
+
 fn is_like(one: &Snapshot, other: &Snapshot) -> bool {
     one.keys().eq(other.keys()) && one.iter().all(|(path, thing)| thing.is_like(&other[path]))
 }
@@ -574,8 +659,13 @@ struct Stage<'s> {
     /// The data keys that were there at the beginning.
     keys: RefCell<BTreeSet<Vec<u8>>>,
     is_collecting: Cell<bool>,
-    before: Snapshot,
+    /// Where the command starts, without staging files.
+    before: RefCell<Snapshot>,
+    /// The same, and where a killed run is taken back to.
+    first: Snapshot,
     after: Snapshot,
+    /// The renaming that a run is killed at before the command starts.
+    killed_at: Option<usize>,
     values: BTreeSet<String>,
     committed: BTreeSet<String>,
 }
@@ -613,13 +703,15 @@ impl<'s> Stage<'s> {
             known: RefCell::default(),
             keys: RefCell::default(),
             is_collecting: Cell::new(true),
-            before: Snapshot::new(),
+            before: RefCell::default(),
+            first: Snapshot::new(),
             after: Snapshot::new(),
+            killed_at: None,
             values: BTreeSet::new(),
             committed: BTreeSet::new(),
         };
         stage.put_back();
-        stage.before = stage.snapshot();
+        stage.first = stage.snapshot();
         stage.committed = stage.in_git();
         stage.values = stage.alive();
         stage.is_collecting.set(false);
@@ -633,11 +725,38 @@ impl<'s> Stage<'s> {
             scene.name
         );
         assert!(
-            !is_like(&stage.before, &stage.after),
+            !is_like(&stage.first, &stage.after),
             "{}: nothing happens",
             scene.name
         );
+        if scene.is_interrupted {
+            // The last renaming that leaves it half done: the more there is to be taken back.
+            let is_half = |number: &usize| {
+                stage.put_back();
+                stage.kill_at(*number) && stage.is_half(&stage.without_staging())
+            };
+            let last = (1..40).rev().find(is_half);
+            assert!(last.is_some(), "{}: never half done", scene.name);
+            stage.killed_at = last;
+            stage.put_back();
+            stage.values = stage.alive();
+        }
         stage
+    }
+
+    /// Runs the command and kills it at a renaming. Returns whether it came to that.
+    fn kill_at(&self, number: usize) -> bool {
+        let injection = format!("inject=renameat,renameat2:signal=KILL:when={number}");
+        let trace = "trace=renameat,renameat2";
+        self.run(&["-o", "/dev/null", "-e", trace, "-e", &injection])
+            .code
+            == 137
+    }
+
+    fn without_staging(&self) -> Snapshot {
+        let mut found = self.snapshot();
+        found.retain(|path, _| !is_staging(path));
+        found
     }
 
     /// Makes the project what it was.
@@ -655,6 +774,11 @@ impl<'s> Stage<'s> {
             .status()
             .unwrap();
         assert!(copied.success());
+        if let Some(number) = self.killed_at {
+            // The journal knows files by their numbers: it is done anew each time, not copied.
+            assert!(self.kill_at(number));
+        }
+        self.before.replace(self.without_staging());
     }
 
     fn opened(&self, file: &[u8]) -> Option<Opened> {
@@ -821,7 +945,8 @@ impl<'s> Stage<'s> {
                 Some((thread, rest)) if has_thread => (thread, rest.trim_start()),
                 _ => ("", line),
             };
-            if let Some((call, _)) = rest.split_once('(') {
+            // A call that another thread interrupted has a second line.
+            if let Some((call, _)) = rest.split_once('(').filter(|_| !rest.starts_with('<')) {
                 *counts
                     .entry((call.to_owned(), thread.to_owned()))
                     .or_default() += 1;
@@ -843,12 +968,16 @@ impl<'s> Stage<'s> {
             Fault::Errors(error) => format!("inject={call}:error={error}:when={number}+"),
             Fault::Lie => format!("inject={call}:retval=1:when={number}"),
             Fault::Kill => format!("inject={call}:signal=KILL:when={number}"),
+            Fault::Signal => format!("inject={call}:signal={}:when={number}", signal_at(number).0),
         };
         let trace = format!("trace={call}");
         let run = self.run(&["-o", "/dev/null", "-e", &trace, "-e", &injection]);
         let is_killed = run.code == 137;
         tally.runs += 1;
         tally.killed += usize::from(is_killed);
+        assert!(!run.text.contains("strace: "), "{injection}: {}", run.text);
+        // The system could not load it.
+        let is_unstarted = run.code == 127;
         let mut wrong = Vec::new();
 
         if run.text.contains(MARK) {
@@ -863,13 +992,13 @@ impl<'s> Stage<'s> {
             let is_kept = path.to_string_lossy().ends_with(".enc.edited") && thing.opened.is_some();
             !(is_kept && run.text.contains("what you edited is in"))
         });
-        let is_staging = |path: &Path| path.to_string_lossy().contains("/.secrets-staging-");
+        let before = self.before.borrow();
         let staged: Vec<_> = now
             .keys()
             .filter(|path| is_staging(path))
             .cloned()
             .collect();
-        let strictest = self.before.values().chain(self.after.values());
+        let strictest = self.first.values().chain(self.after.values());
         let widest = strictest
             .map(|thing| thing.mode)
             .fold(0o600, |all, mode| all | mode);
@@ -883,7 +1012,7 @@ impl<'s> Stage<'s> {
         let is_half = is_killed || run.text.contains("could be brought back");
         let may_be_half = self.scene.name.contains("in place") && is_half;
         for (path, thing) in now.iter().filter(|_| !may_be_half) {
-            let known = [self.before.get(path), self.after.get(path)];
+            let known = [&*before, &self.first, &self.after].map(|all| all.get(path));
             if !known
                 .into_iter()
                 .flatten()
@@ -892,13 +1021,14 @@ impl<'s> Stage<'s> {
                 wrong.push(format!("{} is neither old nor new", path.display()));
             }
         }
-        for path in self.before.keys() {
+        for path in self.first.keys() {
             if !now.contains_key(path) && self.after.contains_key(path) {
                 wrong.push(format!("{} is gone", path.display()));
             }
         }
-        let is_half = is_killed && !may_be_half && self.is_half(&now);
-        let is_old = now == self.before;
+        let is_interrupted = self.scene.is_interrupted;
+        let is_half = (is_killed || is_interrupted) && !may_be_half && self.is_half(&now);
+        let is_old = now == *before || is_interrupted && is_like(&now, &self.first);
         let is_new = is_like(&now, &self.after);
         let is_persistent = matches!(fault, Fault::Errors(_));
         match run.code {
@@ -914,17 +1044,24 @@ impl<'s> Stage<'s> {
                 tally.stuck += 1;
             }
             _ if is_new => tally.completed += 1,
+            // What a killed run left is taken back file by file, and no run goes on before all of it is; a folder that it
+            // made may stay until then.
+            _ if is_interrupted && run.text.contains("an interrupted run") => tally.refused += 1,
             code => wrong.push(format!("it fails with {code} and leaves some files new")),
         }
         if !is_killed
             && !staged.is_empty()
             && !is_persistent
             && !run.text.contains("the next run removes it")
+            && !(is_interrupted && (is_unstarted || run.text.contains("an interrupted run")))
         {
             wrong.push(format!(
                 "{} left behind without a word",
                 staged[0].display()
             ));
+        }
+        if fault == Fault::Signal && ![0, signal_at(number).1].contains(&run.code) {
+            wrong.push(format!("a signal ends it with {}", run.code));
         }
         wrong.extend(self.look_for_plaintext(is_killed));
         let lost: Vec<_> = self.values.difference(&self.alive()).cloned().collect();
@@ -963,7 +1100,7 @@ impl<'s> Stage<'s> {
             (None, None) => true,
             _ => false,
         };
-        let changed: BTreeSet<_> = self.before.keys().chain(self.after.keys()).collect();
+        let changed: BTreeSet<_> = self.first.keys().chain(self.after.keys()).collect();
         // An identity is installed before, for good.
         let is_file = |path: &&&PathBuf| {
             !path.is_dir() && path.extension().is_some() && !path.ends_with(".age-key.txt")
@@ -971,8 +1108,8 @@ impl<'s> Stage<'s> {
         let mut changed = changed
             .iter()
             .filter(is_file)
-            .filter(|path| !has(&self.before, path) || !has(&self.after, path));
-        changed.clone().any(|path| !has(&self.before, path))
+            .filter(|path| !has(&self.first, path) || !has(&self.after, path));
+        changed.clone().any(|path| !has(&self.first, path))
             && changed.any(|path| !has(&self.after, path))
     }
 
@@ -1133,6 +1270,9 @@ scenes! {
     add => "add",
     remove_wipe => "remove --wipe",
     mv_server => "mv --server",
+    decrypt_taking_back => "decrypt (taking back)",
+    encrypt_taking_back => "encrypt (taking back)",
+    mv_taking_back => "mv (taking back)",
     sops_set => "sops set",
     sops_edit => "sops edit",
     sops_rotate => "sops rotate -i",

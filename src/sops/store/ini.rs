@@ -383,7 +383,11 @@ fn line_of(source: &[u8], at: usize) -> usize {
 
 fn first_line(text: &[u8]) -> &[u8] {
     let line = text.split(|&byte| byte == b'\n').next();
-    let line = line.unwrap_or_default();
+    trim_end(line.unwrap_or_default())
+}
+
+/// Trims the end as [`trim`] does.
+pub(super) fn trim_end(line: &[u8]) -> &[u8] {
     let blanks = line.len() - trim_start(line).len();
     let text = trim(line);
     if text.is_empty() {

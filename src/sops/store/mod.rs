@@ -435,7 +435,7 @@ fn splice_values(
         }
         let lines = text.split(|&byte| byte == b'\n').skip(1);
         edits.extend(places.iter().zip(lines).map(|(place, line)| {
-            let line = line.trim_ascii_end();
+            let line = ini::trim_end(line);
             (place.clone(), Edit::Text(line.get(1..).unwrap_or_default()))
         }));
     }

@@ -506,6 +506,15 @@ fn quoted_spelling(source: &[u8], part: &Part<'_>, quote: Quote, in_flow: bool) 
                     part.span.clone(),
                     "a plain value over several lines",
                 )
+            } else if is_text
+                && !std::str::from_utf8(text)
+                    .is_ok_and(|text| scalar::is_plain_syntax(text, in_flow))
+            {
+                with_note(
+                    spelling,
+                    part.span.clone(),
+                    "a plain value with unusual characters",
+                )
             } else if !is_text && scalar::plain_spelling(&part.value).as_bytes() != text {
                 with_note(
                     spelling,
@@ -916,9 +925,16 @@ fn has_tag_before(out: &[u8]) -> bool {
     let line = memchr::memrchr(b'\n', out).map_or(0, |at| at + 1);
     let is_before = |byte: &u8| matches!(byte, b' ' | b'[' | b'{');
     let words = out[line..].trim_ascii_end().rsplit(is_before);
-    words
-        .take_while(|word| word.starts_with(b"!") || word.starts_with(b"&"))
-        .any(|word| word.starts_with(b"!"))
+    // What stands before it in a list in brackets may touch it; a key ends in a colon.
+    let property = |word: &[u8]| {
+        let last = word.rsplit(|byte| matches!(byte, b',' | b':')).next();
+        let has = |start: u8| {
+            word.first() == Some(&start) || last.is_some_and(|last| last.first() == Some(&start))
+        };
+        let first = [b'!', b'&'].into_iter().find(|&start| has(start));
+        first.filter(|_| !word.ends_with(b":"))
+    };
+    words.map_while(property).any(|property| property == b'!')
 }
 
 /// Returns whether a text can stand in a literal block without an indentation digit.
