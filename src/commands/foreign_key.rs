@@ -30,18 +30,19 @@ use super::workspace::Workspace;
 
 /// What somebody else changed of how a file is encrypted since this user agreed to it.
 pub struct ForeignKey {
-    /// The commit that brought another data key; the inner `None` where it is not committed, or git does not tell.
-    since: Option<Option<Version>>,
+    /// Since when it has another data key; `None` where its key is known.
+    since: Option<Since>,
     /// Terms that are new, in words, and since when.
     terms: Vec<(String, Since)>,
     /// Whether the history is cut, so that it may have been before the commit named.
     is_cut: bool,
 }
 
-/// Since when a term is there.
+/// Since when something is so.
 enum Since {
-    /// This commit, or none that git tells of.
-    Commit(Option<Version>),
+    Commit(Version),
+    /// It is not committed, or git does not tell.
+    NoCommit,
     /// What the rule says now: the file itself does not tell.
     Rule,
 }
@@ -99,18 +100,18 @@ pub fn find(
     }
     let mut is_cut = false;
     let mut since = |has: &dyn Fn(Format, &Metadata) -> bool| {
-        let (found, is_oldest) = since(workspace, entry, has)?;
+        let Some((found, is_oldest)) = since(workspace, entry, has) else {
+            return Since::NoCommit;
+        };
         is_cut |= is_oldest;
-        Some(found)
+        Since::Commit(found)
     };
     let key = (!is_known)
         .then(|| since(&|_, metadata| workspace.keyring.unwrap_quiet(metadata) == used.key));
     // Each has its own commit.
     let mut since_term = |text: &str| match used.key {
         None => Since::Rule,
-        Some(_) => Since::Commit(since(&|format, metadata| {
-            Terms::of(format, metadata).has(text)
-        })),
+        Some(_) => since(&|format, metadata| Terms::of(format, metadata).has(text)),
     };
     let terms = new.into_iter().map(|(text, words)| {
         let since = since_term(&text);
@@ -212,19 +213,21 @@ impl ForeignKey {
             )
         };
         let key = self.since.as_ref().map(|since| match since {
-            Some(version) if self.is_cut => format!(
+            Since::Commit(version) if self.is_cut => format!(
                 "its data key was replaced in {} or before, where this shallow clone is cut",
                 of(version)
             ),
-            Some(version) => format!("its data key was replaced in {}", of(version)),
-            None => "its data key was replaced, in no commit of this branch".to_owned(),
+            Since::Commit(version) => format!("its data key was replaced in {}", of(version)),
+            Since::NoCommit | Since::Rule => {
+                "its data key was replaced, in no commit of this branch".to_owned()
+            }
         });
         let terms = self.terms.iter().map(|(words, since)| match since {
-            Since::Commit(Some(version)) if self.is_cut => {
+            Since::Commit(version) if self.is_cut => {
                 format!("{words} since {} or longer", of(version))
             }
-            Since::Commit(Some(version)) => format!("{words} since {}", of(version)),
-            Since::Commit(None) => format!("{words}, in no commit of this branch"),
+            Since::Commit(version) => format!("{words} since {}", of(version)),
+            Since::NoCommit => format!("{words}, in no commit of this branch"),
             Since::Rule => format!("{words} by its rule"),
         });
         let both: Vec<String> = key.into_iter().chain(terms).collect();
@@ -233,8 +236,11 @@ impl ForeignKey {
 
     /// Returns the commit that brought another data key, as it is shown; `None` where the key is known.
     pub fn since_version(&self) -> Option<RepositorySince> {
-        let since = self.since.as_ref()?;
-        Some(since_version(since.as_ref()))
+        let version = match self.since.as_ref()? {
+            Since::Commit(version) => Some(version),
+            Since::NoCommit | Since::Rule => None,
+        };
+        Some(since_version(version))
     }
 
     /// Returns whether terms are new.
