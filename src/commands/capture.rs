@@ -678,6 +678,11 @@ impl Request<'_> {
     ) -> Result<Result<(Vec<u8>, String), Refusal>, Problem> {
         let name = &self.entry.repository_path;
         let warnings = &mut captured.warnings;
+        if self.workspace.keyring.is_in(source.expose()) {
+            warnings.push(format!(
+                "{name}: it holds an identity that this run uses: whoever can read it can open all that this host can"
+            ));
+        }
         if self.format == Format::Age {
             captured.data_key = Some(KeyInUse {
                 key: None,

@@ -275,6 +275,30 @@ impl Keyring {
         known.filter_map(|known| known.recipient.clone()).collect()
     }
 
+    /// Returns whether a text holds one of the identities at hand: an age identity anywhere, or an SSH key as a whole.
+    pub fn is_in(&self, text: &[u8]) -> bool {
+        const AGE: &[u8] = b"AGE-SECRET-KEY-";
+        const PRIVATE: &[u8] = b"PRIVATE KEY-----";
+        let own = self.recipients();
+        let is_own = |recipient: Option<String>| recipient.is_some_and(|one| own.contains(&one));
+        let mut age = memchr::memmem::find_iter(text, AGE).filter_map(|start| {
+            let rest = &text[start..];
+            let is_part = |byte: &&u8| byte.is_ascii_alphanumeric() || **byte == b'-';
+            let length = rest.iter().take_while(is_part).count();
+            Identity::parse(std::str::from_utf8(&rest[..length]).ok()?)
+        });
+        if age.any(|identity| is_own(identity.recipient())) {
+            return true;
+        }
+        let is_key = text.trim_ascii_start().starts_with(b"-----BEGIN ")
+            && memchr::memmem::find(text, PRIVATE).is_some();
+        is_key
+            && Self::of_text("", text, None)
+                .recipients()
+                .into_iter()
+                .any(|one| is_own(Some(one)))
+    }
+
     /// As [`Keyring::recipients`], without those of files below a folder that were named for this run.
     pub fn recipients_outside(&self, folder: &Path) -> Vec<String> {
         let is_inside = |known: &&Known| {

@@ -720,3 +720,21 @@ fn the_order_of_key_groups_is_no_news() {
     let output = project.ok(&["status"]);
     assert!(output.stdout.contains("`key group of age "), "{output:#?}");
 }
+
+#[test]
+fn a_copy_of_an_identity_is_told() {
+    let project = TestProject::with_files(&[("a.env.enc", "a.env"), ("b.enc", "b")], "");
+    let key = fs::read_to_string(key_file(SERVER_KEY)).unwrap();
+    let other = fs::read_to_string(key_file(LAPTOP_KEY)).unwrap();
+    let line = |text: &str| text.lines().last().unwrap().to_owned();
+    project.write_server("a.env", format!("SOPS_AGE_KEY=\"{}\"\n", line(&key)));
+    project.write_server("b", other);
+    let output = project.ok(&["encrypt"]);
+    assert!(
+        output
+            .stderr
+            .contains("a.env.enc: it holds an identity that this run uses"),
+        "{output:#?}"
+    );
+    assert!(!output.stderr.contains("b.enc: it holds"), "{output:#?}");
+}

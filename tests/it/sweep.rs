@@ -976,6 +976,8 @@ impl<'s> Stage<'s> {
         tally.runs += 1;
         tally.killed += usize::from(is_killed);
         assert!(!run.text.contains("strace: "), "{injection}: {}", run.text);
+        // It is asked to end before it could take back, or in the middle of that.
+        let is_ended = fault == Fault::Signal && run.code == signal_at(number).1;
         // The system could not load it.
         let is_unstarted = run.code == 127;
         let mut wrong = Vec::new();
@@ -1044,6 +1046,7 @@ impl<'s> Stage<'s> {
                 tally.stuck += 1;
             }
             _ if is_new => tally.completed += 1,
+            130 | 143 if is_ended && is_interrupted => tally.refused += 1,
             // What a killed run left is taken back file by file, and no run goes on before all of it is; a folder that it
             // made may stay until then.
             _ if is_interrupted && run.text.contains("an interrupted run") => tally.refused += 1,
@@ -1053,7 +1056,8 @@ impl<'s> Stage<'s> {
             && !staged.is_empty()
             && !is_persistent
             && !run.text.contains("the next run removes it")
-            && !(is_interrupted && (is_unstarted || run.text.contains("an interrupted run")))
+            && !(is_interrupted
+                && (is_unstarted || is_ended || run.text.contains("an interrupted run")))
         {
             wrong.push(format!(
                 "{} left behind without a word",
