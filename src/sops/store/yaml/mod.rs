@@ -928,11 +928,11 @@ fn has_tag_before(out: &[u8]) -> bool {
     // What stands before it in a list in brackets may touch it; a key ends in a colon.
     let property = |word: &[u8]| {
         let last = word.rsplit(|byte| matches!(byte, b',' | b':')).next();
-        let has = |start: u8| {
-            word.first() == Some(&start) || last.is_some_and(|last| last.first() == Some(&start))
-        };
-        let first = [b'!', b'&'].into_iter().find(|&start| has(start));
-        first.filter(|_| !word.ends_with(b":"))
+        let last = last.filter(|_| !word.ends_with(b":"));
+        let firsts = [word.first(), last.and_then(|last| last.first())];
+        [b'!', b'&']
+            .into_iter()
+            .find(|start| firsts.contains(&Some(start)))
     };
     words.map_while(property).any(|property| property == b'!')
 }
