@@ -16,7 +16,7 @@ use crate::os::lock::{self, DirectoryLock, LockError};
 use crate::os::place::{Base, FileState, Ownership, Place};
 use crate::os::signal::Watch;
 use crate::os::staging::{self, Attributes, InPlace, Removed, Staged};
-use crate::os::state::{CleanedUp, StateDir, UNDERSTAND};
+use crate::os::state::{CleanedUp, StateDir, Stuck, UNDERSTAND};
 use crate::os::{self};
 
 use crate::project::error::Refusal;
@@ -137,7 +137,8 @@ pub fn begin(
     let locks = lock(cx, workspace, !args.no_wait)?;
     let cleaned = workspace.state.as_ref().map(|state| tidy(cx, state, false));
     let cleaned = cleaned.unwrap_or_default();
-    let folders = [workspace.repository.path(), &workspace.root_path];
+    let mut folders = vec![workspace.repository.path(), &workspace.root_path];
+    folders.extend(workspace.root.as_ref().map(Base::path));
     let is_here = |base: &PathBuf| {
         folders
             .iter()
@@ -147,10 +148,7 @@ pub fn begin(
     if let Some(stuck) =
         stuck.find(|stuck| stuck.bases.is_empty() || stuck.bases.iter().any(is_here))
     {
-        let help = format!(
-            "an interrupted run may be half done: mend the cause and run the command again, or remove {} to go on without taking it back",
-            hints::quoted(&stuck.journal.to_string_lossy())
-        );
+        let help = stuck_help(&stuck);
         return Err(Problem::new(stuck.error).with_help(help));
     }
     let restored = cleaned.taken_back.restored.into_iter().next();
@@ -216,9 +214,14 @@ pub fn warn_of_half_done(cx: &mut Context, workspace: &Workspace) -> bool {
     };
     let mut folders = vec![workspace.repository.path()];
     folders.extend(workspace.root.as_ref().map(Base::path));
-    let half_done = state.half_done(&folders);
+    let (half_done, trouble) = state.half_done(&folders);
+    if let Some(error) = &trouble {
+        cx.ui.warning(&format!(
+            "whether an interrupted run is half done cannot be told: {error}; no command writes until it can"
+        ));
+    }
     let files = match &half_done[..] {
-        [] => return false,
+        [] => return trouble.is_some(),
         [file] => file.display().to_string(),
         [first, ..] => format!("{} files, {} among them", half_done.len(), first.display()),
     };
@@ -266,10 +269,15 @@ fn tidy(cx: &mut Context, state: &StateDir, is_first: bool) -> CleanedUp {
         stuck,
         out_of_reach,
     } = &cleaned;
-    let stuck = stuck.iter().map(|stuck| &stuck.error);
-    for error in failed.iter().chain(stuck).filter(|_| is_first) {
+    for error in failed.iter().filter(|_| is_first) {
         cx.ui.warning(&format!(
-            "cannot clean up after an interrupted run, which may be half done: {error}; mend the cause, the next writing run tries again"
+            "cannot clean up after an interrupted run: {error}; mend the cause, the next writing run tries again"
+        ));
+    }
+    for stuck in stuck.iter().filter(|_| is_first) {
+        let error = &stuck.error;
+        cx.ui.warning(&format!(
+            "cannot clean up after an interrupted run, which may be half done: {error}"
         ));
     }
     let counted = |count: usize| match count {
@@ -319,6 +327,27 @@ fn tidy(cx: &mut Context, state: &StateDir, is_first: bool) -> CleanedUp {
         cx.ui.warning(&format!("an interrupted run left files in {base}, which is not there now; they are taken back or removed when it is back, or remove {journal} when it is gone for good"));
     }
     cleaned
+}
+
+/// Says how to go on where a killed run cannot be taken back.
+fn stuck_help(stuck: &Stuck) -> String {
+    let journal = hints::quoted(&stuck.journal.to_string_lossy());
+    match &stuck.error {
+        FsError::Io { source, .. }
+            if source.kind() == std::io::ErrorKind::PermissionDenied && stuck.bases.is_empty() =>
+        {
+            "a run of another user is at work there, or was interrupted: run as that user"
+                .to_owned()
+        }
+        _ if stuck.bases.is_empty() => {
+            "an interrupted run may be half done: make it readable and run the command again"
+                .to_owned()
+        }
+        _ => format!(
+            "an interrupted run may be half done: mend the cause and run the command again; `strings {journal}` tells which old file is kept under which `{}` name, should you have to put them back by hand and remove it",
+            staging::STAGING_PREFIX
+        ),
+    }
 }
 
 /// Locks repository and root against other runs.
@@ -418,7 +447,7 @@ pub fn run(cx: &mut Context, workspace: &Workspace, work: &Work<'_>) -> Result<(
 
     let mut done = Done::default();
     let attempt = panic::catch_unwind(AssertUnwindSafe(|| {
-        stage(workspace, work, names, &mut done)
+        stage(workspace, work, names, journal.as_mut(), &mut done)
             .and_then(|()| note(journal.as_mut(), work, &done, &removal_names))
             .and_then(|()| synchronize(workspace, journal.as_ref(), &done))
             .and_then(|()| look_again(work))
@@ -495,11 +524,7 @@ fn open_journal(
                 .as_ref()
                 .map_or(&*workspace.root_path, |root| root.path()),
         ];
-        let places = work.jobs.iter().map(|job| &job.place);
-        let mut folders: Vec<_> = places.flat_map(Place::missing_folders).collect();
-        folders.sort();
-        folders.dedup();
-        state.begin_journal(&bases, staging, folders)
+        state.begin_journal(&bases, staging)
     });
     match opened {
         Ok(journal) => Ok(Some(journal)),
@@ -564,6 +589,7 @@ fn stage<'a>(
     workspace: &Workspace,
     work: &Work<'a>,
     names: Vec<OsString>,
+    journal: Option<&mut Journal>,
     done: &mut Done<'a>,
 ) -> Result<(), Problem> {
     let mut prepared = Vec::with_capacity(work.jobs.len());
@@ -578,6 +604,10 @@ fn stage<'a>(
             .map_err(|error| problem(job.name, error))?;
         place.share(&mut opened);
         prepared.push((job, place, temporary));
+    }
+    if let Some(journal) = journal.filter(|_| !done.made_folders.is_empty()) {
+        let noted = journal.note_folders(&done.made_folders);
+        noted.map_err(state_problem)?;
     }
     let results = in_parallel(&prepared, workspace.jobs, |(job, place, temporary)| {
         let expected = job.seen.map(|(state, _)| state);

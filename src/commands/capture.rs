@@ -216,12 +216,11 @@ pub fn capture_content<'w>(
     if workspace.half_written.contains(&path) {
         return Err(Problem::of(name, FsError::HalfWritten { path })
             .with_help({
-                let (undo, decrypt, trust) = (
-                    "`secrets undo --list`",
+                let (decrypt, trust) = (
                     workspace.hints.ours("decrypt --force", name),
                     workspace.hints.ours("trust", name),
                 );
-                format!("{undo} names the backup of what it held, {decrypt} takes the repository's; where it is whole: {trust}")
+                format!("{decrypt} takes the repository's; what it held is in a backup (`secrets undo --list`) where git does not have it; where it is whole: {trust}")
             }));
     }
     let shown = workspace.server_file(entry).display().to_string();
@@ -404,6 +403,11 @@ pub fn capture_content<'w>(
                     captured.mac.clone_from(&mac);
                 }
                 (captured.sealed, captured.seal) = (bytes, mac);
+                let is_made = captured.data_key.as_ref().is_some_and(|used| used.is_made);
+                if let (Some(foreign), true) = (&mut captured.foreign, is_made) {
+                    foreign.forget(true, false);
+                }
+                captured.foreign = captured.foreign.take().filter(|found| !found.is_nothing());
             }
             Err(refusal) => {
                 captured.step.action = Action::Refuse;

@@ -6,16 +6,19 @@
 //! or agrees to the one that is there. It knows the terms of the last sync, too: for a reader who came since, or
 //! with an option that leaves more in clear, nothing is encrypted until this user agrees.
 
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::path::Path;
 
 use crate::error::Problem;
+use crate::os::file_history::FileChange;
+use crate::os::git::Checkout;
 use crate::os::history::Version;
 use crate::project::drift::short;
-use crate::project::manifest::Entry;
-use crate::project::terms::{NAMES_IN_CLEAR, Terms};
+use crate::project::manifest::{Entry, Kind};
+use crate::project::terms::{About, NAMES_IN_CLEAR, ONE_GROUP, Terms};
 use crate::sops;
 use crate::sops::data_key::DataKey;
+use crate::sops::master_key::KeyId;
 use crate::sops::metadata::Metadata;
 use crate::sops::store::Format;
 use crate::ui::keys::RepositorySince;
@@ -23,7 +26,7 @@ use crate::ui::keys::RepositorySince;
 use super::Context;
 use super::govern::govern;
 use super::hints::quoted;
-use super::memory::KeyInUse;
+use super::memory::{KeyInUse, Known};
 use super::open::Encrypted;
 use super::sides::{in_words, since_version};
 use super::workspace::Workspace;
@@ -32,8 +35,8 @@ use super::workspace::Workspace;
 pub struct ForeignKey {
     /// Since when it has another data key; `None` where its key is known.
     since: Option<Since>,
-    /// Terms that are new, in words, and since when.
-    terms: Vec<(String, Since)>,
+    /// Terms that are new, in words, and since when; `None` is what the rule says now, where the file itself does not tell.
+    terms: Vec<(String, Option<Since>)>,
     /// Whether the history is cut, so that it may have been before the commit named.
     is_cut: bool,
 }
@@ -43,8 +46,6 @@ enum Since {
     Commit(Version),
     /// It is not committed, or git does not tell.
     NoCommit,
-    /// What the rule says now: the file itself does not tell.
-    Rule,
 }
 
 /// Returns how an encrypted file that is there is encrypted, under `key`. A raw age file does not say for whom it is: its
@@ -88,30 +89,21 @@ pub fn find(
 ) -> Option<ForeignKey> {
     let memory = workspace.memory();
     let digester = memory.digester.as_ref()?;
-    let known = memory.known_of(target, &entry.repository_path);
-    let is_same = |key| known.data_key == digester.data_key(key);
-    let is_known = known.data_key.is_empty() || used.key.as_ref().is_none_or(is_same);
-    let new = match &known.terms {
-        Some(terms) => new_of(workspace, terms, &used.terms),
-        None => Vec::new(),
-    };
+    let known = memory.known_of(workspace, target, &entry.repository_path);
+    // To a file that has none a data key is new; a raw age file has none that somebody could know.
+    let is_known =
+        known.data_key.is_empty() || used.key.is_none() || known.data_key == used.digest(digester);
+    let new = new_of(workspace, &known, &used.terms);
     if is_known && new.is_empty() {
         return None;
     }
-    let mut is_cut = false;
-    let mut since = |has: &dyn Fn(Format, &Metadata) -> bool| {
-        let Some((found, is_oldest)) = since(workspace, entry, has) else {
-            return Since::NoCommit;
-        };
-        is_cut |= is_oldest;
-        Since::Commit(found)
-    };
-    let key = (!is_known)
-        .then(|| since(&|_, metadata| workspace.keyring.unwrap_quiet(metadata) == used.key));
     // Each has its own commit.
-    let mut since_term = |text: &str| match used.key {
-        None => Since::Rule,
-        Some(_) => since(&|format, metadata| Terms::of(format, metadata).has(text)),
+    let mut past = Past::of(workspace, entry);
+    let since_key = (!is_known)
+        .then(|| past.since(|_, metadata| workspace.keyring.unwrap_quiet(metadata) == used.key));
+    let mut since_term = |text: &str| {
+        used.key.as_ref()?;
+        Some(past.since(|format, metadata| Terms::of(format, metadata).has(text)))
     };
     let terms = new.into_iter().map(|(text, words)| {
         let since = since_term(&text);
@@ -119,9 +111,9 @@ pub fn find(
     });
     let terms = terms.collect();
     Some(ForeignKey {
-        since: key,
+        since: since_key,
         terms,
-        is_cut,
+        is_cut: past.is_cut,
     })
 }
 
@@ -133,24 +125,41 @@ pub fn new_terms(
     target: &Path,
     terms: &Terms,
 ) -> Option<(String, bool)> {
-    let known = workspace.memory().known_of(target, &entry.repository_path);
-    let new = new_of(workspace, &known.terms?, terms);
+    let known = workspace
+        .memory()
+        .known_of(workspace, target, &entry.repository_path);
+    let new = new_of(workspace, &known, terms);
     (!new.is_empty()).then(|| (words_of(&new), known.is_of_file))
 }
 
-/// Returns new terms, as remembered and in words.
-fn new_of(workspace: &Workspace, known: &BTreeSet<String>, terms: &Terms) -> Vec<(String, String)> {
+/// Returns new terms, as remembered and in words; nothing where nothing is known.
+fn new_of(workspace: &Workspace, known: &Known, terms: &Terms) -> Vec<(String, String)> {
+    let Some(known_terms) = &known.terms else {
+        return Vec::new();
+    };
     // An identity that was pushed is nobody's own.
     let folder = workspace.repository.path();
     let mut own = workspace.keyring.recipients_outside(folder);
     // That a new key stands there for a lost one is the user's own word.
-    own.extend(workspace.lost.iter().map(|replaced| replaced.new.clone()));
-    let new = terms.beyond(known, &own);
-    new.map(|(text, key)| {
-        let words = match key {
-            Some(key) => format!("{} can read it", workspace.manifest.name_key(key)),
-            None if text == NAMES_IN_CLEAR => "the names of its keys are in clear".to_owned(),
-            None => format!("`{text}`"),
+    for replaced in &workspace.lost {
+        own.extend([replaced.new.clone(), replaced.lost.clone()]);
+    }
+    let name = |key: &KeyId| workspace.manifest.name_key(key);
+    let new = terms.beyond(known_terms, &own).into_iter();
+    // Of another file the form is nothing to go by.
+    let new = new.filter(|(text, _)| known.is_of_file || *text != NAMES_IN_CLEAR);
+    new.map(|(text, about)| {
+        let words = match about {
+            About::Reader(key) => format!("{} can read it", name(key)),
+            About::Group(keys) => {
+                let names: Vec<_> = keys.iter().map(name).collect();
+                format!("{} can open one of its key groups", names.join(" or "))
+            }
+            About::Other if text == NAMES_IN_CLEAR => {
+                "the names of its keys are in clear".to_owned()
+            }
+            About::Other if text == ONE_GROUP => "any one of its keys opens it".to_owned(),
+            About::Other => format!("`{text}`"),
         };
         (text.to_owned(), words)
     })
@@ -162,30 +171,56 @@ fn words_of(new: &[(String, String)]) -> String {
     words.join(", ")
 }
 
-/// Returns the commit from which on the versions of a file are such, and whether that is where a shallow clone is cut.
-fn since(
-    workspace: &Workspace,
-    entry: &Entry,
-    is_such: &dyn Fn(Format, &Metadata) -> bool,
-) -> Option<(Version, bool)> {
-    let checkout = workspace.checkout().ok()??;
-    let file = workspace.repository_file(entry);
-    let changes = checkout.file_history(&file, None).ok()?;
-    let count = changes.len();
-    let is_such = |blob: Option<String>| {
-        let content = checkout.blob(&blob?).ok()?;
+/// The versions of a file, the newest first, each read once.
+struct Past<'w> {
+    checkout: Option<&'w Checkout>,
+    changes: Vec<FileChange>,
+    read: Vec<Option<(Format, Metadata)>>,
+    /// Whether something was found to be so as far as a shallow clone goes back.
+    is_cut: bool,
+}
+
+impl<'w> Past<'w> {
+    fn of(workspace: &'w Workspace, entry: &Entry) -> Self {
+        let checkout = workspace.checkout().unwrap_or_default();
+        let file = workspace.repository_file(entry);
+        let changes = checkout.map(|checkout| checkout.file_history(&file, None));
+        Self {
+            checkout,
+            changes: changes.and_then(Result::ok).unwrap_or_default(),
+            read: Vec::new(),
+            is_cut: false,
+        }
+    }
+
+    fn read(&self, number: usize) -> Option<(Format, Metadata)> {
+        let blob = self.changes[number].after.as_ref()?;
+        let content = self.checkout?.blob(blob).ok()?;
         let (format, sealed) = sops::parse_sealed(content).ok()?;
-        is_such(format, &sealed.metadata).then_some(())
-    };
-    let versions: Vec<Version> = changes
-        .into_iter()
-        .map_while(|change| is_such(change.after).map(|()| change.version))
-        .collect();
-    let is_oldest = versions.len() == count && checkout.is_shallow();
-    versions
-        .into_iter()
-        .last()
-        .map(|version| (version, is_oldest))
+        Some((format, sealed.metadata))
+    }
+
+    /// Returns since when all versions are such.
+    fn since(&mut self, is_such: impl Fn(Format, &Metadata) -> bool) -> Since {
+        let mut count = 0;
+        while count < self.changes.len() {
+            if self.read.len() == count {
+                self.read.push(self.read(count));
+            }
+            let is_one = |(format, metadata): &(Format, Metadata)| is_such(*format, metadata);
+            if !self.read[count].as_ref().is_some_and(is_one) {
+                break;
+            }
+            count += 1;
+        }
+        self.is_cut |= count > 0
+            && count == self.changes.len()
+            && self.checkout.is_some_and(Checkout::is_shallow);
+        match count.checked_sub(1) {
+            Some(oldest) => Since::Commit(self.changes[oldest].version.clone()),
+            None => Since::NoCommit,
+        }
+    }
 }
 
 impl ForeignKey {
@@ -218,17 +253,15 @@ impl ForeignKey {
                 of(version)
             ),
             Since::Commit(version) => format!("its data key was replaced in {}", of(version)),
-            Since::NoCommit | Since::Rule => {
-                "its data key was replaced, in no commit of this branch".to_owned()
-            }
+            Since::NoCommit => "its data key was replaced, in no commit of this branch".to_owned(),
         });
         let terms = self.terms.iter().map(|(words, since)| match since {
-            Since::Commit(version) if self.is_cut => {
+            Some(Since::Commit(version)) if self.is_cut => {
                 format!("{words} since {} or longer", of(version))
             }
-            Since::Commit(version) => format!("{words} since {}", of(version)),
-            Since::NoCommit => format!("{words}, in no commit of this branch"),
-            Since::Rule => format!("{words} by its rule"),
+            Some(Since::Commit(version)) => format!("{words} since {}", of(version)),
+            Some(Since::NoCommit) => format!("{words}, in no commit of this branch"),
+            None => format!("{words} by its rule"),
         });
         let both: Vec<String> = key.into_iter().chain(terms).collect();
         both.join("; ")
@@ -238,7 +271,7 @@ impl ForeignKey {
     pub fn since_version(&self) -> Option<RepositorySince> {
         let version = match self.since.as_ref()? {
             Since::Commit(version) => Some(version),
-            Since::NoCommit | Since::Rule => None,
+            Since::NoCommit => None,
         };
         Some(since_version(version))
     }
@@ -257,13 +290,17 @@ impl ForeignKey {
 /// So many names, at most, are put into a command that is proposed.
 const MOST_NAMES: usize = 20;
 
-/// Proposes one of our commands for entries.
+/// Proposes one of our commands for entries; for all with a pattern, where these are all there are.
 fn propose(workspace: &Workspace, command: &str, names: &[&str]) -> String {
-    let names = if names.len() > MOST_NAMES {
-        "'**'".to_owned()
-    } else {
+    let secrets = workspace.manifest.entries.iter();
+    let count = secrets.filter(|entry| entry.kind == Kind::Secret).count();
+    let names = if names.len() <= MOST_NAMES {
         let names: Vec<_> = names.iter().map(|name| quoted(name)).collect();
         names.join(" ")
+    } else if names.len() == count {
+        "'**'".to_owned()
+    } else {
+        "ENTRY...".to_owned()
     };
     workspace.hints.ours_for_all(&format!("{command} {names}"))
 }
@@ -277,12 +314,12 @@ fn entries(count: usize) -> String {
 
 /// Says what to do about what is new of the entries of `found`.
 pub fn next_commands(workspace: &Workspace, found: &[(&str, &ForeignKey)]) -> Vec<String> {
-    let names_of = |is_such: &dyn Fn(&ForeignKey) -> bool| {
-        let such = found.iter().filter(|(_, foreign)| is_such(foreign));
+    let names_of = |has_terms: bool| {
+        let such = found.iter();
+        let such = such.filter(|(_, foreign)| foreign.has_terms() == has_terms);
         such.map(|(name, _)| *name).collect::<Vec<_>>()
     };
-    let replaced = names_of(&|foreign| foreign.since.is_some());
-    let others = names_of(&|foreign| foreign.since.is_none());
+    let (replaced, others) = (names_of(false), names_of(true));
     let mut next = Vec::new();
     if !replaced.is_empty() {
         next.push(format!(
@@ -294,10 +331,10 @@ pub fn next_commands(workspace: &Workspace, found: &[(&str, &ForeignKey)]) -> Ve
     }
     if !others.is_empty() {
         next.push(format!(
-            "{} on other terms than this host knows, nothing is encrypted so: {} where that is meant, else mend `.sops.yaml` and then {}",
+            "{} on other terms than this host knows, nothing is encrypted so: {} where all that is told of them is meant, else mend rule or row and then {}",
             entries(others.len()),
             propose(workspace, "trust", &others),
-            propose(workspace, "encrypt --update-recipients", &others),
+            propose(workspace, "encrypt --new-data-key --update-recipients", &others),
         ));
     }
     next
@@ -306,11 +343,14 @@ pub fn next_commands(workspace: &Workspace, found: &[(&str, &ForeignKey)]) -> Ve
 /// Warns of what is new of the entries of `found`, those with the same news together.
 pub fn warn(cx: &mut Context, workspace: &Workspace, found: &[(&str, &ForeignKey)]) {
     let mut told: Vec<(String, Vec<&str>)> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
     for (name, foreign) in found {
         let words = foreign.in_words();
-        match told.iter_mut().find(|(other, _)| *other == words) {
-            Some((_, names)) => names.push(name),
-            None => told.push((words, vec![name])),
+        if let Some(&place) = places.get(&words) {
+            told[place].1.push(name);
+        } else {
+            places.insert(words.clone(), told.len());
+            told.push((words, vec![name]));
         }
     }
     for (words, names) in told {

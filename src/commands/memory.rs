@@ -1,6 +1,6 @@
 //! What the state directory remembers of the last syncs: read, noted, put back.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -8,7 +8,7 @@ use crate::os::fs::FsError;
 use crate::os::place::FileState;
 use crate::os::state::StateDir;
 use crate::project::manifest::Entry;
-use crate::project::record::{Digester, Record, Records};
+use crate::project::record::{Digester, NO_DATA_KEY, Record, Records};
 use crate::project::terms::Terms;
 use crate::sops::data_key::DataKey;
 use crate::sops::metadata::Metadata;
@@ -31,12 +31,10 @@ pub struct Memory {
     pub trouble: Option<String>,
     /// Whether that is because the directory cannot be used.
     pub is_unusable: bool,
-    /// The root, a canonical path.
-    root: Option<String>,
     here: OnceLock<Here>,
 }
 
-/// What the records of all files below the root say together.
+/// What the records of all files of this repository say together.
 #[derive(Default)]
 struct Here {
     /// The file on the server of the newest record of each entry.
@@ -68,10 +66,6 @@ impl Memory {
                 Some(records) => Self {
                     records,
                     digester: Some(digester),
-                    root: workspace
-                        .root
-                        .as_ref()
-                        .and_then(|root| Some(root.path().to_str()?.to_owned())),
                     ..Self::default()
                 },
                 None => trouble("the records of the last sync are damaged".to_owned()),
@@ -83,18 +77,18 @@ impl Memory {
     /// Returns the record of a file on the server.
     pub fn record_of(&self, target: &Path) -> Option<&Record> {
         self.digester.as_ref()?;
-        self.records.get(target.to_str()?)
+        let record = self.records.get(target.to_str()?);
+        record.filter(|record| !record.is_of_terms())
     }
 
     /// Returns what is known of how the file of an entry is encrypted, which lies at `target`, a canonical path: from
     /// its own record; where it had another path on the server before, from the record of that; of a file that is new,
-    /// the terms of all files here.
-    pub fn known_of(&self, target: &Path, entry: &str) -> Known {
-        let here = self.here.get_or_init(|| Here::of(self));
-        let own = self.record_of(target);
-        let record = own
-            .filter(|record| !record.data_key.is_empty() || record.terms.is_some())
-            .or_else(|| self.records.get(here.by_entry.get(entry)?));
+    /// the terms of all files of this repository.
+    pub fn known_of(&self, workspace: &Workspace, target: &Path, entry: &str) -> Known {
+        let here = self.here.get_or_init(|| Here::of(self, workspace));
+        let own = target.to_str().and_then(|target| self.records.get(target));
+        let own = own.filter(|record| !record.data_key.is_empty() || record.terms.is_some());
+        let record = own.or_else(|| self.records.get(here.by_entry.get(entry)?));
         let terms = record.and_then(|record| record.terms.clone());
         Known {
             data_key: record.map_or_else(String::new, |record| record.data_key.clone()),
@@ -105,24 +99,36 @@ impl Memory {
 }
 
 impl Here {
-    fn of(memory: &Memory) -> Self {
+    fn of(memory: &Memory, workspace: &Workspace) -> Self {
         let mut here = Self::default();
-        let Some(root) = memory.root.as_deref().filter(|_| memory.digester.is_some()) else {
+        if memory.digester.is_none() {
             return here;
+        }
+        // Of rows that are gone, and of other repositories, nothing follows.
+        let repository = repository_of(workspace);
+        let entries = workspace.manifest.entries.iter();
+        let entries: HashSet<&str> = entries.map(|entry| &*entry.repository_path).collect();
+        let is_here = |record: &Record| {
+            record.repository == repository && entries.contains(record.entry.as_str())
         };
-        let mut by_age: Vec<_> = memory.records.below(root).collect();
+        let records = memory.records.all();
+        let mut by_age: Vec<_> = records.filter(|(_, record)| is_here(record)).collect();
         by_age.sort_by(|(_, one), (_, other)| one.time.cmp(&other.time));
         for (target, record) in by_age {
             let (entry, target) = (record.entry.clone(), target.to_owned());
             here.by_entry.insert(entry, target);
             if let Some(terms) = &record.terms {
-                here.terms
-                    .get_or_insert_default()
-                    .extend(terms.iter().cloned());
+                let all = here.terms.get_or_insert_default();
+                all.extend(terms.iter().cloned());
             }
         }
         here
     }
+}
+
+/// Returns the repository as records have it.
+fn repository_of(workspace: &Workspace) -> String {
+    workspace.repository.path().display().to_string()
 }
 
 /// What this user knows of how a file is encrypted.
@@ -131,7 +137,7 @@ pub struct Known {
     pub data_key: String,
     /// On what terms, see [`Terms`]; `None` where nothing is known.
     pub terms: Option<BTreeSet<String>>,
-    /// Whether the terms are those of this file, else of all files below the root.
+    /// Whether the terms are those of this file, else of all files of this repository.
     pub is_of_file: bool,
 }
 
@@ -168,6 +174,14 @@ impl KeyInUse {
     }
 }
 
+impl KeyInUse {
+    /// Returns the key as it is remembered.
+    pub fn digest(&self, digester: &Digester) -> String {
+        let key = self.key.as_ref().map(|key| digester.data_key(key));
+        key.unwrap_or_else(|| NO_DATA_KEY.to_owned())
+    }
+}
+
 /// A file whose two sides agree now.
 pub struct Agreed<'a> {
     /// The entry.
@@ -196,6 +210,14 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
     let Some(state) = workspace.state.as_ref().filter(|_| !agreed.is_empty()) else {
         return;
     };
+    // What a killed run was writing into is whole.
+    let whole = agreed.iter().map(|one| one.target.clone());
+    let whole: Vec<_> = whole
+        .filter(|target| workspace.half_written.contains(target))
+        .collect();
+    if !whole.is_empty() {
+        state.settle(&whole);
+    }
     let now = cx.env.now();
     let head = match workspace.checkout() {
         Ok(Some(checkout)) => checkout.head(),
@@ -238,12 +260,13 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
             Some(known) if !one.is_placed => (known.uid, known.gid, known.mode),
             _ => (one.state.uid, one.state.gid, one.state.mode),
         };
-        let before = memory.known_of(&one.target, &one.entry.repository_path);
+        let before = memory.known_of(workspace, &one.target, &one.entry.repository_path);
         let (data_key, terms) = known_after(before, one.data_key, &digester);
         let record = Record {
             data_key,
             terms,
             entry: one.entry.repository_path.clone(),
+            repository: repository_of(workspace),
             content,
             meaning,
             keys,
@@ -272,7 +295,9 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
                 // What this run noted before counts, too.
                 if let Some(noted) = records.get(target) {
                     let before = Known {
-                        data_key: noted.data_key.clone(),
+                        data_key: Some(noted.data_key.clone())
+                            .filter(|key| !key.is_empty())
+                            .unwrap_or(record.data_key),
                         terms: noted.terms.clone().or(record.terms),
                         is_of_file: true,
                     };
@@ -300,10 +325,11 @@ fn known_after(
     let Some(used) = used else {
         return (known.data_key, known.terms.filter(|_| known.is_of_file));
     };
-    let data_key = match &used.key {
-        // Somebody else's key is not taken for known only because it is used.
-        Some(key) if used.is_made || known.data_key.is_empty() => digester.data_key(key),
-        _ => known.data_key,
+    // Somebody else's key is not taken for known only because it is used.
+    let data_key = if used.is_made || known.data_key.is_empty() {
+        used.digest(digester)
+    } else {
+        known.data_key
     };
     let found = used.terms.texts();
     let terms = match known.terms {
@@ -317,13 +343,24 @@ fn known_after(
 ///
 /// # Errors
 /// When the records cannot be written.
-pub fn agree_to_keys(state: &StateDir, keys: &[(PathBuf, KeyInUse)]) -> Result<(), FsError> {
+pub fn agree_to_keys(
+    state: &StateDir,
+    workspace: &Workspace,
+    keys: &[(&Entry, PathBuf, KeyInUse)],
+) -> Result<(), FsError> {
     change(state, |records, digester| {
-        for (target, used) in keys {
-            if let Some(target) = target.to_str() {
-                let digest = used.key.as_ref().map(|key| digester.data_key(key));
-                records.agree(target, digest.unwrap_or_default(), used.terms.texts());
-            }
+        for (entry, target, used) in keys {
+            let Some(target) = target.to_str() else {
+                continue;
+            };
+            let mut record = records.get(target).cloned().unwrap_or_else(|| Record {
+                entry: entry.repository_path.clone(),
+                repository: repository_of(workspace),
+                ..Record::default()
+            });
+            record.data_key = used.digest(digester);
+            record.terms = Some(used.terms.texts());
+            records.set(target, Some(record));
         }
     })
 }
@@ -337,7 +374,12 @@ pub fn restore<'r>(
     records: impl Iterator<Item = (&'r str, Option<Record>)>,
 ) -> Result<(), FsError> {
     change(state, |now, _| {
-        for (target, record) in records {
+        for (target, mut record) in records {
+            // What the user agreed to since stays.
+            if let (Some(record), Some(known)) = (&mut record, now.get(target)) {
+                record.data_key.clone_from(&known.data_key);
+                record.terms.clone_from(&known.terms);
+            }
             now.set(target, record);
         }
     })

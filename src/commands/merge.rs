@@ -26,8 +26,9 @@ use super::apply;
 use super::both;
 use super::capture::{self, Allowances, CaptureOptions, Captured, GuardArgs};
 use super::delivering;
+use super::foreign_key;
 use super::gather::gather;
-use super::open::{Lookup, read_encrypted};
+use super::open::{Lookup, read_encrypted, unwrap_key};
 use super::ownership::{self, Owners, Purpose};
 use super::placing::{self, Content, PlacingOptions, Prepared};
 use super::settle;
@@ -679,6 +680,7 @@ fn place_merged<'w>(
             mac: String::new(),
             seal: String::new(),
             pinned: None,
+            data_key: None,
         };
         match (new, read_encrypted(workspace, one.entry)?) {
             (Some(new), _) => {
@@ -692,6 +694,8 @@ fn place_merged<'w>(
                 content.format = encrypted.format;
                 encrypted.content_mac().clone_into(&mut content.mac);
                 content.seal.clone_from(&encrypted.sealed.metadata.mac);
+                let key = unwrap_key(workspace, one.entry, &encrypted.sealed.metadata)?;
+                content.data_key = foreign_key::in_use(workspace, one.entry, &encrypted, key);
             }
             (None, Lookup::Missing(_)) => {}
         }

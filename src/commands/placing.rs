@@ -130,6 +130,8 @@ pub struct Content {
     pub seal: String,
     /// The commit whose version it is, where the repository's file stays another.
     pub pinned: Option<String>,
+    /// How the encrypted file that holds it is encrypted, where that is to be remembered.
+    pub data_key: Option<KeyInUse>,
 }
 
 impl<'w> Prepared<'w> {
@@ -331,6 +333,7 @@ pub fn prepare<'w>(
     prepared.mac = content.mac;
     prepared.seal = content.seal;
     prepared.pinned = content.pinned;
+    prepared.data_key = content.data_key;
     prepared.is_restored = options.plan.is_restore;
     fit(workspace, prepared, options)
 }

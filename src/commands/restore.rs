@@ -12,9 +12,11 @@ use crate::secret::SecretBytes;
 use crate::sops;
 
 use super::drift::opened_quietly;
+use super::memory::KeyInUse;
 use super::open::{damaged, unwrap_key};
 use super::ownership::{self, Owners, Purpose};
 use super::placing::{self, Content, PlacingOptions};
+use super::sides::target_of;
 use super::workspace::Workspace;
 use super::{Context, Outcome, WriteArgs, apply};
 
@@ -52,7 +54,7 @@ pub fn run(args: &RestoreArgs, cx: &mut Context) -> Result<Outcome, Error> {
         workspace.select_one(&args.entry)?;
         return Ok(Outcome::default());
     };
-    workspace.require_root()?;
+    let root = workspace.require_root()?;
     let _locks = apply::begin(cx, &workspace, args.write)?;
     let name = &entry.repository_path;
     let (version, bytes) = find_version(&workspace, name, &args.rev)?;
@@ -62,7 +64,12 @@ pub fn run(args: &RestoreArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let opened =
         sops::open(format, &sealed, &key).map_err(|error| damaged(&workspace, name, error))?;
     let is_current = is_current(&workspace, entry, &opened.plaintext);
+    // Of a file that is known the old version says nothing; of another it is what is known.
+    let target = target_of(&workspace, root, entry);
+    let known = workspace.memory().known_of(&workspace, &target, name);
+    let data_key = (!known.is_of_file).then(|| KeyInUse::found(key, format, &sealed.metadata));
     let content = Content {
+        data_key,
         plaintext: opened.plaintext,
         readers: sealed.metadata.key_ids(),
         format,

@@ -127,17 +127,20 @@ fn agree_to_keys(
         let target = target_of(workspace, root, entry);
         let said = match foreign_key::find(workspace, entry, &target, &key) {
             Some(found) => format!("{name}: agreed, {}", found.in_words()),
+            None if workspace.half_written.contains(&target) => {
+                format!("{name}: its file on the server is taken as it is")
+            }
             None => format!("{name}: nothing to agree to"),
         };
         cx.ui.status(&said);
         agreed.push(name.clone());
-        keys.push((target, key));
+        keys.push((entry, target, key));
     }
     if !problems.is_empty() {
         return Err(Error { problems });
     }
-    memory::agree_to_keys(state, &keys).map_err(apply::state_problem)?;
-    let files: Vec<_> = keys.iter().map(|(target, _)| target.clone()).collect();
+    memory::agree_to_keys(state, workspace, &keys).map_err(apply::state_problem)?;
+    let files: Vec<_> = keys.iter().map(|(_, target, _)| target.clone()).collect();
     state.settle(&files);
     if cx.ui.json {
         let root = workspace.declared_root.as_ref();

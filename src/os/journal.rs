@@ -2,7 +2,7 @@
 //! killed one had done by half.
 //!
 //! A journal is a list of words, each ended by a zero byte: the folders worked in (with a slash behind), the staging
-//! files, two words for a folder that is made (`made`, path), then five words a step (`step`, target, staging name, what stands there, what is to stand there), three for a
+//! files, three words for a folder that was made for them (`made`, path, what tells it), then five words a step (`step`, target, staging name, what stands there, what is to stand there), three for a
 //! file that is written into (`over`, target, what stands there), and `done` once everything is in place. It is locked while its writer lives, and removed when it ends in good order.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, RenameFlags, fsync, renameat, renameat_with, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, RenameFlags, Stat, fsync, lstat, renameat, renameat_with, statat, unlinkat,
+};
 use rustix::io::Errno;
 
 use super::fs::{self, FsError, failed, kind_in_words};
@@ -27,7 +29,7 @@ use super::staging;
 const STEP: &[u8] = b"step";
 /// Names a file that is written into, and what stands there before.
 const OVER: &[u8] = b"over";
-/// Names a folder that is to be made.
+/// Names a folder that was made.
 const MADE: &[u8] = b"made";
 /// Says that all steps are done, and that the old files may go.
 const DONE: &[u8] = b"done";
@@ -39,6 +41,48 @@ pub struct Mark {
     inode: u64,
     len: u64,
     modified: (i64, i64),
+}
+
+/// What tells a folder that a run made from another one under its name: numbers are used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Made {
+    inode: u64,
+    uid: u32,
+    gid: u32,
+    mode: u32,
+}
+
+impl Made {
+    fn of(stat: &Stat) -> Self {
+        let state = FileState::of(stat);
+        Self {
+            inode: state.inode,
+            uid: state.uid,
+            gid: state.gid,
+            mode: state.mode,
+        }
+    }
+}
+
+impl fmt::Display for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {} {}", self.inode, self.uid, self.gid, self.mode)
+    }
+}
+
+impl FromStr for Made {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut numbers = text.splitn(4, ' ');
+        let mut next = || numbers.next().unwrap_or_default();
+        Ok(Self {
+            inode: next().parse()?,
+            uid: next().parse()?,
+            gid: next().parse()?,
+            mode: next().parse()?,
+        })
+    }
 }
 
 /// One change of a folder: with both marks the file is replaced, without the old one made, without the new one
@@ -62,14 +106,16 @@ pub struct Listing {
     pub bases: Vec<PathBuf>,
     /// Names that files are staged under, as full paths.
     pub staging: Vec<PathBuf>,
-    /// Folders that are to be made, outer ones first.
-    pub folders: Vec<PathBuf>,
+    /// Folders that were made, outer ones first.
+    pub folders: Vec<(PathBuf, Made)>,
     /// What is changed, in this order.
     pub steps: Vec<Step>,
     /// Files that are written into, with what stands there before: nothing of that can be taken back.
     pub written_over: Vec<(PathBuf, Mark)>,
     /// Whether all of it was.
     pub is_done: bool,
+    /// Whether there is something in it that no writer puts there.
+    pub is_damaged: bool,
 }
 
 /// The journal of a running writer.
@@ -141,27 +187,29 @@ impl Listing {
         let mut words = text[..end].split(|&byte| byte == 0);
         while let Some(word) = words.next() {
             let path = Path::new(OsStr::from_bytes(word));
-            match word {
-                STEP => match next_step(&mut words) {
-                    Some(step) => listing.steps.push(step),
-                    None => break,
-                },
-                OVER => match next_over(&mut words) {
-                    Some(over) => listing.written_over.push(over),
-                    None => break,
-                },
-                MADE => match words.next() {
-                    Some([b'/', path @ ..]) => {
-                        listing
-                            .folders
-                            .push(Path::new("/").join(OsStr::from_bytes(path)));
-                    }
-                    _ => break,
-                },
-                DONE => listing.is_done = true,
-                [b'/', .., b'/'] | b"/" => listing.bases.push(path.to_owned()),
-                [b'/', ..] => listing.staging.push(path.to_owned()),
-                _ => break,
+            let is_read = match word {
+                STEP => next_step(&mut words).map(|step| listing.steps.push(step)),
+                OVER => next_over(&mut words).map(|over| listing.written_over.push(over)),
+                MADE => next_folder(&mut words).map(|folder| listing.folders.push(folder)),
+                DONE => {
+                    listing.is_done = true;
+                    Some(())
+                }
+                [b'/', .., b'/'] | b"/" => {
+                    listing.bases.push(path.to_owned());
+                    Some(())
+                }
+                [b'/', ..] => {
+                    listing.staging.push(path.to_owned());
+                    Some(())
+                }
+                _ => None,
+            };
+            if is_read.is_none() {
+                // A system that stopped leaves the beginning of a step, or zero bytes for what was not on disk.
+                let is_known = word.is_empty() || [STEP, OVER, MADE].contains(&word);
+                listing.is_damaged = !is_known || !words.all(<[u8]>::is_empty);
+                break;
             }
         }
         listing
@@ -184,9 +232,10 @@ impl Listing {
         for path in &self.staging {
             word(path.as_os_str().as_bytes());
         }
-        for path in &self.folders {
+        for (path, made) in &self.folders {
             word(MADE);
             word(path.as_os_str().as_bytes());
+            word(made.to_string().as_bytes());
         }
         for step in &self.steps {
             let mark = |mark: Option<Mark>| mark.map(|mark| mark.to_string()).unwrap_or_default();
@@ -296,14 +345,26 @@ impl Listing {
     /// `Io`; the folders that are left can be removed later.
     pub fn remove_folders(&self) -> Result<(), FsError> {
         let mut bases = Bases::default();
-        for folder in self.folders.iter().rev().filter(|_| !self.is_done) {
-            let Some(place) = bases.place(self, folder)? else {
-                continue;
+        for (folder, made) in self.folders.iter().rev().filter(|_| !self.is_done) {
+            let place = match bases.place(self, folder) {
+                Ok(Some(place)) => place,
+                Ok(None) | Err(FsError::Outside { .. }) => continue,
+                Err(error) => return Err(error),
             };
+            let failed = failed(folder, "remove the folder");
+            match statat(&*place.directory, &place.name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) if Made::of(&stat) == *made => {}
+                // Somebody put another one there.
+                Ok(_) | Err(Errno::NOENT) => continue,
+                Err(error) => return Err(failed(error)),
+            }
             match unlinkat(&*place.directory, &place.name, AtFlags::REMOVEDIR) {
-                // Somebody needs it, or put something else there.
-                Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}
-                Err(error) => return Err(failed(folder, "remove the folder")(error)),
+                // Somebody needs it.
+                Ok(())
+                | Err(
+                    Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR | Errno::BUSY,
+                ) => {}
+                Err(error) => return Err(failed(error)),
             }
         }
         Ok(())
@@ -321,7 +382,7 @@ impl Listing {
     pub fn changed_in_place(&self) -> Vec<PathBuf> {
         let files = self.written_over.iter().filter(|_| !self.is_done);
         let is_other = |(path, before): &&(PathBuf, Mark)| {
-            rustix::fs::lstat(path).is_ok_and(|stat| Mark::of(&FileState::of(&stat)) != *before)
+            lstat(path).is_ok_and(|stat| Mark::of(&FileState::of(&stat)) != *before)
         };
         files
             .filter(is_other)
@@ -403,6 +464,21 @@ impl Journal {
         })
     }
 
+    /// Notes which folders were made for what is about to be changed.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn note_folders(&mut self, made: &[PathBuf]) -> Result<(), FsError> {
+        let folders = made.iter().map(|path| {
+            let stat = lstat(path).map_err(failed(path, "look at the folder"))?;
+            Ok((path.clone(), Made::of(&stat)))
+        });
+        self.append(&Listing {
+            folders: folders.collect::<Result<_, FsError>>()?,
+            ..Listing::default()
+        })
+    }
+
     /// Notes that all is changed, so that nothing is taken back from here on.
     ///
     /// # Errors
@@ -441,6 +517,12 @@ impl Journal {
         // A journal that stays behind is harmless: the next run finds nothing of what it lists.
         drop(fs::remove(&self.path));
     }
+}
+
+fn next_folder<'t>(words: &mut impl Iterator<Item = &'t [u8]>) -> Option<(PathBuf, Made)> {
+    let path = PathBuf::from(OsStr::from_bytes(words.next()?));
+    let made = std::str::from_utf8(words.next()?).ok()?.parse().ok()?;
+    path.is_absolute().then_some((path, made))
 }
 
 fn next_over<'t>(words: &mut impl Iterator<Item = &'t [u8]>) -> Option<(PathBuf, Mark)> {
@@ -649,6 +731,12 @@ mod tests {
             len: 7,
             modified: (-1, 999),
         };
+        let made = |inode| Made {
+            inode,
+            uid: 0,
+            gid: 5,
+            mode: 0o2755,
+        };
         let step = |old, new| Step {
             target: "/srv/app/a b.env".into(),
             temporary: ".secrets-staging-0123456789abcdef".into(),
@@ -658,7 +746,10 @@ mod tests {
         let listing = Listing {
             bases: vec!["/srv/app/".into(), "/".into()],
             staging: vec!["/srv/app/.secrets-staging-0123456789abcdef".into()],
-            folders: vec!["/srv/app/n".into(), "/srv/app/n/m".into()],
+            folders: vec![
+                ("/srv/app/n".into(), made(7)),
+                ("/srv/app/n/m".into(), made(8)),
+            ],
             steps: vec![
                 step(Some(mark(1)), Some(mark(2))),
                 step(None, Some(mark(3))),

@@ -395,18 +395,6 @@ impl Place {
         paths
     }
 
-    /// Returns the folders that [`Place::create_parents`] makes, outermost first.
-    pub fn missing_folders(&self) -> Vec<PathBuf> {
-        let mut folder = self.folder.clone();
-        let parts = self.missing.iter();
-        parts
-            .map(|part| {
-                folder.push(part);
-                folder.clone()
-            })
-            .collect()
-    }
-
     /// Uses the folder that another place has open already, so that many files of one folder take one descriptor.
     pub fn share(&mut self, opened: &mut HashMap<PathBuf, Arc<OwnedFd>>) {
         match opened.get(&self.folder) {

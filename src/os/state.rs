@@ -107,8 +107,7 @@ impl StateDir {
         Ok((file.map_err(fs::failed(&path, "open"))?, path))
     }
 
-    /// Opens a journal for staging files that are about to be written below `bases`, and `folders` that are made for them, outer
-    /// ones first.
+    /// Opens a journal for staging files that are about to be written below `bases`.
     ///
     /// # Errors
     /// `Io` when the directory cannot be written.
@@ -116,7 +115,6 @@ impl StateDir {
         &self,
         bases: &[&Path],
         staging_files: &[PathBuf],
-        folders: Vec<PathBuf>,
     ) -> Result<Journal, FsError> {
         let folder = self.own_folder("journal")?;
         let has_staging = |base: &&&Path| staging_files.iter().any(|path| path.starts_with(**base));
@@ -124,7 +122,6 @@ impl StateDir {
         let listing = Listing {
             bases: bases.map(|&base| base.to_owned()).collect(),
             staging: staging_files.to_owned(),
-            folders,
             ..Listing::default()
         };
         let path = folder.join(unique_name(""));
@@ -268,29 +265,33 @@ impl StateDir {
         drop(guard);
         let folder = self.path.join("journal");
         let _guard = lock_folder(&folder);
-        for (path, file) in abandoned(&folder, |_| true) {
+        for (path, file) in abandoned(&folder, is_journal) {
             clean_up_one(&path, file, &mut cleaned);
         }
         cleaned.removed.sort();
         cleaned
     }
 
-    /// Returns the files below one of `folders` that killed runs have left half done. What cannot be looked at is left out.
-    pub fn half_done(&self, folders: &[&Path]) -> Vec<PathBuf> {
-        let mut found: Vec<PathBuf> = abandoned(&self.path.join("journal"), |_| true)
-            .into_iter()
-            .filter_map(|(path, file)| read_journal(&path, file).ok()?.half_done(folders).ok())
-            .flatten()
-            .collect();
+    /// Returns the files below one of `folders` that killed runs have left half done, and why that cannot be told of a
+    /// journal.
+    pub fn half_done(&self, folders: &[&Path]) -> (Vec<PathBuf>, Option<FsError>) {
+        let (mut found, mut trouble) = (Vec::new(), None);
+        for (path, file) in abandoned(&self.path.join("journal"), is_journal) {
+            let files = read_journal(&path, file).and_then(|journal| journal.half_done(folders));
+            match files {
+                Ok(files) => found.extend(files),
+                Err(error) => trouble = Some(error),
+            }
+        }
         found.sort();
-        found
+        (found, trouble)
     }
 
     /// Forgets that killed runs were writing into a file: it is whole again, or its owner says that it is.
     pub fn settle(&self, written: &[PathBuf]) {
         let folder = self.path.join("journal");
         let _guard = lock_folder(&folder);
-        for (path, file) in abandoned(&folder, |_| true) {
+        for (path, file) in abandoned(&folder, is_journal) {
             let Ok(listing) = read_journal(&path, file) else {
                 continue;
             };
@@ -406,36 +407,58 @@ fn read_journal(path: &Path, file: Result<File, FsError>) -> Result<Listing, FsE
     let mut text = Vec::new();
     let read = file?.read_to_end(&mut text);
     read.map_err(fs::failed(path, "read"))?;
-    Ok(Listing::parse(&text))
+    let listing = Listing::parse(&text);
+    if listing.is_damaged {
+        let error = io::Error::other("it is damaged");
+        return Err(fs::failed(path, UNDERSTAND)(error));
+    }
+    Ok(listing)
 }
 
 /// Cleans up after one killed run.
 fn clean_up_one(path: &Path, file: Result<File, FsError>, cleaned: &mut CleanedUp) {
-    let mut stuck = |bases, error| {
-        let journal = path.to_owned();
-        cleaned.stuck.push(Stuck {
-            journal,
-            bases,
-            error,
-        });
+    let stuck = |bases, error| Stuck {
+        journal: path.to_owned(),
+        bases,
+        error,
     };
     let listing = match read_journal(path, file) {
         Ok(listing) => listing,
-        Err(error) => return stuck(Vec::new(), error),
+        Err(error) => return cleaned.stuck.push(stuck(Vec::new(), error)),
+    };
+    // While a part of it cannot be reached nothing may be built on the part that can.
+    let is_half_done = |listing: &Listing| {
+        let bases: Vec<_> = listing.bases.iter().map(PathBuf::as_path).collect();
+        listing
+            .half_done(&bases)
+            .is_ok_and(|files| !files.is_empty())
+    };
+    let out_of_reach = |folder: &Path| FsError::Io {
+        path: folder.to_owned(),
+        action: "find the folder of an interrupted run",
+        source: io::ErrorKind::NotFound.into(),
     };
     if let Some(base) = listing.bases.iter().find(|base| !base.is_dir()) {
+        let error = out_of_reach(base);
         cleaned.out_of_reach.push((base.clone(), path.to_owned()));
+        if is_half_done(&listing) {
+            cleaned.stuck.push(stuck(listing.bases, error));
+        }
         return;
     }
     let taken_back = match listing.take_back() {
         Ok(taken_back) => taken_back,
-        Err(error) => return stuck(listing.bases, error),
+        Err(error) => return cleaned.stuck.push(stuck(listing.bases, error)),
     };
     if let Some(folder) = taken_back.out_of_reach {
+        let error = out_of_reach(&folder);
         cleaned.out_of_reach.push((folder, path.to_owned()));
+        if is_half_done(&listing) {
+            cleaned.stuck.push(stuck(listing.bases, error));
+        }
         return;
     }
-    let kept: HashSet<PathBuf> = taken_back.kept.iter().cloned().collect();
+    let kept: HashSet<PathBuf> = taken_back.kept.iter().map(|path| resolved(path)).collect();
     cleaned.taken_back.add(taken_back);
     if let Err(error) = remove_leftovers(path, listing, &kept, cleaned) {
         cleaned.failed.push(error);
@@ -451,7 +474,7 @@ fn remove_leftovers(
 ) -> Result<(), FsError> {
     for staged in &listing.staging {
         for leftover in [staged.clone(), with_suffix(staged, "-old")] {
-            if !kept.contains(&leftover) && staging::remove_staging_file(&leftover)? {
+            if !kept.contains(&resolved(&leftover)) && staging::remove_staging_file(&leftover)? {
                 cleaned.removed.push(leftover);
             }
         }
@@ -467,19 +490,32 @@ fn remove_leftovers(
     listing.staging.clear();
     listing.folders.clear();
     let partial = with_suffix(path, PARTIAL);
+    // One that was killed here left it.
+    drop(fs::remove(&partial));
     fs::write_new_private(&partial, &listing.text())?;
     fs::rename(&partial, path).map_err(fs::failed(path, "replace"))
 }
 
+/// Returns a path with the links of its folder resolved.
+fn resolved(path: &Path) -> PathBuf {
+    match (path.parent(), path.file_name()) {
+        (Some(folder), Some(name)) => fs::resolved(folder).join(name),
+        _ => path.to_owned(),
+    }
+}
+
 /// Returns the wanted files of a folder that is locked which no living run holds, each locked, or why that cannot be told.
 fn abandoned(folder: &Path, is_wanted: fn(&Path) -> bool) -> Vec<(PathBuf, Result<File, FsError>)> {
-    let is_nothing = |error: &io::Error| {
-        use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
-        matches!(error.kind(), NotADirectory | NotFound | PermissionDenied)
+    let is_nothing = |error: &io::Error| match error.kind() {
+        io::ErrorKind::NotADirectory | io::ErrorKind::NotFound => true,
+        // Where the whole directory is closed, nothing is known of the last sync either, and nothing replaced.
+        io::ErrorKind::PermissionDenied => folder
+            .parent()
+            .is_none_or(|state| std::fs::read_dir(state).is_err()),
+        _ => false,
     };
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
-        // Without it nothing is known of the last sync either, and nothing replaced.
         Err(error) if is_nothing(&error) => return Vec::new(),
         Err(error) => {
             let error = fs::failed(folder, "read the folder")(error);
@@ -536,6 +572,10 @@ fn lock_folder(folder: &Path) -> Option<File> {
         let file = File::options().create(true).append(true).open(name).ok()?;
         lock(file)
     })
+}
+
+fn is_journal(path: &Path) -> bool {
+    !is_partial(path)
 }
 
 fn is_partial(path: &Path) -> bool {

@@ -24,6 +24,8 @@ const VERSION: u32 = 1;
 const SHARE: usize = 512;
 /// What the key is told by.
 const KEY_MARK: &[u8] = b"records of secret-files";
+/// Stands for the data key of a raw age file, which has none.
+pub const NO_DATA_KEY: &str = "none";
 /// What stands before a data key that is digested.
 const DATA_KEY_MARK: &[u8] = b"data key\0";
 
@@ -32,6 +34,9 @@ const DATA_KEY_MARK: &[u8] = b"data key\0";
 pub struct Record {
     /// The entry's name in the repository.
     pub entry: String,
+    /// The repository, a canonical path.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub repository: String,
     /// Keyed digest of the content: 64 hexadecimal digits.
     pub content: String,
     /// Keyed digest of what the content means, layout left out: 64 hexadecimal digits.
@@ -50,8 +55,8 @@ pub struct Record {
     /// value changed, which can be told without opening it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub seal: String,
-    /// Keyed digest of the data key that this user knows the file to be under: 64 hexadecimal digits. Empty
-    /// for a row of `[plain]` and for a raw age file.
+    /// Keyed digest of the data key that this user knows the file to be under: 64 hexadecimal digits,
+    /// [`NO_DATA_KEY`] for a raw age file. Empty where none is known.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub data_key: String,
     /// On what terms the file is encrypted as far as this user agreed to them, see `Terms`; `None` where nothing was
@@ -72,11 +77,17 @@ pub struct Record {
 }
 
 impl Record {
+    /// Returns whether it only says what its user agreed to, of a file that was not in sync here yet.
+    pub fn is_of_terms(&self) -> bool {
+        self.content.is_empty()
+    }
+
     /// Returns whether both say the same, whenever it was noted.
     pub fn says_the_same(&self, other: &Self) -> bool {
         let what = |record: &Self| (record.uid, record.gid, record.mode);
         what(self) == what(other)
             && self.entry == other.entry
+            && self.repository == other.repository
             && self.content == other.content
             && self.meaning == other.meaning
             && self.pinned == other.pinned
@@ -114,22 +125,17 @@ impl Records {
         serde_json::to_vec(&self).unwrap_or_default()
     }
 
-    /// Notes the data key that a file on the server is known to be under, and on what terms; nothing where there is no
-    /// record.
-    pub fn agree(&mut self, target: &str, data_key: String, terms: BTreeSet<String>) {
-        if let Some(record) = self.files.get_mut(target) {
-            record.data_key = data_key;
-            record.terms = Some(terms);
-        }
-    }
-
     /// Returns the files below `root`, a canonical path, with their records.
     pub fn below<'r>(&'r self, root: &str) -> impl Iterator<Item = (&'r str, &'r Record)> {
         let folder = format!("{}/", root.trim_end_matches('/'));
-        let files = self.files.iter();
-        files
+        self.all()
             .filter(move |(path, _)| path.starts_with(&folder))
-            .map(|(path, record)| (path.as_str(), record))
+    }
+
+    /// Returns all files with their records.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &Record)> {
+        let files = self.files.iter();
+        files.map(|(path, record)| (path.as_str(), record))
     }
 
     /// Returns the record of a file on the server.
@@ -147,7 +153,10 @@ impl Records {
 
     /// Returns the names of entries whose files lie below `root`, a canonical path.
     pub fn entries_below<'r>(&'r self, root: &str) -> impl Iterator<Item = &'r str> {
-        self.below(root).map(|(_, record)| record.entry.as_str())
+        let records = self.below(root).map(|(_, record)| record);
+        records
+            .filter(|record| !record.is_of_terms())
+            .map(|record| record.entry.as_str())
     }
 }
 
@@ -352,7 +361,8 @@ mod tests {
             data_key: String::new(),
             terms: Some(BTreeSet::from(["age age1x".to_owned()])),
             entry: "a.enc".to_owned(),
-            content: String::new(),
+            repository: String::new(),
+            content: "00".to_owned(),
             meaning: String::new(),
             keys: BTreeMap::new(),
             pinned: None,

@@ -714,11 +714,14 @@ fn the_order_of_key_groups_is_no_news() {
     as_somebody_else(&mut project, &["encrypt", "--update-recipients"]);
     let output = project.ok(&["status"]);
     assert!(!output.stdout.contains("key group"), "{output:#?}");
-    // Another grouping is.
-    rules(&project, [&[LAPTOP_KEY, SERVER_KEY], &[SERVER_KEY]]);
+    // That they need each other no more is.
+    project.write_rules(&[SERVER_KEY, LAPTOP_KEY].map(recipient));
     as_somebody_else(&mut project, &["encrypt", "--update-recipients"]);
     let output = project.ok(&["status"]);
-    assert!(output.stdout.contains("`key group of age "), "{output:#?}");
+    assert!(
+        output.stdout.contains("any one of its keys opens it"),
+        "{output:#?}"
+    );
 }
 
 #[test]
@@ -737,4 +740,76 @@ fn a_copy_of_an_identity_is_told() {
         "{output:#?}"
     );
     assert!(!output.stderr.contains("b.enc: it holds"), "{output:#?}");
+}
+
+#[test]
+fn what_is_told_can_be_agreed_to_before_the_file_is_here() {
+    let mut project = with_a_new_reader();
+    let rows = [("a.env.enc", "a.env"), ("b.enc", "b"), ("n.enc", "n")];
+    project.write_manifest(&rows, "");
+    project.write_server("n", "canary-Ny18-htpasswd\n");
+    as_somebody_else(&mut project, &["encrypt", "n"]);
+    project.commit();
+    fs::remove_file(project.server_file("n")).unwrap();
+    assert!(
+        project
+            .ok(&["status"])
+            .stdout
+            .contains("secrets trust a.env.enc b.enc n.enc")
+    );
+    project.ok(&["trust", "n"]);
+    for command in ["status", "decrypt", "encrypt"] {
+        let output = project.ok(&[command, "n"]);
+        let text = format!("{}{}", output.stdout, output.stderr);
+        assert!(!text.contains("can read it"), "{output:#?}");
+    }
+    project.write_server("n", "canary-Ny18-htpasswd 2\n");
+    project.ok(&["encrypt", "n"]);
+}
+
+#[test]
+fn a_data_key_in_the_place_of_a_plain_file_stays_told() {
+    let project = with_a_foreign_key();
+    let manifest = project.read_repo("secret-files.toml");
+    let plain = "\n[plain]\n\"p.env\" = \"p.env\"\n";
+    project.write_repo("secret-files.toml", manifest + plain);
+    project.write_repo("p.env", "A=1\n");
+    project.ok(&["deploy"]);
+    project.write_manifest(&[("a.env.enc", "p.env"), ("b.enc", "b")], "");
+    project.commit();
+    for args in [&["decrypt", "--force"][..], &["decrypt"], &["status"]] {
+        let output = project.ok(args);
+        let text = format!("{}{}", output.stdout, output.stderr);
+        assert!(text.contains("its data key was replaced"), "{output:#?}");
+    }
+}
+
+#[test]
+fn repositories_with_one_root_know_their_own_files() {
+    let mut project = TestProject::with_files(&[("a.env.enc", "x/a.env"), ("b.enc", "b")], "");
+    project.write_server("x/a.env", "ONE=canary-Vd81-database\n");
+    project.write_server("b", "canary-Ku36-sqlrole\n");
+    project.ok(&["encrypt"]);
+    // Another repository, with a file of the same name for other readers.
+    let other = project.path("other");
+    fs::create_dir(&other).unwrap();
+    let manifest = project.read_repo("secret-files.toml");
+    let manifest = manifest
+        .replace("\"x/a.env\"", "\"y/a.env\"")
+        .replace("\"b.enc\" = \"b\"\n", "");
+    fs::write(other.join("secret-files.toml"), manifest).unwrap();
+    let readers = [SERVER_KEY, LAPTOP_KEY].map(recipient).join(",");
+    let rules = format!("creation_rules:\n  - age: {readers}\n");
+    fs::write(other.join(".sops.yaml"), rules).unwrap();
+    project.write_server("y/a.env", "TWO=canary-Qx22-smtp\n");
+    let at = ["-C", other.to_str().unwrap()];
+    let run = |project: &TestProject, command: &str| project.ok(&[&at[..], &[command]].concat());
+    run(&project, "encrypt");
+    let output = run(&project, "status");
+    assert!(!output.stdout.contains("data key"), "{output:#?}");
+    project.set("SECRETS_STATE_DIR", project.path("third-state"));
+    project.ok(&["decrypt"]);
+    fs::remove_file(project.server_file("y/a.env")).unwrap();
+    let output = run(&project, "decrypt");
+    assert!(!output.stderr.contains("data key"), "{output:#?}");
 }

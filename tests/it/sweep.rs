@@ -642,6 +642,10 @@ struct Run {
 struct Tally {
     calls: usize,
     runs: usize,
+    /// Cases in which the command did not make the call: it does not make the same ones each time.
+    missed: usize,
+    /// Runs that a signal ended, all as it was.
+    ended: usize,
     completed: usize,
     refused: usize,
     killed: usize,
@@ -739,7 +743,13 @@ impl<'s> Stage<'s> {
             assert!(last.is_some(), "{}: never half done", scene.name);
             stage.killed_at = last;
             stage.put_back();
-            stage.values = stage.alive();
+            let alive = stage.alive();
+            assert!(
+                alive.is_superset(&stage.values),
+                "{}: the kill loses a value",
+                scene.name
+            );
+            stage.values = alive;
         }
         stage
     }
@@ -971,13 +981,39 @@ impl<'s> Stage<'s> {
             Fault::Signal => format!("inject={call}:signal={}:when={number}", signal_at(number).0),
         };
         let trace = format!("trace={call}");
-        let run = self.run(&["-o", "/dev/null", "-e", &trace, "-e", &injection]);
+        let log = self.project.path("injected");
+        let log_name = log.to_str().unwrap();
+        let run = self.run(&["-o", log_name, "-e", &trace, "-e", &injection]);
+        let log = fs::read_to_string(&log).unwrap_or_default();
+        if !["(INJECTED", "--- SIG", "+++ killed by"]
+            .iter()
+            .any(|mark| log.contains(mark))
+        {
+            tally.missed += 1;
+            return;
+        }
+        let before = self.before.borrow();
         let is_killed = run.code == 137;
         tally.runs += 1;
         tally.killed += usize::from(is_killed);
         assert!(!run.text.contains("strace: "), "{injection}: {}", run.text);
         // It is asked to end before it could take back, or in the middle of that.
         let is_ended = fault == Fault::Signal && run.code == signal_at(number).1;
+        let says_stuck = run
+            .text
+            .contains("cannot clean up after an interrupted run")
+            || run.text.contains("an interrupted run may be half done");
+        // Each file as the killed run found or left it.
+        let is_as_before = |now: &Snapshot| {
+            let mut files = now.iter().filter(|(_, thing)| !thing.raw.is_empty());
+            files.all(|(path, thing)| {
+                let known = [&*before, &self.first].map(|all| all.get(path));
+                known
+                    .into_iter()
+                    .flatten()
+                    .any(|known| known.is_like(thing))
+            })
+        };
         // The system could not load it.
         let is_unstarted = run.code == 127;
         let mut wrong = Vec::new();
@@ -994,7 +1030,6 @@ impl<'s> Stage<'s> {
             let is_kept = path.to_string_lossy().ends_with(".enc.edited") && thing.opened.is_some();
             !(is_kept && run.text.contains("what you edited is in"))
         });
-        let before = self.before.borrow();
         let staged: Vec<_> = now
             .keys()
             .filter(|path| is_staging(path))
@@ -1046,18 +1081,18 @@ impl<'s> Stage<'s> {
                 tally.stuck += 1;
             }
             _ if is_new => tally.completed += 1,
-            130 | 143 if is_ended && is_interrupted => tally.refused += 1,
             // What a killed run left is taken back file by file, and no run goes on before all of it is; a folder that it
             // made may stay until then.
-            _ if is_interrupted && run.text.contains("an interrupted run") => tally.refused += 1,
+            _ if is_interrupted && (is_ended || says_stuck) && is_as_before(&now) => {
+                tally.refused += 1;
+            }
             code => wrong.push(format!("it fails with {code} and leaves some files new")),
         }
         if !is_killed
             && !staged.is_empty()
             && !is_persistent
             && !run.text.contains("the next run removes it")
-            && !(is_interrupted
-                && (is_unstarted || is_ended || run.text.contains("an interrupted run")))
+            && !(is_interrupted && (is_unstarted || is_ended || says_stuck))
         {
             wrong.push(format!(
                 "{} left behind without a word",
@@ -1067,6 +1102,7 @@ impl<'s> Stage<'s> {
         if fault == Fault::Signal && ![0, signal_at(number).1].contains(&run.code) {
             wrong.push(format!("a signal ends it with {}", run.code));
         }
+        tally.ended += usize::from(is_ended && is_old);
         wrong.extend(self.look_for_plaintext(is_killed));
         let lost: Vec<_> = self.values.difference(&self.alive()).cloned().collect();
         if !lost.is_empty() {
@@ -1217,13 +1253,23 @@ fn play(name: &str) {
         calls: calls.iter().map(|(_, count)| count).sum(),
         ..Tally::default()
     };
+    let count = cases.len();
     for (call, number, fault) in cases {
         stage.play(call, number, fault, &mut tally);
     }
+    assert!(
+        tally.missed * 2 < count,
+        "{name}: {} of {count} calls were not made",
+        tally.missed
+    );
+    if wanted == "all" {
+        assert!(tally.ended > 0, "{name}: no signal ends it");
+    }
     println!(
-        "| {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+        "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
         scene.name,
         tally.calls,
+        tally.missed,
         tally.runs,
         tally.completed,
         tally.refused,

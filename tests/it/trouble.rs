@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -632,6 +632,78 @@ fn a_run_that_came_to_its_end_is_not_taken_back() {
         assert!(!output.stderr.contains("are in ,"), "{output:#?}");
         let output = project.run(&["status"]);
         assert!(!output.stderr.contains("interrupted"), "{output:#?}");
+    }
+}
+
+#[test]
+fn over_what_cannot_be_taken_back_nothing_is_written() {
+    let test = "over_what_cannot_be_taken_back_nothing_is_written";
+    if !stock::available("strace", test) {
+        return;
+    }
+    let project = behind();
+    // The root is reached through a link.
+    let link = project.path("link");
+    symlink(project.root(), &link).unwrap();
+    let root = ["--root", link.to_str().unwrap()];
+    let with = |args: &[&'static str]| [&root[..], args].concat();
+    killed_half_way(&project, &with(&["decrypt"]));
+    let moved = project.path("moved");
+    fs::rename(project.server_file("x"), &moved).unwrap();
+    symlink(&moved, project.server_file("x")).unwrap();
+    let before = project.snapshot();
+    for args in [&["decrypt", "y/b"][..], &["encrypt", "y/b"]] {
+        let output = project.run(&with(args));
+        assert_eq!(output.code, 2, "{output:#?}");
+        assert!(
+            output
+                .stderr
+                .contains("an interrupted run may be half done"),
+            "{output:#?}"
+        );
+    }
+    assert_eq!(project.snapshot(), before);
+    fs::remove_file(project.server_file("x")).unwrap();
+    fs::rename(&moved, project.server_file("x")).unwrap();
+    let output = project.ok(&with(&["decrypt"]));
+    assert!(output.stderr.contains("took back"), "{output:#?}");
+    assert!(is_new(&project));
+    // A journal that cannot be read.
+    let journal = project.path("state/journal/0123456789abcdef");
+    fs::create_dir(&journal).unwrap();
+    let output = project.ok(&with(&["status"]));
+    assert!(output.stderr.contains("cannot be told"), "{output:#?}");
+    let output = project.run(&with(&["decrypt"]));
+    assert_eq!(output.code, 2, "{output:#?}");
+    assert!(output.stderr.contains("make it readable"), "{output:#?}");
+}
+
+#[test]
+fn folders_of_a_killed_run_go_and_those_of_others_stay() {
+    let test = "folders_of_a_killed_run_go_and_those_of_others_stay";
+    if !stock::available("strace", test) {
+        return;
+    }
+    for is_replaced in [false, true] {
+        let project = behind();
+        fs::remove_dir_all(project.server_file("y")).unwrap();
+        killed_half_way(&project, &["decrypt"]);
+        assert!(project.server_file("y").is_dir());
+        if is_replaced {
+            fs::remove_dir_all(project.server_file("y")).unwrap();
+            fs::create_dir(project.server_file("y")).unwrap();
+            let mode = fs::Permissions::from_mode(0o2770);
+            fs::set_permissions(project.server_file("y"), mode).unwrap();
+        }
+        project.run(&["encrypt", "x/a", "-q"]);
+        assert_eq!(project.server_file("y").exists(), is_replaced);
+        project.ok(&["decrypt"]);
+        let mode = fs::metadata(project.server_file("y"))
+            .unwrap()
+            .permissions();
+        let wanted = if is_replaced { 0o2770 } else { 0o755 };
+        assert_eq!(mode.mode() & 0o7777, wanted);
+        assert!(is_new(&project));
     }
 }
 
