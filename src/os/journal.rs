@@ -757,6 +757,7 @@ mod tests {
             ],
             written_over: vec![("/srv/app/c".into(), mark(5))],
             is_done: true,
+            is_damaged: false,
         };
         let text = listing.text();
         assert_eq!(Listing::parse(&text), listing);
@@ -770,7 +771,17 @@ mod tests {
 
     #[test]
     fn a_step_without_a_staging_name_is_none() {
-        let text = b"step\0/etc/passwd\0shadow\x001 2 3 4\x005 6 7 8\0";
-        assert_eq!(Listing::parse(text), Listing::default());
+        let text = b"step\0/etc/passwd\0shadow\x001 2 3 4\x005 6 7 8\0done\0";
+        let listing = Listing::parse(text);
+        assert!(listing.is_damaged && listing.steps.is_empty());
+        // What a system that stopped leaves is none.
+        for text in [
+            &b""[..],
+            b"\0\0\0",
+            b"step\0/srv/a\0.secrets-",
+            b"step\0\0\0\0\0\0\0",
+        ] {
+            assert_eq!(Listing::parse(text), Listing::default());
+        }
     }
 }

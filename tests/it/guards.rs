@@ -813,3 +813,59 @@ fn repositories_with_one_root_know_their_own_files() {
     let output = run(&project, "decrypt");
     assert!(!output.stderr.contains("data key"), "{output:#?}");
 }
+
+#[test]
+fn a_data_key_where_there_was_none_is_told() {
+    let mut project = TestProject::with_files(&[], "");
+    project.write_rules(&[recipient(SERVER_KEY)]);
+    let row = |project: &TestProject, format: &str| {
+        let row = format!("{{ path = \"g\", format = \"{format}\" }}");
+        project.write_manifest(&[("g.enc", &row)], "");
+    };
+    row(&project, "age");
+    project.write_server("g", "canary-Ku36-sqlrole\n");
+    project.ok(&["encrypt"]);
+    // Somebody stores it with a data key of their own.
+    row(&project, "binary");
+    fs::remove_file(project.repo_file("g.enc")).unwrap();
+    as_somebody_else(&mut project, &["encrypt"]);
+    for (args, is_told) in [
+        (&["status"][..], true),
+        (&["decrypt"], true),
+        (&["encrypt"], true),
+        (&["trust", "g"], true),
+        (&["status"], false),
+    ] {
+        let output = project.ok(args);
+        let text = format!("{}{}", output.stdout, output.stderr);
+        assert_eq!(
+            text.contains("its data key was replaced"),
+            is_told,
+            "{output:#?}"
+        );
+    }
+}
+
+#[test]
+fn what_restore_and_merge_put_there_first_is_known() {
+    for args in [
+        &["restore", "a.env", "--rev", "HEAD", "--force"][..],
+        &["merge", "a.env", "--repository"],
+    ] {
+        let mut project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
+        project.write_rules(&[recipient(SERVER_KEY)]);
+        project.write_server("a.env", "ONE=canary-Vd81-database\n");
+        project.ok(&["encrypt"]);
+        project.commit();
+        fs::remove_dir_all(project.path("state")).unwrap();
+        project.write_server("a.env", "ONE=canary-Vd81-database\nTWO=2\n");
+        let output = project.run(args);
+        assert!(output.code == 0, "{output:#?}");
+        push_readers(&mut project, &[SERVER_KEY, LAPTOP_KEY]);
+        let output = project.ok(&["status"]);
+        assert!(
+            output.stdout.contains("can read it since"),
+            "{args:?} {output:#?}"
+        );
+    }
+}

@@ -679,6 +679,64 @@ fn over_what_cannot_be_taken_back_nothing_is_written() {
 }
 
 #[test]
+fn while_a_part_is_out_of_reach_nothing_is_built_on_the_other() {
+    let test = "while_a_part_is_out_of_reach_nothing_is_built_on_the_other";
+    if !stock::available("strace", test) {
+        return;
+    }
+    let project = behind();
+    killed_half_way(&project, &["decrypt"]);
+    fs::rename(project.server_file("y"), project.path("away")).unwrap();
+    let before = project.snapshot();
+    for args in [&["decrypt", "x/a"][..], &["encrypt", "x/a"]] {
+        let output = project.run(args);
+        assert_eq!(output.code, 2, "{output:#?}");
+        assert!(
+            output
+                .stderr
+                .contains("an interrupted run may be half done"),
+            "{output:#?}"
+        );
+    }
+    assert_eq!(project.snapshot(), before);
+    fs::rename(project.path("away"), project.server_file("y")).unwrap();
+    let output = project.ok(&["decrypt"]);
+    assert!(output.stderr.contains("took back"), "{output:#?}");
+    assert!(is_new(&project));
+}
+
+#[test]
+fn an_old_file_that_is_kept_stays_and_a_damaged_journal_stops() {
+    let test = "an_old_file_that_is_kept_stays_and_a_damaged_journal_stops";
+    if !stock::available("strace", test) {
+        return;
+    }
+    let project = behind();
+    killed_half_way(&project, &["decrypt"]);
+    let journals = fs::read_dir(project.path("state/journal")).unwrap();
+    let journals: Vec<PathBuf> = journals.flatten().map(|entry| entry.path()).collect();
+    let whole = fs::read(&journals[0]).unwrap();
+    let damaged = [b"?\0", &whole[..]].concat();
+    fs::write(&journals[0], damaged).unwrap();
+    let output = project.run(&["decrypt"]);
+    assert_eq!(output.code, 2, "{output:#?}");
+    assert!(output.stderr.contains("it is damaged"), "{output:#?}");
+    fs::write(&journals[0], whole).unwrap();
+    // The folder is a link now, and somebody wrote into the file.
+    fs::rename(project.server_file("x"), project.server_file("real")).unwrap();
+    symlink("real", project.server_file("x")).unwrap();
+    project.write_server("x/a", "by hand\n");
+    let output = project.run(&["encrypt", "y/b"]);
+    let (_, rest) = output.stderr.split_once("the old file is in ").unwrap();
+    let (kept, _) = rest.split_once(',').unwrap();
+    assert_eq!(
+        fs::read(kept).unwrap(),
+        text("old a", 1).as_bytes(),
+        "{output:#?}"
+    );
+}
+
+#[test]
 fn folders_of_a_killed_run_go_and_those_of_others_stay() {
     let test = "folders_of_a_killed_run_go_and_those_of_others_stay";
     if !stock::available("strace", test) {
