@@ -210,14 +210,7 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
     let Some(state) = workspace.state.as_ref().filter(|_| !agreed.is_empty()) else {
         return;
     };
-    // What a killed run was writing into is whole.
-    let whole = agreed.iter().map(|one| one.target.clone());
-    let whole: Vec<_> = whole
-        .filter(|target| workspace.half_written.contains(target))
-        .collect();
-    if !whole.is_empty() {
-        state.settle(&whole);
-    }
+    settle(workspace, state, agreed);
     let now = cx.env.now();
     let head = match workspace.checkout() {
         Ok(Some(checkout)) => checkout.head(),
@@ -312,6 +305,18 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
         cx.ui.warning(&format!(
             "what agrees now is not remembered, the next run may have to ask git or refuse: {error}"
         ));
+    }
+}
+
+/// Notes that what a killed run was writing into is whole where both sides agree.
+fn settle(workspace: &Workspace, state: &StateDir, agreed: &[Agreed<'_>]) {
+    let targets = agreed.iter().map(|one| &one.target);
+    let whole: Vec<PathBuf> = targets
+        .filter(|target| workspace.half_written.contains(target))
+        .cloned()
+        .collect();
+    if !whole.is_empty() {
+        state.settle(&whole);
     }
 }
 
