@@ -172,9 +172,7 @@ impl KeyInUse {
             is_agreed: false,
         }
     }
-}
 
-impl KeyInUse {
     /// Returns the key as it is remembered.
     pub fn digest(&self, digester: &Digester) -> String {
         let key = self.key.as_ref().map(|key| digester.data_key(key));

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 
 use crate::secret::SecretBytes;
@@ -15,16 +15,31 @@ use crate::secret::SecretBytes;
 /// When it cannot be started or does not exit with 0.
 #[expect(clippy::disallowed_methods, reason = "programs are started here")]
 pub fn capture<S: AsRef<OsStr>>(program: &str, args: &[S]) -> io::Result<Vec<u8>> {
-    let output = Command::new(program)
-        .args(args)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()?;
-    if output.status.success() {
-        Ok(output.stdout)
+    let mut command = Command::new(program);
+    let (status, output) = run(command.args(args))?;
+    if status.success() {
+        Ok(output)
     } else {
-        Err(io::Error::other(format!("it ended with {}", output.status)))
+        Err(io::Error::other(format!("it ended with {status}")))
     }
+}
+
+/// Runs a program without input and returns how it ended, and its standard output. The standard library's way stops
+/// the whole process where that cannot be read.
+fn run(command: &mut Command) -> io::Result<(ExitStatus, Vec<u8>)> {
+    let quiet = command.stdin(Stdio::null()).stderr(Stdio::null());
+    let mut child = quiet.stdout(Stdio::piped()).spawn()?;
+    let mut output = Vec::new();
+    let read = child
+        .stdout
+        .take()
+        .map(|mut pipe| pipe.read_to_end(&mut output));
+    if let Some(Err(error)) = read {
+        drop(child.kill());
+        drop(child.wait());
+        return Err(error);
+    }
+    Ok((child.wait()?, output))
 }
 
 /// Runs a key command with one more variable and returns its standard output. Its standard error
@@ -164,17 +179,11 @@ pub fn capture_git(
     if rustix::process::geteuid().is_root() && owner.0 != 0 {
         command.uid(owner.0).gid(owner.1);
     }
-    let output = command
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()?;
-    if output.status.success() {
-        Ok(output.stdout)
+    let (status, output) = run(&mut command)?;
+    if status.success() {
+        Ok(output)
     } else {
-        Err(io::Error::other(format!(
-            "`git` ended with {}",
-            output.status
-        )))
+        Err(io::Error::other(format!("`git` ended with {status}")))
     }
 }
 
