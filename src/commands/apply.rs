@@ -339,6 +339,12 @@ fn stuck_help(stuck: &Stuck) -> String {
             "a run of another user is at work there, or was interrupted: run as that user"
                 .to_owned()
         }
+        FsError::Io {
+            action: UNDERSTAND, ..
+        } => format!(
+            "what an interrupted run had half done cannot be told: look for `{}*` beside your files, which are old or new ones, then remove {journal}",
+            staging::STAGING_PREFIX
+        ),
         _ if stuck.bases.is_empty() => {
             "an interrupted run may be half done: make it readable and run the command again"
                 .to_owned()

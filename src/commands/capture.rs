@@ -465,7 +465,17 @@ fn judge(
         let why = format!("stored as {} from now on", format.name());
         judgement.stored = Stored::Outdated(why);
     }
-    if options.new_data_key && judgement.stored == Stored::Same && *format != Format::Age {
+    if judgement.stored == Stored::Same && *format == Format::Age {
+        // It does not say for whom it is encrypted: what is remembered does.
+        let known = workspace
+            .memory()
+            .known_of(workspace, sides.target, &entry.repository_path);
+        let wanted = governing.terms(Format::Age, None).texts();
+        let is_known = known.is_of_file && known.terms == Some(wanted);
+        if options.new_data_key || options.update_recipients && !is_known {
+            judgement.stored = Stored::Outdated("for whom its rule names".to_owned());
+        }
+    } else if options.new_data_key && judgement.stored == Stored::Same {
         judgement.stored = Stored::Outdated("a new data key".to_owned());
     }
     check_rule(workspace, entry, encrypted, governing, options, judgement);

@@ -261,7 +261,7 @@ impl ForeignKey {
             }
             Some(Since::Commit(version)) => format!("{words} since {}", of(version)),
             Some(Since::NoCommit) => format!("{words}, in no commit of this branch"),
-            None => format!("{words} by its rule"),
+            None => format!("{words} when it is encrypted anew, by its rule"),
         });
         let both: Vec<String> = key.into_iter().chain(terms).collect();
         both.join("; ")

@@ -6,6 +6,7 @@ use crate::error::{Error, ErrorKind, Problem};
 use crate::keys::age::canonical;
 use crate::keys::keyring::Keyring;
 use crate::os::place::{Base, Ownership};
+use crate::os::signal::Watch;
 use crate::os::users::{self, Database};
 use crate::os::{fs, staging};
 use crate::project::error::Refusal;
@@ -53,6 +54,8 @@ pub struct Installation {
     made_folders: Vec<PathBuf>,
     /// The root was made for it.
     made_root: bool,
+    /// Notes signals while it stands there and what it is for is not done.
+    watch: Option<Watch>,
 }
 
 /// Says where and how the identity is installed. Accounts that do not exist are problems, told with
@@ -107,6 +110,7 @@ pub fn plan(
         old: None,
         made_folders: Vec::new(),
         made_root: false,
+        watch: None,
     })
 }
 
@@ -299,6 +303,22 @@ impl Installation {
         Ok(())
     }
 
+    /// Notes signals from here on, so that none leaves the identity half installed.
+    pub fn note_signals(&mut self) {
+        self.watch = Some(Watch::start());
+    }
+
+    /// Makes sure that no signal asked this run to end meanwhile.
+    ///
+    /// # Errors
+    /// `Interrupted`: the identity is to be taken back.
+    pub fn check_signals(&self) -> Result<(), Problem> {
+        match self.watch.as_ref().and_then(Watch::received) {
+            Some(signal) => Err(Problem::new(ErrorKind::Interrupted { signal })),
+            None => Ok(()),
+        }
+    }
+
     /// Returns a name beside the file that nothing has.
     fn name_for_old(&self, now: &str) -> PathBuf {
         let stamp = now.replace([':', '-'], "");
@@ -337,13 +357,14 @@ impl Installation {
 
 impl Recovering for Installation {
     fn before(&mut self, cx: &mut Context, workspace: &Workspace) -> Result<(), Problem> {
+        self.note_signals();
         if workspace.root.is_none() && !fs::is_folder(&workspace.root_path) {
             fs::create_folder(&workspace.root_path, 0o755).map_err(|error| {
                 Problem::new(error).with_help("create the root by hand, or run as root")
             })?;
             self.made_root = true;
         }
-        let installed = self.install(cx);
+        let installed = self.install(cx).and_then(|()| self.check_signals());
         if installed.is_err() {
             self.take_back(workspace);
         }

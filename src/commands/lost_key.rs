@@ -178,9 +178,11 @@ pub fn run(
     if !request.write.dry_run {
         // First the note and the key: rules that name a key nobody has would be worse than a key that
         // no rule names.
+        installation.note_signals();
         let noted = note(workspace, &lost, &key.recipient)?;
         let written = installation
             .install(cx)
+            .and_then(|()| installation.check_signals())
             .and_then(|()| write(cx, workspace, &files));
         if let Err(problem) = written {
             installation.take_back(workspace);

@@ -9,7 +9,7 @@ use crate::os::place::FileState;
 use crate::os::state::StateDir;
 use crate::project::manifest::Entry;
 use crate::project::record::{Digester, NO_DATA_KEY, Record, Records};
-use crate::project::terms::Terms;
+use crate::project::terms::{NAMES_IN_CLEAR, Terms};
 use crate::sops::data_key::DataKey;
 use crate::sops::metadata::Metadata;
 use crate::sops::store::Format;
@@ -252,7 +252,12 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
             _ => (one.state.uid, one.state.gid, one.state.mode),
         };
         let before = memory.known_of(workspace, &one.target, &one.entry.repository_path);
-        let (data_key, terms) = known_after(before, one.data_key, &digester);
+        // What is not there yet on an older checkout is not forgotten.
+        let used = one.data_key.filter(|used| {
+            let is_old = || known.is_some_and(|known| is_older(workspace, head.as_deref(), known));
+            used.is_agreed || used.is_made || !before.is_of_file || !is_old()
+        });
+        let (data_key, terms) = known_after(before, used, &digester);
         let record = Record {
             data_key,
             terms,
@@ -271,7 +276,7 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
             mode,
         };
         if !known.is_some_and(|known| known.says_the_same(&record)) {
-            changed.push((target, record, one.data_key));
+            changed.push((target, record, used));
         }
     }
     if changed.is_empty() {
@@ -306,6 +311,16 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
     }
 }
 
+/// Returns whether the checkout is at an older commit than a record.
+fn is_older(workspace: &Workspace, head: Option<&str>, record: &Record) -> bool {
+    let (Some(head), Some(commit)) = (head, record.commit.as_deref()) else {
+        return false;
+    };
+    let checkout = workspace.checkout().unwrap_or_default();
+    let base = checkout.and_then(|checkout| checkout.merge_base(commit));
+    commit != head && base.as_deref() == Some(head)
+}
+
 /// Notes that what a killed run was writing into is whole where both sides agree.
 fn settle(workspace: &Workspace, state: &StateDir, agreed: &[Agreed<'_>]) {
     let targets = agreed.iter().map(|one| &one.target);
@@ -336,7 +351,14 @@ fn known_after(
     };
     let found = used.terms.texts();
     let terms = match known.terms {
-        Some(known) if !used.is_agreed => known.intersection(&found).cloned().collect(),
+        Some(terms) if !used.is_agreed => {
+            let mut left: BTreeSet<String> = terms.intersection(&found).cloned().collect();
+            // Of another file the form is nothing to go by.
+            if !known.is_of_file && found.contains(NAMES_IN_CLEAR) {
+                left.insert(NAMES_IN_CLEAR.to_owned());
+            }
+            left
+        }
         _ => found,
     };
     (data_key, Some(terms))
@@ -377,12 +399,7 @@ pub fn restore<'r>(
     records: impl Iterator<Item = (&'r str, Option<Record>)>,
 ) -> Result<(), FsError> {
     change(state, |now, _| {
-        for (target, mut record) in records {
-            // What the user agreed to since stays.
-            if let (Some(record), Some(known)) = (&mut record, now.get(target)) {
-                record.data_key.clone_from(&known.data_key);
-                record.terms.clone_from(&known.terms);
-            }
+        for (target, record) in records {
             now.set(target, record);
         }
     })

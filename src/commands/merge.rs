@@ -699,7 +699,13 @@ fn place_merged<'w>(
             }
             (None, Lookup::Missing(_)) => {}
         }
-        placing::prepare(workspace, one.entry, owner, options, content)
+        let mut prepared = placing::prepare(workspace, one.entry, owner, options, content)?;
+        let is_captured = |captured: &Captured<'_>| captured.entry.repository_path == *name;
+        if captured.iter().any(is_captured) {
+            // Its news are told with that side.
+            prepared.foreign = None;
+        }
+        Ok(prepared)
     });
     settle::targets(workspace, &mut prepared);
     let (steps, prepared) = gather(cx, workspace, prepared, problems, |one, refusal| {

@@ -112,7 +112,7 @@ pub struct Prepared<'w> {
     /// It is a version that was asked for.
     is_restored: bool,
     /// What somebody else changed of how the file is encrypted.
-    foreign: Option<ForeignKey>,
+    pub(super) foreign: Option<ForeignKey>,
     warnings: Vec<String>,
 }
 

@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, ErrorKind, Problem};
+use crate::error::{Error, Problem};
 use crate::os::fs;
 use crate::os::fs::FsError;
 use crate::project::error::Refusal;
-use crate::project::manifest::Kind;
+use crate::project::manifest::{Entry, Kind};
 use crate::sops::store::Format;
 
 use super::apply;
@@ -97,43 +97,29 @@ fn agree_to_keys(
 ) -> Result<Outcome, Error> {
     let root = workspace.require_root()?;
     let state = apply::state_of(workspace).map_err(apply::state_problem)?;
-    let (mut keys, mut agreed) = (Vec::new(), Vec::new());
-    let mut problems = Vec::new();
+    let (half_done, _) = state.half_done(&[root.path()]);
+    let (mut keys, mut said, mut problems) = (Vec::new(), Vec::new(), Vec::new());
     for entry in workspace.select(words)? {
-        if entry.kind == Kind::Plain {
-            continue;
-        }
         let name = &entry.repository_path;
-        let found = match read_encrypted(workspace, entry) {
-            Ok(Lookup::Found(found)) if found.format == Format::Age => {
-                match foreign_key::by_rule(workspace, entry) {
-                    Ok(Some(by_rule)) => Ok(by_rule),
-                    Ok(None) => continue,
-                    Err(problem) => Err(problem),
-                }
-            }
-            Ok(Lookup::Found(found)) => unwrap_key(workspace, entry, &found.sealed.metadata)
-                .map(|key| KeyInUse::found(key, found.format, &found.sealed.metadata)),
-            Ok(Lookup::Missing(_)) => Err(Problem::of(name, ErrorKind::EncryptedMissing)),
-            Err(problem) => Err(problem),
-        };
-        let key = match found {
+        let key = match key_of(workspace, entry) {
             Ok(key) => key,
             Err(problem) => {
                 problems.push(problem);
                 continue;
             }
         };
+        let Some(key) = key else {
+            said.push(format!("{name}: nothing to agree to"));
+            continue;
+        };
         let target = target_of(workspace, root, entry);
-        let said = match foreign_key::find(workspace, entry, &target, &key) {
+        said.push(match foreign_key::find(workspace, entry, &target, &key) {
             Some(found) => format!("{name}: agreed, {}", found.in_words()),
-            None if workspace.half_written.contains(&target) => {
+            None if half_done.contains(&target) => {
                 format!("{name}: its file on the server is taken as it is")
             }
             None => format!("{name}: nothing to agree to"),
-        };
-        cx.ui.status(&said);
-        agreed.push(name.clone());
+        });
         keys.push((entry, target, key));
     }
     if !problems.is_empty() {
@@ -142,12 +128,35 @@ fn agree_to_keys(
     memory::agree_to_keys(state, workspace, &keys).map_err(apply::state_problem)?;
     let files: Vec<_> = keys.iter().map(|(_, target, _)| target.clone()).collect();
     state.settle(&files);
+    for line in &said {
+        cx.ui.status(line);
+    }
+    let names = keys.iter().map(|(entry, ..)| entry.repository_path.clone());
+    let agreed: Vec<_> = names.collect();
     if cx.ui.json {
         let root = workspace.declared_root.as_ref();
         let root = root.map(|root| root.display().to_string());
         cx.ui.show_trust(&root.unwrap_or_default(), None, &agreed);
     }
     Ok(Outcome::default())
+}
+
+/// Returns how an entry's file is encrypted; nothing where there is none, or no rule that says it of a raw age file.
+fn key_of(workspace: &Workspace, entry: &Entry) -> Result<Option<KeyInUse>, Problem> {
+    if entry.kind == Kind::Plain {
+        return Ok(None);
+    }
+    match read_encrypted(workspace, entry)? {
+        Lookup::Found(found) if found.format == Format::Age => {
+            foreign_key::by_rule(workspace, entry)
+        }
+        Lookup::Found(found) => {
+            let key = unwrap_key(workspace, entry, &found.sealed.metadata)?;
+            let metadata = &found.sealed.metadata;
+            Ok(Some(KeyInUse::found(key, found.format, metadata)))
+        }
+        Lookup::Missing(_) => Ok(None),
+    }
 }
 
 /// Stops a writing run whose manifest names another root than the one that was trusted. The first

@@ -13,7 +13,7 @@ use crate::project::error::Refusal;
 use crate::project::manifest::{ENCRYPTED_SUFFIX, Kind};
 use crate::project::plan;
 use crate::project::plan::{Action, Plan};
-use crate::project::record::Digester;
+use crate::project::record::{Digester, Record};
 use crate::secret::SecretBytes;
 use crate::sops;
 use crate::sops::master_key::KeyId;
@@ -445,6 +445,18 @@ fn write(cx: &mut Context, workspace: &Workspace, returns: &[Return<'_>]) -> Res
     apply::run(cx, workspace, &work).map_err(|failure| failure.problem.into())
 }
 
+/// Returns the record as it was before a run. What the user agreed to of the repository's file since stays, unless that is
+/// the old one again.
+fn record_of(workspace: &Workspace, file: &Replaced) -> Option<Record> {
+    let mut record = file.record.clone()?;
+    let known = workspace.memory().record_of(Path::new(&file.record_target));
+    if let (Some(known), Side::Server) = (known, file.side) {
+        record.data_key.clone_from(&known.data_key);
+        record.terms.clone_from(&known.terms);
+    }
+    Some(record)
+}
+
 /// Brings back the records too, and takes the run off the list.
 fn close(
     cx: &mut Context,
@@ -458,7 +470,7 @@ fn close(
     };
     let records = undone
         .iter()
-        .map(|file| (file.record_target.as_str(), file.record.clone()));
+        .map(|file| (file.record_target.as_str(), record_of(workspace, file)));
     let settled = memory::restore(state, records).and_then(|()| reversal::keep(state, run, rest));
     if let Err(error) = settled {
         cx.ui.warning(&format!(

@@ -184,6 +184,9 @@ impl Listing {
     pub fn parse(text: &[u8]) -> Self {
         let mut listing = Self::default();
         let end = text.iter().rposition(|&byte| byte == 0).unwrap_or(0);
+        // The beginning of a path, at most.
+        listing.is_damaged =
+            end == 0 && text.first().is_some_and(|&byte| byte != b'/' && byte != 0);
         let mut words = text[..end].split(|&byte| byte == 0);
         while let Some(word) = words.next() {
             let path = Path::new(OsStr::from_bytes(word));
@@ -427,8 +430,12 @@ impl Bases {
             return Ok(None);
         };
         if !self.0.contains_key(path) {
-            if !path.is_dir() {
-                return Ok(None);
+            match std::fs::metadata(path) {
+                Ok(found) if found.is_dir() => {}
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(failed(path, "look at the folder")(error));
+                }
+                _ => return Ok(None),
             }
             self.0.insert(path.to_owned(), Base::open(path)?);
         }

@@ -869,3 +869,82 @@ fn what_restore_and_merge_put_there_first_is_known() {
         );
     }
 }
+
+#[test]
+fn what_undo_takes_back_is_not_agreed_to() {
+    let mut project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
+    project.write_rules(&[recipient(SERVER_KEY)]);
+    project.write_server("a.env", "ONE=canary-Vd81-database\n");
+    project.ok(&["encrypt"]);
+    project.commit();
+    // One's own new reader, and a new data key, thought better of.
+    project.write_rules(&[SERVER_KEY, LAPTOP_KEY].map(recipient));
+    project.ok(&["encrypt", "--update-recipients", "--new-data-key"]);
+    project.ok(&["undo"]);
+    project.write_rules(&[recipient(SERVER_KEY)]);
+    let output = project.ok(&["status"]);
+    assert!(!output.stdout.contains("data key"), "{output:#?}");
+    push_readers(&mut project, &[SERVER_KEY, LAPTOP_KEY]);
+    let output = project.ok(&["status"]);
+    assert!(output.stdout.contains("can read it since"), "{output:#?}");
+}
+
+#[test]
+fn an_older_checkout_forgets_nothing_and_trust_passes_over_what_is_not_there() {
+    let project = with_a_new_reader();
+    let rows = [("a.env.enc", "a.env"), ("b.enc", "b"), ("n.enc", "n")];
+    project.write_manifest(&rows, "");
+    project.commit();
+    // One row has no file yet.
+    let output = project.ok(&["trust", "**"]);
+    assert_eq!(output.stderr.matches("agreed, ").count(), 2, "{output:#?}");
+    assert!(
+        output.stderr.contains("n.enc: nothing to agree to"),
+        "{output:#?}"
+    );
+    project.ok(&["decrypt", "a.env", "b"]);
+    project.git(&["checkout", "-q", "HEAD~2"]);
+    project.ok(&["decrypt"]);
+    project.git(&["checkout", "-q", "-"]);
+    let output = project.ok(&["status"]);
+    assert!(!output.stdout.contains("can read it"), "{output:#?}");
+}
+
+#[test]
+fn a_raw_age_file_is_encrypted_anew_for_whom_its_rule_names() {
+    let row = "{ path = \"g\", format = \"age\" }";
+    let project = TestProject::with_files(&[("g.age.enc", row)], "");
+    project.write_rules(&[recipient(SERVER_KEY)]);
+    project.write_server("g", "canary-Ku36-sqlrole\n");
+    project.ok(&["encrypt"]);
+    let before = project.read_repo("g.age.enc");
+    project.ok(&["encrypt", "--update-recipients"]);
+    assert_eq!(project.read_repo("g.age.enc"), before);
+    project.write_rules(&[SERVER_KEY, LAPTOP_KEY].map(recipient));
+    project.ok(&["encrypt", "--update-recipients"]);
+    let after = project.read_repo("g.age.enc");
+    assert_ne!(after, before);
+    project.ok(&["encrypt", "--update-recipients"]);
+    assert_eq!(project.read_repo("g.age.enc"), after);
+    project.ok(&["encrypt", "--new-data-key"]);
+    assert_ne!(project.read_repo("g.age.enc"), after);
+    let output = project.ok(&["status"]);
+    assert!(!output.stdout.contains("by its rule"), "{output:#?}");
+}
+
+#[test]
+fn the_first_file_whose_form_shows_keys_is_no_news() {
+    let mut project = TestProject::with_files(&[("b.enc", "b")], "");
+    project.write_rules(&[recipient(SERVER_KEY)]);
+    project.write_server("b", "canary-Ku36-sqlrole\n");
+    project.ok(&["encrypt"]);
+    project.commit();
+    project.write_manifest(&[("b.enc", "b"), ("n.env.enc", "n.env")], "");
+    project.write_server("n.env", "N=canary-Ny18-htpasswd\n");
+    as_somebody_else(&mut project, &["encrypt", "n.env"]);
+    project.commit();
+    fs::remove_file(project.server_file("n.env")).unwrap();
+    project.ok(&["decrypt"]);
+    project.write_server("n.env", "N=canary-Ny18-htpasswd2\n");
+    project.ok(&["encrypt"]);
+}

@@ -1014,8 +1014,8 @@ impl<'s> Stage<'s> {
                     .any(|known| known.is_like(thing))
             })
         };
-        // The system could not load it.
-        let is_unstarted = run.code == 127;
+        // The system could not load it, or the standard library could not begin.
+        let is_unstarted = [127, 134].contains(&run.code);
         let mut wrong = Vec::new();
 
         if run.text.contains(MARK) {
