@@ -282,10 +282,24 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
     if changed.is_empty() {
         return;
     }
-    let updated = set_aside_damaged(state, &digester).and_then(|()| {
+    let updated = write(state, &digester, changed);
+    if let Err(error) = updated {
+        cx.ui.warning(&format!(
+            "what agrees now is not remembered, the next run may have to ask git or refuse: {error}"
+        ));
+    }
+}
+
+/// Writes records that changed, each with how the file on the server is encrypted.
+fn write(
+    state: &StateDir,
+    digester: &Digester,
+    changed: Vec<(&str, Record, Option<&KeyInUse>)>,
+) -> Result<(), FsError> {
+    set_aside_damaged(state, digester).and_then(|()| {
         state.update(RECORDS_FILE, |old| {
             let mut records = old
-                .and_then(|text| Records::parse(&text, &digester))
+                .and_then(|text| Records::parse(&text, digester))
                 .unwrap_or_default();
             for (target, mut record, used) in changed {
                 // What this run noted before counts, too.
@@ -297,18 +311,13 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
                         terms: noted.terms.clone().or(record.terms),
                         is_of_file: true,
                     };
-                    (record.data_key, record.terms) = known_after(before, used, &digester);
+                    (record.data_key, record.terms) = known_after(before, used, digester);
                 }
                 records.set(target, Some(record));
             }
-            records.to_bytes(&digester)
+            records.to_bytes(digester)
         })
-    });
-    if let Err(error) = updated {
-        cx.ui.warning(&format!(
-            "what agrees now is not remembered, the next run may have to ask git or refuse: {error}"
-        ));
-    }
+    })
 }
 
 /// Returns whether the checkout is at an older commit than a record.

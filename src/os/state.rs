@@ -431,7 +431,7 @@ fn clean_up_one(path: &Path, file: Result<File, FsError>, cleaned: &mut CleanedU
         let bases: Vec<_> = listing.bases.iter().map(PathBuf::as_path).collect();
         listing
             .half_done(&bases)
-            .is_ok_and(|files| !files.is_empty())
+            .map_or(true, |files| !files.is_empty())
     };
     let out_of_reach = |folder: &Path| FsError::Io {
         path: folder.to_owned(),
