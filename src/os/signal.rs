@@ -40,12 +40,27 @@ impl Watch {
         }
     }
 
+    /// Forgets what came: another program was running, and it was its.
+    pub fn forget(&self) {
+        self.received.store(0, Ordering::SeqCst);
+    }
+
     /// Returns the number of the signal that came, if one did.
     pub fn received(&self) -> Option<i32> {
         i32::try_from(self.received.load(Ordering::SeqCst))
             .ok()
             .filter(|&signal| signal != 0)
     }
+}
+
+/// Does some work, with signals noted, and ends this process when one came: what the work cleans up is cleaned up then.
+pub fn watched<T>(work: impl FnOnce(&Watch) -> T) -> T {
+    let watch = Watch::start();
+    let result = work(&watch);
+    if let Some(signal) = watch.received() {
+        die_of(signal);
+    }
+    result
 }
 
 /// Removes a folder and ends this process when SIGINT, SIGTERM or SIGHUP come while it lives.

@@ -130,12 +130,23 @@ fn put_back(
     Err(Failure::new(code::UNWRITABLE, text))
 }
 
-/// Shows the tree in the editor until what comes back can be encrypted.
+/// Shows the tree in the editor until what comes back can be encrypted. A signal that comes while no editor is running, and the
+/// plaintext is there, ends this process when it is gone.
 fn in_editor(
     run: &mut Run<'_>,
     request: &Request<'_>,
     opened: &mut Opened,
     indents: Indents,
+) -> Result<(), Failure> {
+    signal::watched(|watch| in_folder(run, request, opened, indents, watch))
+}
+
+fn in_folder(
+    run: &mut Run<'_>,
+    request: &Request<'_>,
+    opened: &mut Opened,
+    indents: Indents,
+    watch: &signal::Watch,
 ) -> Result<(), Failure> {
     let (input, output) = request.formats;
     let shown = if request.shows_metadata {
@@ -158,7 +169,15 @@ fn in_editor(
         .map_err(|error| unwritable("create temporary file", &error))?;
     let mut rejected = SecretBytes::default();
     loop {
-        run_editor(run, &file)?;
+        if watch.received().is_some() {
+            return Err(Failure::new(
+                code::EDITOR,
+                "Could not run editor: interrupted",
+            ));
+        }
+        let ended = run_editor(run, &file);
+        watch.forget();
+        ended?;
         let edited = files::read(run, Some(&file))
             .map_err(|failure| Failure::new(code::UNREADABLE, failure.text))?;
         if edited.expose() == shown.expose() {

@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::os::scratch::Scratch;
 use crate::os::shell::{self, End};
+use crate::os::signal;
 use crate::sops::tree::{Item, Node};
 use crate::sops::value::Value;
 
@@ -164,21 +165,27 @@ pub(super) fn with_file(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failur
     }
     let name = name_of(parsed)?;
     let failed = |error: crate::os::fs::FsError| Failure::generic(error.to_string());
-    let folder = Scratch::create(run.env, ".sops").map_err(failed)?;
-    let path = if parsed.is_on("no-fifo") {
-        folder.write(&name, text.expose()).map_err(failed)?
-    } else {
-        let path = folder.make_pipe(&name).map_err(failed)?;
-        shell::feed_pipe(&path, text);
-        path
-    };
-    let command = with_path(&command, &path);
-    if is_background {
-        shell::start(&command, &run.env.vars).map_err(|error| not_started(&error))?;
-        return Ok(0);
-    }
-    let end = shell::run(&command, &run.env.vars).map_err(|error| not_started(&error))?;
-    Ok(code_of(run, end))
+    signal::watched(|watch| {
+        let folder = Scratch::create(run.env, ".sops").map_err(failed)?;
+        let path = if parsed.is_on("no-fifo") {
+            folder.write(&name, text.expose()).map_err(failed)?
+        } else {
+            let path = folder.make_pipe(&name).map_err(failed)?;
+            shell::feed_pipe(&path, text);
+            path
+        };
+        if watch.received().is_some() {
+            return Ok(1);
+        }
+        let command = with_path(&command, &path);
+        if is_background {
+            shell::start(&command, &run.env.vars).map_err(|error| not_started(&error))?;
+            return Ok(0);
+        }
+        let end = shell::run(&command, &run.env.vars);
+        watch.forget();
+        Ok(code_of(run, end.map_err(|error| not_started(&error))?))
+    })
 }
 
 /// Returns the file's name; one that is asked for must stay in its folder.
