@@ -23,7 +23,7 @@ use secret_files::sops::data_key::DataKey;
 use secret_files::sops::metadata::Metadata;
 use secret_files::sops::pattern::Pattern;
 use secret_files::sops::selector::Selection;
-use secret_files::sops::store::{Format, Indents};
+use secret_files::sops::store::{Format, Indents, conflict_marker};
 use secret_files::sops::tree::{self, Tree};
 use secret_files::sops::value::{self, Value};
 use secret_files::sops::{self, Layout, Manner, Reuse, shamir};
@@ -128,7 +128,9 @@ fn data_key() -> DataKey {
 /// or a document.
 fn store(format: Format, input: &[u8]) {
     let store = format.store();
-    if let Ok(document) = store.parse(input) {
+    // A file with conflict markers is refused before it is read, and when it is opened.
+    let parsed = store.parse(input).ok();
+    if let Some(document) = parsed.filter(|_| conflict_marker(input).is_none()) {
         drop(store.emit_tree(&Tree::of(&document), None, Indents::default()));
         let selection = Selection::default();
         let mut metadata = Metadata::new(store.has_selection().then_some(&selection));

@@ -2,7 +2,7 @@
 
 use super::rows::path_parts;
 use super::variables::{
-    HELD, Values, is_blank, last_line, quote, shown, split_reference, unmarked, words,
+    HELD, Values, before, is_blank, last_line, quote, shown, split_reference, unmarked, words,
 };
 use super::{KEY_VARIABLE, Notes, Root, Unread};
 
@@ -31,7 +31,7 @@ fn tokens(text: &str) -> String {
             '"' | '\'' | '\\' => {}
             '$' => {
                 let (_, next) = split_reference(rest).unwrap_or_default();
-                let source = rest.strip_suffix(next).unwrap_or(rest);
+                let source = before(rest, next);
                 out.push_str(&format!("${source}").replace(is_blank, HELD));
                 letters = next.chars();
             }

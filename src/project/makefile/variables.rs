@@ -126,6 +126,12 @@ pub(super) fn split_reference(text: &str) -> Option<(&str, &str)> {
     None
 }
 
+/// What stands before the rest of a text. By their lengths: to compare them takes long in a long text with many references.
+pub(super) fn before<'t>(text: &'t str, rest: &str) -> &'t str {
+    let length = text.len().saturating_sub(rest.len());
+    text.get(..length).unwrap_or(text)
+}
+
 /// The place of the first wanted character that stands outside references.
 pub(super) fn find_outside(text: &str, wanted: &str) -> Option<usize> {
     let mut rest = text;
@@ -227,7 +233,7 @@ impl Values {
                 _ => self.reference(content, line),
             };
             self.open.pop();
-            let source = after.strip_suffix(rest).unwrap_or(after);
+            let source = before(after, rest);
             let mut value = result.unwrap_or_else(|why| hole(&format!("${source}"), &why));
             self.spent += content.len() + value.len() + 30;
             // A value glued to other text belongs to the word that names it.
