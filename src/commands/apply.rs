@@ -206,29 +206,43 @@ pub fn carry_out<T: Prospect>(
     }
 }
 
-/// Warns of what a killed run has half done, where nothing is taken back now: what is seen of both sides is
-/// partly what it wrote. Returns whether there is something.
-pub fn warn_of_half_done(cx: &mut Context, workspace: &Workspace) -> bool {
+/// Says what killed runs have half done, where nothing is taken back now: what is seen of both sides is partly what they
+/// wrote.
+pub fn half_done(workspace: &Workspace) -> Vec<String> {
     let Some(state) = &workspace.state else {
-        return false;
+        return Vec::new();
     };
     let mut folders = vec![workspace.repository.path()];
     folders.extend(workspace.root.as_ref().map(Base::path));
     let (half_done, trouble) = state.half_done(&folders);
-    if let Some(error) = &trouble {
-        cx.ui.warning(&format!(
+    let trouble = trouble.map(|error| {
+        format!(
             "whether an interrupted run is half done cannot be told: {error}; no command writes until it can"
-        ));
-    }
+        )
+    });
     let files = match &half_done[..] {
-        [] => return trouble.is_some(),
-        [file] => file.display().to_string(),
-        [first, ..] => format!("{} files, {} among them", half_done.len(), first.display()),
+        [] => None,
+        [file] => Some(file.display().to_string()),
+        [first, ..] => {
+            let count = half_done.len();
+            Some(format!("{count} files, {} among them", first.display()))
+        }
     };
-    cx.ui.warning(&format!(
-        "an interrupted run is half done ({files}); the next writing run takes it back, or says what is to be done"
-    ));
-    true
+    let files = files.map(|files| {
+        format!(
+            "an interrupted run is half done ({files}); the next writing run takes it back, or says what is to be done"
+        )
+    });
+    trouble.into_iter().chain(files).collect()
+}
+
+/// Warns of what killed runs have half done. Returns whether there is something.
+pub fn warn_of_half_done(cx: &mut Context, workspace: &Workspace) -> bool {
+    let lines = half_done(workspace);
+    for line in &lines {
+        cx.ui.warning(line);
+    }
+    !lines.is_empty()
 }
 
 /// Warns of staging files beside the targets that are not ours to remove: runs of another user, or

@@ -15,6 +15,7 @@ use crate::rules::RULES_FILE;
 use crate::sops;
 use crate::ui::doctor::{Check, DoctorView, Verdict};
 
+use super::apply;
 use super::check::{self, CheckArgs};
 use super::govern::{govern, rule_help};
 use super::install;
@@ -59,6 +60,8 @@ pub fn run(_args: &DoctorArgs, cx: &mut Context) -> Result<Outcome, Error> {
     checks.push(plaintext(&workspace, &entries));
     checks.push(root(cx, &workspace));
     checks.push(state(&workspace));
+    let half_done = apply::half_done(&workspace).into_iter();
+    checks.extend(half_done.map(|line| Check::of("runs", Verdict::Wrong, line, None)));
     let view = DoctorView { checks };
     cx.ui.show_doctor(&view);
     let has = |verdict| view.checks.iter().any(|check| check.verdict == verdict);

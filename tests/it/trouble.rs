@@ -586,6 +586,11 @@ fn what_a_killed_run_had_half_done_is_taken_back() {
         let output = project.run(looking);
         assert!(output.stderr.contains(&warning), "{output:#?}");
     }
+    let output = project.run(&["doctor"]);
+    assert!(
+        output.code == 1 && output.stdout.contains(&warning),
+        "{output:#?}"
+    );
     assert_eq!(project.snapshot(), half, "what only looks changes nothing");
 
     // Also by a command that then finds nothing to do.
