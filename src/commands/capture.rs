@@ -216,11 +216,12 @@ pub fn capture_content<'w>(
     if workspace.half_written.contains(&path) {
         return Err(Problem::of(name, FsError::HalfWritten { path })
             .with_help({
-                let (decrypt, trust) = (
+                let (undo, decrypt, trust) = (
+                    workspace.hints.ours_for_all("undo --list"),
                     workspace.hints.ours("decrypt --force", name),
                     workspace.hints.ours("trust", name),
                 );
-                format!("{decrypt} takes the repository's; what it held is in a backup (`secrets undo --list`) where git does not have it; where it is whole: {trust}")
+                format!("{decrypt} takes the repository's; what it held is in a backup ({undo}) where git does not have it; where it is whole: {trust}")
             }));
     }
     let shown = workspace.server_file(entry).display().to_string();
@@ -367,7 +368,8 @@ pub fn capture_content<'w>(
             }
             Some((changes, is_of_file)) if !is_of_file || existing.is_none() => {
                 let warning = format!(
-                    "{name}: {changes}; so far that is so of no file here: where it is not meant, mend `.sops.yaml` and run `secrets encrypt --update-recipients`"
+                    "{name}: {changes}; so far that is so of no file here: where it is not meant, mend `.sops.yaml` and run {}",
+                    workspace.hints.ours("encrypt --update-recipients", name)
                 );
                 captured.warnings.push(warning);
             }

@@ -296,27 +296,26 @@ fn write(
     digester: &Digester,
     changed: Vec<(&str, Record, Option<&KeyInUse>)>,
 ) -> Result<(), FsError> {
-    set_aside_damaged(state, digester).and_then(|()| {
-        state.update(RECORDS_FILE, |old| {
-            let mut records = old
-                .and_then(|text| Records::parse(&text, digester))
-                .unwrap_or_default();
-            for (target, mut record, used) in changed {
-                // What this run noted before counts, too.
-                if let Some(noted) = records.get(target) {
-                    let before = Known {
-                        data_key: Some(noted.data_key.clone())
-                            .filter(|key| !key.is_empty())
-                            .unwrap_or(record.data_key),
-                        terms: noted.terms.clone().or(record.terms),
-                        is_of_file: true,
-                    };
-                    (record.data_key, record.terms) = known_after(before, used, digester);
-                }
-                records.set(target, Some(record));
+    set_aside_damaged(state, digester)?;
+    state.update(RECORDS_FILE, |old| {
+        let mut records = old
+            .and_then(|text| Records::parse(&text, digester))
+            .unwrap_or_default();
+        for (target, mut record, used) in changed {
+            // What this run noted before counts, too.
+            if let Some(noted) = records.get(target) {
+                let before = Known {
+                    data_key: Some(noted.data_key.clone())
+                        .filter(|key| !key.is_empty())
+                        .unwrap_or(record.data_key),
+                    terms: noted.terms.clone().or(record.terms),
+                    is_of_file: true,
+                };
+                (record.data_key, record.terms) = known_after(before, used, digester);
             }
-            records.to_bytes(digester)
-        })
+            records.set(target, Some(record));
+        }
+        records.to_bytes(digester)
     })
 }
 

@@ -55,6 +55,7 @@ impl Terms {
         selection: &Selection,
     ) -> Self {
         let mut terms = BTreeMap::new();
+        let mut equal: BTreeMap<String, usize> = BTreeMap::new();
         let count = groups.len();
         for group in groups {
             let keys = group.into_iter().map(KeyId::canonical);
@@ -62,14 +63,10 @@ impl Terms {
             let keys: BTreeMap<String, KeyId> = keys.map(|key| (text_of(&key), key)).collect();
             if count > 1 {
                 let names: Vec<_> = keys.keys().map(String::as_str).collect();
-                let mut number = 1;
-                let group = loop {
-                    let group = format!("{GROUP}{number}\n{}", names.join("\n"));
-                    if !terms.contains_key(&group) {
-                        break group;
-                    }
-                    number += 1;
-                };
+                let names = names.join("\n");
+                let number = equal.entry(names.clone()).or_default();
+                *number += 1;
+                let group = format!("{GROUP}{number}\n{names}");
                 terms.insert(group, About::Group(keys.values().cloned().collect()));
             }
             let readers = keys.into_iter();
