@@ -337,7 +337,8 @@ fn tidy(cx: &mut Context, state: &StateDir, is_first: bool) -> CleanedUp {
         ));
     }
     for (base, journal) in out_of_reach.iter().filter(|_| is_first) {
-        let (base, journal) = (base.display(), journal.display());
+        let base = base.display();
+        let journal = hints::quoted(&journal.to_string_lossy());
         cx.ui.warning(&format!("an interrupted run left files in {base}, which is not there now; they are taken back or removed when it is back, or remove {journal} when it is gone for good"));
     }
     cleaned

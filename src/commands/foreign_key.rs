@@ -158,8 +158,8 @@ fn new_of(workspace: &Workspace, known: &Known, terms: &Terms) -> Vec<(String, S
             About::Other if text == NAMES_IN_CLEAR => {
                 "the names of its keys are in clear".to_owned()
             }
-            About::Other if text == ONE_GROUP => "any one of its keys opens it".to_owned(),
-            About::Other => format!("`{text}`"),
+            About::Needed if text == ONE_GROUP => "any one of its keys opens it".to_owned(),
+            About::Needed | About::Other => format!("`{text}`"),
         };
         (text.to_owned(), words)
     })

@@ -357,17 +357,16 @@ fn known_after(
     } else {
         known.data_key
     };
-    let found = used.terms.texts();
     let terms = match known.terms {
         Some(terms) if !used.is_agreed => {
-            let mut left: BTreeSet<String> = terms.intersection(&found).cloned().collect();
+            let mut left = used.terms.known_after(&terms);
             // Of another file the form is nothing to go by.
-            if !known.is_of_file && found.contains(NAMES_IN_CLEAR) {
+            if !known.is_of_file && used.terms.has(NAMES_IN_CLEAR) {
                 left.insert(NAMES_IN_CLEAR.to_owned());
             }
             left
         }
-        _ => found,
+        _ => used.terms.texts(),
     };
     (data_key, Some(terms))
 }

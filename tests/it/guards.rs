@@ -340,6 +340,17 @@ fn a_data_key_that_is_known_can_be_agreed_to() {
 }
 
 #[test]
+fn a_merge_of_both_sides_tells_a_replaced_data_key_once() {
+    let project = with_a_foreign_key();
+    project.write_server("a.env", "ONE=canary-Vd81-database\nTWO=3\n");
+    let output = project.ok(&["merge"]);
+    let told = output.stderr.matches("its data key was replaced");
+    assert_eq!(told.count(), 1, "{output:#?}");
+    assert_eq!(project.read_server("a.env"), b"ONE=mallory\nTWO=3\n");
+    assert_eq!(project.opened("a.env.enc"), project.read_server("a.env"));
+}
+
+#[test]
 fn a_new_data_key_is_made_where_nothing_else_changes() {
     let project = TestProject::with_files(
         &[
@@ -685,36 +696,55 @@ fn a_form_that_shows_the_names_of_keys_is_agreed_to_first() {
     assert!(!project.read_repo("t.json.enc").contains("canary-Kn30"));
 }
 
+/// Writes a rule with key groups; all of them are needed.
+fn write_groups(project: &TestProject, groups: &[&[&str]]) {
+    let mut rule = "creation_rules:\n  - key_groups:\n".to_owned();
+    for keys in groups {
+        rule += "      - age:\n";
+        for key in *keys {
+            rule += &format!("          - {}\n", recipient(key));
+        }
+    }
+    project.write_repo(".sops.yaml", rule);
+}
+
 #[test]
-fn the_order_of_key_groups_is_no_news() {
+fn what_asks_for_less_keys_of_groups_is_news() {
+    const THIRD: &str = "throwaway-third.txt";
     let mut project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
     let laptop = fs::read_to_string(key_file(LAPTOP_KEY)).unwrap();
     project.set("SOPS_AGE_KEY", laptop);
-    let rules = |project: &TestProject, groups: [&[&str]; 2]| {
-        let groups: String = groups
-            .iter()
-            .map(|keys| {
-                let keys: String = keys
-                    .iter()
-                    .map(|key| format!("          - {}\n", recipient(key)))
-                    .collect();
-                format!("      - age:\n{keys}")
-            })
-            .collect();
-        project.write_repo(
-            ".sops.yaml",
-            format!("creation_rules:\n  - key_groups:\n{groups}"),
-        );
-    };
-    rules(&project, [&[SERVER_KEY], &[LAPTOP_KEY]]);
+    write_groups(&project, &[&[SERVER_KEY, THIRD], &[LAPTOP_KEY, THIRD]]);
     project.write_server("a.env", "ONE=canary-Vd81-database\n");
     project.ok(&["encrypt"]);
     project.commit();
-    rules(&project, [&[LAPTOP_KEY], &[SERVER_KEY]]);
+    write_groups(&project, &[&[LAPTOP_KEY, THIRD], &[THIRD, SERVER_KEY]]);
     as_somebody_else(&mut project, &["encrypt", "--update-recipients"]);
     let output = project.ok(&["status"]);
     assert!(!output.stdout.contains("key group"), "{output:#?}");
-    // That they need each other no more is.
+    // Nor is a key less, or a further group that is needed, too.
+    for groups in [
+        &[&[SERVER_KEY][..], &[LAPTOP_KEY, THIRD]][..],
+        &[&[SERVER_KEY], &[LAPTOP_KEY], &[THIRD, LAPTOP_KEY]],
+    ] {
+        write_groups(&project, groups);
+        as_somebody_else(&mut project, &["encrypt", "--update-recipients"]);
+        let output = project.ok(&["status"]);
+        assert!(
+            !output.stdout.contains("key group"),
+            "{groups:?} {output:#?}"
+        );
+        project.ok(&["decrypt"]);
+    }
+    // That it comes back is.
+    write_groups(&project, &[&[SERVER_KEY, THIRD], &[LAPTOP_KEY, THIRD]]);
+    as_somebody_else(&mut project, &["encrypt", "--update-recipients"]);
+    let output = project.ok(&["status"]);
+    assert!(
+        output.stdout.contains("can open one of its key groups"),
+        "{output:#?}"
+    );
+    // And that they need each other no more.
     project.write_rules(&[SERVER_KEY, LAPTOP_KEY].map(recipient));
     as_somebody_else(&mut project, &["encrypt", "--update-recipients"]);
     let output = project.ok(&["status"]);

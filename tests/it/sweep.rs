@@ -47,13 +47,13 @@ enum Fault {
     Lie,
     /// The process is killed.
     Kill,
-    /// The process gets a signal that asks it to end: INT, or TERM at every other call.
+    /// The process gets a signal that asks it to end: INT, TERM or HUP in turn.
     Signal,
 }
 
 /// Returns the signal that asks a process to end at a call, and how it ends then.
 fn signal_at(number: usize) -> (&'static str, i32) {
-    [("INT", 130), ("TERM", 143)][number % 2]
+    [("INT", 130), ("TERM", 143), ("HUP", 129)][number % 3]
 }
 
 /// Returns how a call can fail.

@@ -1239,6 +1239,64 @@ fn a_signal_at_any_moment_changes_all_or_nothing() {
     assert!(interrupted > 3, "{interrupted} of 24 were caught");
 }
 
+/// A signal at every call with which `exec-file --no-fifo` makes, writes or removes its file, and while it waits for the
+/// other program.
+#[test]
+fn a_signal_leaves_no_file_of_exec_file() {
+    let test = "a_signal_leaves_no_file_of_exec_file";
+    if !stock::available("strace", test) {
+        return;
+    }
+    let mut project = behind();
+    let temporary = project.path("tmp");
+    fs::create_dir(&temporary).unwrap();
+    project.set("TMPDIR", &temporary);
+    let log = project.path("log");
+    let mut ended_by_it = 0;
+    for call in ["mkdir", "openat", "write", "fchmod", "wait4", "unlinkat"] {
+        for number in 1.. {
+            let (signal, code) = [("INT", 130), ("TERM", 143), ("HUP", 129)][number % 3];
+            let inject = format!("inject={call}:signal={signal}:when={number}");
+            let trace = format!("trace={call}");
+            let program = env!("CARGO_BIN_EXE_secrets");
+            let strace = [
+                "-f",
+                "-qq",
+                "-o",
+                log.to_str().unwrap(),
+                "-e",
+                &trace,
+                "-e",
+                &inject,
+                program,
+            ];
+            // Nothing is shown: the output is searched for values.
+            let line = "sops exec-file --no-fifo --input-type binary a.enc";
+            let args: Vec<_> = strace
+                .into_iter()
+                .chain(line.split(' '))
+                .chain(["test -s {}"])
+                .collect();
+            let (ended_with, said) = ended(secrets(&project, "strace", &args).spawn().unwrap());
+            let left = fs::read_dir(&temporary).unwrap().count();
+            assert_eq!(left, 0, "{inject}: plaintext is left behind: {said}");
+            if !fs::read_to_string(&log)
+                .unwrap()
+                .contains(&format!("--- SIG{signal}"))
+            {
+                assert_eq!(ended_with, 0, "{said}");
+                break;
+            }
+            // The other program gets the signal, too; stock ends with 255 then.
+            let is_expected =
+                [0, code].contains(&ended_with) || call == "wait4" && ended_with == 255;
+            assert!(is_expected, "{inject}: {ended_with} {said}");
+            ended_by_it += usize::from(ended_with == code);
+        }
+    }
+    assert!(ended_by_it > 5, "{ended_by_it} runs were ended by a signal");
+}
+
 /// Ends with the code and whether standard error, where it is read, has anything.
 fn with_closed_pipes(
     project: &TestProject,
