@@ -356,25 +356,14 @@ pub fn capture_content<'w>(
         captured.readers.clone_from(&governing.keys);
     }
     captured.step = plan::encrypt(name, PathBuf::from(name), &stored, refusals, options.force);
-    if let (true, Some(governing)) = (captured.step.writes(), &governing) {
+    if let (true, Some(governing)) = (
+        captured.step.writes() || options.update_recipients,
+        &governing,
+    ) {
         let terms = governing.terms(format, existing.as_deref());
-        match foreign_key::new_terms(workspace, entry, &source_place.path(), &terms) {
-            Some((changes, true)) if !options.update_recipients => {
-                captured.step.action = Action::Refuse;
-                captured
-                    .step
-                    .refusals
-                    .push(Refusal::TermsUnknown { changes });
-            }
-            Some((changes, is_of_file)) if !is_of_file || existing.is_none() => {
-                let warning = format!(
-                    "{name}: {changes}; so far that is so of no file here: where it is not meant, mend `.sops.yaml` and run {}",
-                    workspace.hints.ours("encrypt --update-recipients", name)
-                );
-                captured.warnings.push(warning);
-            }
-            _ => {}
-        }
+        let new = foreign_key::new_terms(workspace, entry, &source_place.path(), &terms);
+        let is_there = existing.is_some();
+        check_terms(workspace, new, is_there, options, &mut captured);
     }
 
     if let (Some(encrypted), Stored::Differs(..) | Stored::Unopened, Some(Format::Binary)) =
@@ -428,6 +417,51 @@ pub fn capture_content<'w>(
     captured.source = source.map(|(state, content)| (source_place, state, content));
     captured.merged = merged;
     Ok(captured)
+}
+
+/// Refuses to write on new terms, or tells of them where the user says that they are meant, or no file was there.
+fn check_terms(
+    workspace: &Workspace,
+    new: Option<(Vec<String>, bool)>,
+    is_there: bool,
+    options: CaptureOptions<'_>,
+    captured: &mut Captured<'_>,
+) {
+    let name = &captured.entry.repository_path;
+    let is_refused = captured.step.action == Action::Refuse;
+    match new {
+        Some((changes, true)) if !options.update_recipients => {
+            let changes = changes.join(", ");
+            captured.step.action = Action::Refuse;
+            captured
+                .step
+                .refusals
+                .push(Refusal::TermsUnknown { changes });
+        }
+        Some((changes, is_of_file)) if !is_of_file || !is_there => {
+            let warning = format!(
+                "{name}: {}; so far that is so of no file here: where it is not meant, mend `.sops.yaml` and run {}",
+                changes.join(", "),
+                workspace.hints.ours("encrypt --update-recipients", name)
+            );
+            captured.warnings.push(warning);
+        }
+        Some((changes, _)) if !is_refused => {
+            let foreign = captured.foreign.iter();
+            let agreed = foreign.flat_map(|found| found.terms_since(|one| changes.contains(one)));
+            let agreed: Vec<_> = agreed.collect();
+            if !agreed.is_empty() {
+                let warning = format!("{name}: agreed, {}", agreed.join("; "));
+                captured.warnings.push(warning);
+            }
+        }
+        _ => {}
+    }
+    if let (Some(foreign), true) = (&mut captured.foreign, options.update_recipients) {
+        foreign.forget(false, true);
+    }
+    let foreign = captured.foreign.take();
+    captured.foreign = foreign.filter(|found| !found.is_nothing());
 }
 
 /// Both sides of an entry that is stored already.
@@ -575,7 +609,7 @@ fn compare(
         let used = KeyInUse::found(key.clone(), encrypted.format, &sealed.metadata);
         let mut foreign = foreign_key::find(workspace, entry, sides.target, &used);
         if let Some(found) = &mut foreign {
-            found.forget(options.new_data_key, options.update_recipients);
+            found.forget(options.new_data_key, false);
         }
         judgement.foreign = foreign.filter(|found| !found.is_nothing());
     }
@@ -643,7 +677,13 @@ fn check_rule(
     }
     let is_same = judgement.stored == Stored::Same;
     match (found.is_empty(), options.update_recipients, is_same) {
-        (true, _, _) | (_, true, false) => {}
+        (true, _, _) => {}
+        (_, true, false) => {
+            let name = &entry.repository_path;
+            let told = found.iter();
+            let told = told.map(|refusal| format!("{name}: {refusal}; its rule is followed"));
+            judgement.warnings.extend(told);
+        }
         (_, true, true) => {
             let why: Vec<_> = found.iter().map(ToString::to_string).collect();
             judgement.stored = Stored::Outdated(why.join("; "));

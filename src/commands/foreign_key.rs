@@ -117,19 +117,20 @@ pub fn find(
     })
 }
 
-/// Returns which of the terms that the file of an entry is to be encrypted on are new, in words, and whether they are new
-/// to a file that was in sync; else they are new to all files that this user had in sync.
+/// Returns which of the terms that the file of an entry is to be encrypted on are new, each in words, and whether they are
+/// new to a file that was in sync; else they are new to all files that this user had in sync.
 pub fn new_terms(
     workspace: &Workspace,
     entry: &Entry,
     target: &Path,
     terms: &Terms,
-) -> Option<(String, bool)> {
+) -> Option<(Vec<String>, bool)> {
     let known = workspace
         .memory()
         .known_of(workspace, target, &entry.repository_path);
     let new = new_of(workspace, &known, terms);
-    (!new.is_empty()).then(|| (words_of(&new), known.is_of_file))
+    let words: Vec<String> = new.into_iter().map(|(_, words)| words).collect();
+    (!words.is_empty()).then_some((words, known.is_of_file))
 }
 
 /// Returns new terms, as remembered and in words; nothing where nothing is known.
@@ -164,11 +165,6 @@ fn new_of(workspace: &Workspace, known: &Known, terms: &Terms) -> Vec<(String, S
         (text.to_owned(), words)
     })
     .collect()
-}
-
-fn words_of(new: &[(String, String)]) -> String {
-    let words: Vec<&str> = new.iter().map(|(_, words)| words.as_str()).collect();
-    words.join(", ")
 }
 
 /// The versions of a file, the newest first, each read once.
@@ -239,32 +235,33 @@ impl ForeignKey {
 
     /// Says what happened, in a part of a sentence.
     pub fn in_words(&self) -> String {
-        let of = |version: &Version| {
-            format!(
-                "commit {} of {} by {}",
-                short(&version.commit),
-                in_words(version.seconds),
-                version.author
-            )
-        };
         let key = self.since.as_ref().map(|since| match since {
             Since::Commit(version) if self.is_cut => format!(
                 "its data key was replaced in {} or before, where this shallow clone is cut",
-                of(version)
+                commit_in_words(version)
             ),
-            Since::Commit(version) => format!("its data key was replaced in {}", of(version)),
+            Since::Commit(version) => {
+                format!("its data key was replaced in {}", commit_in_words(version))
+            }
             Since::NoCommit => "its data key was replaced, in no commit of this branch".to_owned(),
         });
-        let terms = self.terms.iter().map(|(words, since)| match since {
+        let terms = self.terms_since(|_| true);
+        let both: Vec<String> = key.into_iter().chain(terms).collect();
+        both.join("; ")
+    }
+
+    /// Says which terms are new, those that are wanted by their words, and since when each is.
+    pub fn terms_since(&self, is_wanted: impl Fn(&String) -> bool) -> Vec<String> {
+        let terms = self.terms.iter().filter(|(words, _)| is_wanted(words));
+        let terms = terms.map(|(words, since)| match since {
             Some(Since::Commit(version)) if self.is_cut => {
-                format!("{words} since {} or longer", of(version))
+                format!("{words} since {} or longer", commit_in_words(version))
             }
-            Some(Since::Commit(version)) => format!("{words} since {}", of(version)),
+            Some(Since::Commit(version)) => format!("{words} since {}", commit_in_words(version)),
             Some(Since::NoCommit) => format!("{words}, in no commit of this branch"),
             None => format!("{words} when it is encrypted anew, by its rule"),
         });
-        let both: Vec<String> = key.into_iter().chain(terms).collect();
-        both.join("; ")
+        terms.collect()
     }
 
     /// Returns the commit that brought another data key, as it is shown; `None` where the key is known.
@@ -285,6 +282,15 @@ impl ForeignKey {
     pub fn terms_in_words(&self) -> Vec<String> {
         self.terms.iter().map(|(words, _)| words.clone()).collect()
     }
+}
+
+fn commit_in_words(version: &Version) -> String {
+    format!(
+        "commit {} of {} by {}",
+        short(&version.commit),
+        in_words(version.seconds),
+        version.author
+    )
 }
 
 /// So many names, at most, are put into a command that is proposed.

@@ -451,7 +451,12 @@ fn for_a_reader_that_somebody_added_nothing_is_encrypted_until_the_user_agrees()
     }
     assert_eq!(project.read_repo("a.env.enc"), before);
     // One file by one option, the other by the other.
-    project.ok(&["encrypt", "--update-recipients", "a.env"]);
+    let output = project.ok(&["encrypt", "--update-recipients", "a.env"]);
+    let agreed = output.stderr.contains("a.env.enc: agreed, ");
+    assert!(
+        agreed && output.stderr.contains("by Mallory"),
+        "{output:#?}"
+    );
     project.ok(&["trust", "b"]);
     project.write_server("a.env", "ONE=canary-Vd81-database\nTWO=4\n");
     project.write_server("b", "canary-Ku36-sqlrole 2\n");
@@ -560,6 +565,26 @@ fn another_name_of_an_identity_and_own_files_are_never_captured() {
         assert!(output.stderr.contains(what), "{output:#?}");
         assert!(!project.repo_file(&format!("{name}.enc")).exists());
     }
+}
+
+#[test]
+fn what_the_option_agrees_to_is_told() {
+    let mut project = with_a_new_reader();
+    // Nothing else is to be done.
+    let output = project.ok(&["encrypt", "--update-recipients", "a.env"]);
+    assert!(output.stderr.contains("a.env.enc: agreed, "), "{output:#?}");
+    // A reader that the rule takes away is not agreed to; that it goes is told where the content changes, too.
+    project.write_rules(&[recipient(SERVER_KEY)]);
+    project.write_server("b", "canary-Ku36-sqlrole 2\n");
+    let output = project.ok(&["encrypt", "--update-recipients", "b"]);
+    let told = format!("- {}; its rule is followed", recipient(LAPTOP_KEY));
+    assert!(
+        output.stderr.contains(&told) && !output.stderr.contains("agreed"),
+        "{output:#?}"
+    );
+    push_readers(&mut project, &[SERVER_KEY, LAPTOP_KEY]);
+    let output = project.ok(&["status"]);
+    assert!(output.stdout.contains("can read it since"), "{output:#?}");
 }
 
 #[test]
