@@ -40,9 +40,14 @@ const RECIPIENT_KEYS: [&str; 2] = ["key", "break_glass"];
 
 type Value<'a> = Spanned<DeValue<'a>>;
 
+/// So many problems are told, at most: a manifest can be one long mistake.
+const MOST_PROBLEMS: usize = 100;
+
 /// Reads the parsed TOML and collects problems.
 struct Reader<'t> {
     text: &'t str,
+    /// Where each line begins.
+    lines: Vec<usize>,
     problems: Vec<ManifestProblem>,
 }
 
@@ -60,8 +65,10 @@ struct ReadDefaults {
 /// # Errors
 /// Everything that is wrong with it, in file order.
 pub fn read(text: &str, path: &str) -> Result<Manifest, ManifestError> {
+    let ends = memchr::memchr_iter(b'\n', text.as_bytes());
     let mut reader = Reader {
         text,
+        lines: std::iter::once(0).chain(ends.map(|end| end + 1)).collect(),
         problems: Vec::new(),
     };
     let manifest = reader.read();
@@ -78,20 +85,24 @@ pub fn read(text: &str, path: &str) -> Result<Manifest, ManifestError> {
 
 impl Reader<'_> {
     fn problem(&mut self, span: Range<usize>, message: impl Into<String>) {
-        let before = &self.text[..span.start.min(self.text.len())];
-        let line = before.matches('\n').count() + 1;
-        let column = before
-            .rsplit('\n')
-            .next()
-            .unwrap_or_default()
-            .chars()
-            .count()
-            + 1;
+        let message = match self.problems.len() {
+            0..MOST_PROBLEMS => message.into(),
+            MOST_PROBLEMS => "more is wrong, here and further on".to_owned(),
+            _ => return,
+        };
+        let at = span.start.min(self.text.len());
+        let line = self.line(at);
+        let column = self.text[self.lines[line - 1]..at].chars().count() + 1;
         self.problems.push(ManifestProblem {
             line,
             column,
-            message: message.into(),
+            message,
         });
+    }
+
+    /// Returns the number of the line that a byte stands in, from 1.
+    fn line(&self, at: usize) -> usize {
+        self.lines.partition_point(|&start| start <= at)
     }
 
     fn read(&mut self) -> Option<Manifest> {
@@ -313,7 +324,7 @@ impl Reader<'_> {
             hosts: self.hosts(table),
             required: self.required(table),
             family: None,
-            line: self.text[..key_span.start].matches('\n').count() + 1,
+            line: self.line(key_span.start),
         };
         if let (false, false, Some(value)) = (
             entry.required.is_empty(),

@@ -2,6 +2,7 @@
 //! depth and length without end, control characters, and files of the repository that reach for more than
 //! they may.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
@@ -141,6 +142,16 @@ fn bounded<T>(what: &str, run: impl FnOnce() -> T) -> T {
     result
 }
 
+/// A manifest of many rows, named by a pattern.
+fn rows(name: &str) -> String {
+    let mut text = "version = 1\n[files]\n".to_owned();
+    for number in 0..100_000 {
+        let name = name.replace("{}", &number.to_string());
+        writeln!(text, "\"{name}\" = \"x/{name}\"").unwrap();
+    }
+    text
+}
+
 #[test]
 fn depth_and_length_are_bounded() {
     let deep =
@@ -176,6 +187,9 @@ fn depth_and_length_are_bounded() {
         format!("#{}\n", "x".repeat(4 << 20)),
         "A=\n".repeat(200_000),
         "[a]\n".repeat(50_000),
+        rows("f{}.env.enc"),
+        rows("f{}.env"),
+        rows("f{a}/{}.enc"),
         format!("A={}\n", "x".repeat(4 << 20)),
         "\n".repeat(1 << 20),
     ];
