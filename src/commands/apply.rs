@@ -4,7 +4,7 @@
 //! signal in between brings back what was there. What a killed run leaves behind are staging files
 //! named in its journal; the next writing run removes them and says so.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
@@ -183,13 +183,12 @@ pub fn carry_out<T: Prospect>(
     if !problems.is_empty() && !args.keep_going {
         return Applied::Nothing;
     }
-    let is_bad = |one: &&T| {
-        let mut bad = problems
-            .iter()
-            .filter_map(|problem| problem.entry.as_deref());
-        bad.any(|bad| bad == one.entry().repository_path)
-    };
-    let mut good: Vec<&T> = entries.iter().filter(|one| !is_bad(one)).collect();
+    let bad = problems
+        .iter()
+        .filter_map(|problem| problem.entry.as_deref());
+    let bad: HashSet<&str> = bad.collect();
+    let is_good = |one: &&T| !bad.contains(&*one.entry().repository_path);
+    let mut good: Vec<&T> = entries.iter().filter(is_good).collect();
     loop {
         let Err(failure) = write(&good) else {
             return Applied::Done;
@@ -600,7 +599,9 @@ fn problem(name: &str, error: FsError) -> Problem {
     let help = match &error {
         FsError::Mounted { .. } => "add `write = \"in-place\"` to its row in the manifest",
         FsError::Changed { .. } => "run the command again: it will look at the file as it is now",
-        FsError::Outside { .. } => "give the row a server path that stays below the root",
+        FsError::Outside { .. } | FsError::ForeignLink { .. } => {
+            "give the row a server path that stays below the root, through no link of another user"
+        }
         _ => "every file is as it was; mend the cause and run the command again",
     };
     Problem::of(name, error).with_help(help)

@@ -1,5 +1,7 @@
 //! `history`: when each key last changed, by whom, in which commit.
 
+use std::collections::HashSet;
+
 use clap::Args;
 
 use crate::error::{Error, ErrorKind, Problem};
@@ -40,11 +42,12 @@ pub fn run(args: &HistoryArgs, cx: &mut Context) -> Result<Outcome, Error> {
             .into());
     }
     let mut rows: Vec<HistoryRow> = Vec::new();
+    let mut seen = HashSet::new();
     origin::look_back(&workspace, entry, None, |revision| {
         for (key, event) in &revision.events {
             let is_wanted = match &args.key {
                 Some(wanted) => key == wanted || (key == CONTENT && is_content(wanted)),
-                None => !rows.iter().any(|row| row.key == *key),
+                None => seen.insert(key.clone()),
             };
             if is_wanted {
                 rows.push(row(key, *event, revision.version.as_ref()));

@@ -106,6 +106,7 @@ pub fn leads_out_of_repository(name: &str, error: FsError) -> Problem {
         FsError::Outside { .. } => {
             "put a folder in the place of the link that leaves the repository"
         }
+        FsError::ForeignLink { .. } => "put a folder in the place of the link",
         _ => "run as a user who may enter the folders of the repository",
     };
     Problem::of(name, error).with_help(help)
@@ -113,11 +114,18 @@ pub fn leads_out_of_repository(name: &str, error: FsError) -> Problem {
 
 /// Returns the problem of a server path that cannot be reached below the root.
 pub fn leads_out(name: &str, error: FsError) -> Problem {
-    let help = match error {
+    let help = match &error {
         FsError::Outside { .. } => {
             "give the row a server path that stays below the root, through no link that leaves it"
+                .to_owned()
         }
-        _ => "run as a user who may enter the folders of the server path",
+        FsError::ForeignLink { link, .. } => {
+            let link = quoted(&link.to_string_lossy());
+            format!(
+                "`chown -h \"$(id -u)\" {link}` where that is meant, else give the row the path of the folder itself"
+            )
+        }
+        _ => "run as a user who may enter the folders of the server path".to_owned(),
     };
     Problem::of(name, error).with_help(help)
 }

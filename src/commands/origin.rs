@@ -4,7 +4,7 @@
 //! Where every token differs and no wrapped key is shared, the file was encrypted anew and the content
 //! cannot be told without an identity; with one both versions are opened and compared.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::error::ErrorKind;
 use crate::os::file_history::FileChange;
@@ -79,8 +79,10 @@ struct Snapshot {
     format: Option<Format>,
     /// Keys with the texts of their values.
     keys: Vec<(String, Vec<Vec<u8>>)>,
+    /// Where each key is among them.
+    places: HashMap<String, usize>,
     /// The wrapped copies of the data key.
-    wrapped: Vec<String>,
+    wrapped: HashSet<String>,
 }
 
 impl Snapshot {
@@ -90,9 +92,10 @@ impl Snapshot {
             Kind::Secret => sops::parse_sealed(content.clone()).ok(),
             Kind::Plain => None,
         };
-        match parsed {
+        let mut snapshot = match parsed {
             Some((format, sealed)) => Self {
                 keys: keys_of(format, &sealed),
+                places: HashMap::new(),
                 wrapped: sealed
                     .metadata
                     .age_keys()
@@ -103,16 +106,20 @@ impl Snapshot {
             },
             None => Self {
                 keys: vec![(CONTENT.to_owned(), vec![content.clone()])],
+                places: HashMap::new(),
                 format: None,
-                wrapped: Vec::new(),
+                wrapped: HashSet::new(),
                 content,
             },
-        }
+        };
+        let keys = snapshot.keys.iter().enumerate();
+        snapshot.places = keys.map(|(place, (key, _))| (key.clone(), place)).collect();
+        snapshot
     }
 
     fn get(&self, key: &str) -> Option<&Vec<Vec<u8>>> {
-        let mut keys = self.keys.iter();
-        keys.find(|(name, _)| name == key).map(|(_, texts)| texts)
+        let place = self.places.get(key)?;
+        self.keys.get(*place).map(|(_, texts)| texts)
     }
 
     fn all(&self, event: Event) -> Vec<(String, Event)> {
@@ -254,7 +261,8 @@ fn events(
     let mut events = between(workspace, entry, first, after);
     for other in known {
         let others = between(workspace, entry, other, after);
-        events.retain(|(key, _)| others.iter().any(|(other, _)| other == key));
+        let others: HashSet<&str> = others.iter().map(|(key, _)| &**key).collect();
+        events.retain(|(key, _)| others.contains(&**key));
     }
     events
 }
@@ -361,12 +369,10 @@ pub fn since(
             Some(version) => Since::Commit(version.clone()),
             None => Since::Uncommitted,
         };
+        let names: HashSet<&str> = revision.events.iter().map(|(name, _)| &**name).collect();
         open.retain(|key| {
-            let is_it = |(name, _): &(String, Event)| {
-                // A key of a file whose keys cannot be told apart, or its content in more words.
-                name == key || name == CONTENT
-            };
-            let is_found = revision.events.iter().any(is_it);
+            // A key of a file whose keys cannot be told apart, or its content in more words.
+            let is_found = names.contains(key) || names.contains(CONTENT);
             if is_found {
                 found.insert((*key).to_owned(), since());
             }

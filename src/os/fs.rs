@@ -57,6 +57,18 @@ pub enum FsError {
         /// The base folder.
         base: PathBuf,
     },
+    /// A component of the path is a link with which its owner leads into a folder of somebody else.
+    #[error("{}: {} is a link of the user {owner} to a folder of the user {target_owner}", path.display(), link.display())]
+    ForeignLink {
+        /// The path as asked for.
+        path: PathBuf,
+        /// The link.
+        link: PathBuf,
+        /// The link's owner.
+        owner: u32,
+        /// The owner of what it leads to.
+        target_owner: u32,
+    },
     /// What was written did not come back as it was.
     #[error("{}: what was written does not read back as it was", path.display())]
     NotReadBack {

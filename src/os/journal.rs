@@ -351,7 +351,7 @@ impl Listing {
         for (folder, made) in self.folders.iter().rev().filter(|_| !self.is_done) {
             let place = match bases.place(self, folder) {
                 Ok(Some(place)) => place,
-                Ok(None) | Err(FsError::Outside { .. }) => continue,
+                Ok(None) | Err(FsError::Outside { .. } | FsError::ForeignLink { .. }) => continue,
                 Err(error) => return Err(error),
             };
             let failed = failed(folder, "remove the folder");

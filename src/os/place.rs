@@ -9,15 +9,17 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, RenameFlags, Stat, Uid, fchmod, fchown, fstat, mkdirat, open,
-    openat, renameat, renameat_with, stat, statat, unlinkat,
+    AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Uid, fchmod, fchown, fstat, lstat,
+    mkdirat, open, openat, readlink, renameat, renameat_with, stat, statat, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use crate::secret::SecretBytes;
 
@@ -152,10 +154,11 @@ impl Base {
         &self.path
     }
 
-    /// Finds the place of a file. Links to folders inside the base are followed, others refused.
+    /// Finds the place of a file. Links to folders inside the base are followed, others refused; those of other users
+    /// than root and this one only to folders of their own.
     ///
     /// # Errors
-    /// `Outside`, or `Io` when a component is not a folder or may not be entered.
+    /// `Outside`, `ForeignLink`, or `Io` when a component is not a folder or may not be entered.
     pub fn place(&self, relative: &Path) -> Result<Place, FsError> {
         let full = self.path.join(relative);
         let outside = || FsError::Outside {
@@ -191,6 +194,7 @@ impl Base {
                     if !target.starts_with(&self.path) {
                         return Err(outside());
                     }
+                    check_links(&next, &full, MOST_LINKS)?;
                     folder = target;
                 }
                 Ok(_) => folder = next,
@@ -238,6 +242,58 @@ impl Base {
         opened.insert(folder.to_owned(), Arc::downgrade(&directory));
         Ok(directory)
     }
+}
+
+/// So many links in a row, at most, as the system has it.
+const MOST_LINKS: usize = 40;
+
+/// Makes sure that every link on the way along a path, and on the ways that they lead, is one of root, of this user, or of
+/// the owner of the folder it leads to: whoever may write one folder does not choose another one. `full` is what it is for.
+fn check_links(path: &Path, full: &Path, depth: usize) -> Result<(), FsError> {
+    let follow = |path: &Path| {
+        let failed = failed(path, "follow the link");
+        path.canonicalize().map_err(failed)
+    };
+    if depth == 0 {
+        return follow(path).map(drop);
+    }
+    let mut at = PathBuf::from("/");
+    for part in path.components() {
+        let next = match part {
+            Component::Normal(name) => at.join(name),
+            Component::ParentDir => {
+                at.pop();
+                continue;
+            }
+            _ => continue,
+        };
+        let link = lstat(&next).map_err(failed(&next, "follow the link"))?;
+        if FileType::from_raw_mode(link.st_mode) != FileType::Symlink {
+            at = next;
+            continue;
+        }
+        let target = follow(&next)?;
+        let target_owner = stat(&target)
+            .map_err(failed(&next, "follow the link"))?
+            .st_uid;
+        let trusted = [0, geteuid().as_raw(), target_owner];
+        if !trusted.contains(&link.st_uid) {
+            return Err(FsError::ForeignLink {
+                path: full.to_owned(),
+                link: next,
+                owner: link.st_uid,
+                target_owner,
+            });
+        }
+        let way = readlink(&next, Vec::new()).map_err(failed(&next, "follow the link"))?;
+        check_links(
+            &at.join(Path::new(OsStr::from_bytes(way.as_bytes()))),
+            full,
+            depth - 1,
+        )?;
+        at = target;
+    }
+    Ok(())
 }
 
 /// Returns whether a folder that was opened is where the path says.

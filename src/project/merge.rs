@@ -5,7 +5,7 @@
 //! lines that differ are taken from one or the other version, and what comes of it is compared with what
 //! was decided.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
 use zeroize::Zeroizing;
@@ -70,8 +70,9 @@ fn merge_tree(layout: &[u8], other: &[u8], takes: &Takes, format: Format) -> Opt
             takes.entry(key.to_string()).or_insert(Take::Layout);
         }
     }
+    let known: HashSet<&str> = values.iter().map(|(key, _)| &**key).collect();
     for key in others.keys() {
-        if !values.iter().any(|(known, _)| known == key) {
+        if !known.contains(key) {
             takes.entry((*key).to_owned()).or_insert(Take::Layout);
         }
     }
@@ -111,8 +112,8 @@ fn merge_tree(layout: &[u8], other: &[u8], takes: &Takes, format: Format) -> Opt
 /// Both versions with the lines of their keys.
 struct Sides<'s, 't> {
     takes: &'s Takes,
-    layout: (&'s [&'t str], &'s [KeyLines]),
-    other: (&'s [&'t str], &'s [KeyLines]),
+    layout: (&'s [&'t str], &'s KeyLines),
+    other: (&'s [&'t str], &'s KeyLines),
 }
 
 /// Returns the lines of a run of which some keys are taken from one version and some from the other:
@@ -121,48 +122,33 @@ struct Sides<'s, 't> {
 fn mixed<'t>(hunk: &Hunk, sides: &Sides<'_, 't>) -> Vec<&'t str> {
     let (layout_lines, layout_keys) = sides.layout;
     let (other_lines, other_keys) = sides.other;
-    let key_at = |keys: &'_ [KeyLines], line: usize| {
-        let at = keys.iter().position(|key| key.lines.contains(&line))?;
-        Some(keys[at].key.clone())
+    let lines_for = |key: &str| -> &[&'t str] {
+        let lines = other_keys.lines_of(key);
+        lines.map_or(&[], |lines| &other_lines[lines.clone()])
     };
-    let lines_for = |key: &str| -> Vec<&'t str> {
-        let one = other_keys.iter().find(|one| one.key == key);
-        one.map_or_else(Vec::new, |one| other_lines[one.lines.clone()].to_vec())
-    };
-    let mut out: Vec<(Option<String>, &'t str)> = Vec::new();
-    let mut done: Vec<String> = Vec::new();
+    let mut out: Vec<(Option<&str>, &'t str)> = Vec::new();
+    let mut done: HashSet<&str> = HashSet::new();
     for line in hunk.layout.clone() {
-        match key_at(layout_keys, line) {
-            Some(key) if is_taken(sides.takes, &key, &Take::Other) => {
-                if !done.contains(&key) {
-                    out.extend(
-                        lines_for(&key)
-                            .into_iter()
-                            .map(|line| (Some(key.clone()), line)),
-                    );
-                    done.push(key);
+        match layout_keys.at(line).next() {
+            Some(key) if is_taken(sides.takes, key, &Take::Other) => {
+                if done.insert(key) {
+                    out.extend(lines_for(key).iter().map(|line| (Some(key), *line)));
                 }
             }
             key => out.push((key, layout_lines[line])),
         }
     }
-    let mut previous: Option<String> = None;
+    let mut previous: Option<&str> = None;
     for line in hunk.other.clone() {
-        let Some(key) = key_at(other_keys, line) else {
+        let Some(key) = other_keys.at(line).next() else {
             continue;
         };
-        let is_new = !layout_keys.iter().any(|one| one.key == key);
-        if is_new && is_taken(sides.takes, &key, &Take::Other) && !done.contains(&key) {
-            let at = previous.as_ref().and_then(|previous| {
-                out.iter()
-                    .rposition(|(key, _)| key.as_ref() == Some(previous))
-            });
+        let is_new = layout_keys.lines_of(key).is_none();
+        if is_new && is_taken(sides.takes, key, &Take::Other) && done.insert(key) {
+            let at = previous
+                .and_then(|previous| out.iter().rposition(|(key, _)| *key == Some(previous)));
             let at = at.map_or(0, |at| at + 1);
-            let lines = lines_for(&key)
-                .into_iter()
-                .map(|line| (Some(key.clone()), line));
-            out.splice(at..at, lines.collect::<Vec<_>>());
-            done.push(key.clone());
+            out.splice(at..at, lines_for(key).iter().map(|line| (Some(key), *line)));
         }
         previous = Some(key);
     }
@@ -199,13 +185,11 @@ fn is_taken(takes: &Takes, key: &str, side: &Take) -> bool {
     }
 }
 
-fn taken(hunk: &Hunk, layout: &[KeyLines], other: &[KeyLines], takes: &Takes) -> Taken {
-    let overlaps =
-        |one: &Range<usize>, two: &Range<usize>| one.start < two.end && two.start < one.end;
+fn taken(hunk: &Hunk, layout: &KeyLines, other: &KeyLines, takes: &Takes) -> Taken {
     let (mut from_layout, mut from_other) = (false, false);
     for (keys, lines) in [(layout, &hunk.layout), (other, &hunk.other)] {
-        for key in keys.iter().filter(|key| overlaps(&key.lines, lines)) {
-            match takes.get(&key.key) {
+        for key in lines.clone().flat_map(|line| keys.at(line)) {
+            match takes.get(key) {
                 Some(Take::Other) => from_other = true,
                 Some(Take::Layout) => from_layout = true,
                 // The value is put in later, where the layout has the key at all.
@@ -220,29 +204,51 @@ fn taken(hunk: &Hunk, layout: &[KeyLines], other: &[KeyLines], takes: &Takes) ->
     }
 }
 
-/// A key of a tree and the lines of its value.
+/// The keys of a tree and the lines of their values.
+#[derive(Default)]
 struct KeyLines {
-    key: String,
-    lines: Range<usize>,
+    keys: Vec<(String, Range<usize>)>,
+    by_line: HashMap<usize, Vec<usize>>,
+    by_name: HashMap<String, usize>,
 }
 
-fn lines_of_keys(text: &[u8], format: Format) -> Option<Vec<KeyLines>> {
+impl KeyLines {
+    fn add(&mut self, key: String, lines: Range<usize>) {
+        let number = self.keys.len();
+        for line in lines.clone() {
+            self.by_line.entry(line).or_default().push(number);
+        }
+        self.by_name.entry(key.clone()).or_insert(number);
+        self.keys.push((key, lines));
+    }
+
+    /// Returns the keys whose values have a part in a line.
+    fn at(&self, line: usize) -> impl Iterator<Item = &str> {
+        let numbers = self.by_line.get(&line).into_iter().flatten();
+        numbers.map(|&number| &*self.keys[number].0)
+    }
+
+    /// Returns the lines of a key, the first of its name.
+    fn lines_of(&self, key: &str) -> Option<&Range<usize>> {
+        let number = self.by_name.get(key)?;
+        self.keys.get(*number).map(|(_, lines)| lines)
+    }
+}
+
+fn lines_of_keys(text: &[u8], format: Format) -> Option<KeyLines> {
     let document = format.store().parse(text).ok()?;
     let starts: Vec<usize> = std::iter::once(0)
         .chain(memchr::memchr_iter(b'\n', text).map(|at| at + 1))
         .collect();
     let line_of = |at: usize| starts.partition_point(|start| *start <= at) - 1;
     let leaves = document.leaves.iter();
-    let values = leaves.filter(|leaf| !leaf.value.is_comment());
-    Some(
-        values
-            .map(|leaf| KeyLines {
-                key: document::place(&document.frames, &leaf.path, leaf.frame, leaf.step),
-                lines: line_of(leaf.span.start)
-                    ..line_of(leaf.span.end.max(leaf.span.start + 1) - 1) + 1,
-            })
-            .collect(),
-    )
+    let mut keys = KeyLines::default();
+    for leaf in leaves.filter(|leaf| !leaf.value.is_comment()) {
+        let key = document::place(&document.frames, &leaf.path, leaf.frame, leaf.step);
+        let last = line_of(leaf.span.end.max(leaf.span.start + 1) - 1);
+        keys.add(key, line_of(leaf.span.start)..last + 1);
+    }
+    Some(keys)
 }
 
 /// Returns a text with another value for a key.
@@ -274,7 +280,7 @@ fn merge_lines(layout: &[u8], other: &[u8], takes: &Takes) -> SecretBytes {
     let lines_of_other = lines_by_key(other);
     let mut out = Zeroizing::new(Vec::with_capacity(layout.len() + other.len()));
     let mut at = 0;
-    let mut done: Vec<&str> = Vec::new();
+    let mut done: HashSet<&str> = HashSet::new();
     for (range, item) in located(layout) {
         let Item::Assignment {
             key, value, text, ..
@@ -287,8 +293,7 @@ fn merge_lines(layout: &[u8], other: &[u8], takes: &Takes) -> SecretBytes {
         };
         out.extend_from_slice(&layout[at..range.start]);
         at = range.end;
-        let is_first = !done.contains(&key);
-        done.push(key);
+        let is_first = done.insert(key);
         let lines = match take {
             Take::Typed(typed) if is_first => Some(with_value(text, value, typed)),
             Take::Other if is_first => lines_of_other.get(key).map(joined),
@@ -302,9 +307,11 @@ fn merge_lines(layout: &[u8], other: &[u8], takes: &Takes) -> SecretBytes {
         }
     }
     out.extend_from_slice(&layout[at..]);
+    let known: HashSet<&str> = lines_by_key(layout).into_keys().collect();
+    let mut insertions = Insertions::of(&out);
     let mut previous: Option<&str> = None;
     for (key, _) in &values_by_key(&items(other)) {
-        let is_new = !done.contains(key) && !has_key(layout, key);
+        let is_new = !done.contains(key) && !known.contains(key);
         let lines = match takes.get(*key).filter(|_| is_new) {
             Some(Take::Other) => lines_of_other.get(key).map(joined),
             Some(Take::Typed(typed)) => {
@@ -314,11 +321,11 @@ fn merge_lines(layout: &[u8], other: &[u8], takes: &Takes) -> SecretBytes {
             _ => None,
         };
         if let Some(lines) = lines {
-            out = inserted(&out, previous, &lines);
+            insertions.add(key, previous, lines);
         }
         previous = Some(key);
     }
-    SecretBytes::copy_of(&out)
+    insertions.done()
 }
 
 fn joined(lines: &Vec<&[u8]>) -> Zeroizing<Vec<u8>> {
@@ -370,11 +377,6 @@ fn lines_by_key(text: &[u8]) -> HashMap<&str, Vec<&[u8]>> {
     lines
 }
 
-fn has_key(text: &[u8], wanted: &str) -> bool {
-    let mut items = items(text).into_iter();
-    items.any(|item| matches!(item, Item::Assignment { key, .. } if key == wanted))
-}
-
 /// Returns a line with another value; what stands before the value stays, and so does a carriage
 /// return at the end.
 fn with_value(text: &[u8], value: &[u8], typed: &SecretBytes) -> Zeroizing<Vec<u8>> {
@@ -394,27 +396,59 @@ fn retyped(line: &[u8], typed: &SecretBytes) -> Zeroizing<Vec<u8>> {
     }
 }
 
-/// Inserts lines behind those of a key, else at the end.
-fn inserted(text: &[u8], behind: Option<&str>, lines: &[u8]) -> Zeroizing<Vec<u8>> {
-    let placed = located(text).into_iter().rev().find_map(|(range, item)| {
-        let is_it = matches!(item, Item::Assignment { key, .. } if Some(key) == behind);
-        is_it.then_some(range.end)
-    });
-    let mut out = Zeroizing::new(Vec::with_capacity(text.len() + lines.len() + 2));
-    if let Some(end) = placed {
-        out.extend_from_slice(&text[..end]);
-        out.push(b'\n');
-        out.extend_from_slice(lines);
-        out.extend_from_slice(&text[end..]);
-        return out;
+/// Lines that are put into a text, each behind those of a key, else at its end.
+struct Insertions<'t> {
+    text: &'t [u8],
+    /// Where the last lines of each key end; of those that are put in, where they go.
+    ends: HashMap<&'t str, Option<usize>>,
+    lines: BTreeMap<Option<usize>, Vec<Zeroizing<Vec<u8>>>>,
+}
+
+impl<'t> Insertions<'t> {
+    fn of(text: &'t [u8]) -> Self {
+        let ends = located(text).into_iter();
+        let ends = ends.filter_map(|(range, item)| match item {
+            Item::Assignment { key, .. } => Some((key, Some(range.end))),
+            _ => None,
+        });
+        Self {
+            text,
+            ends: ends.collect(),
+            lines: BTreeMap::new(),
+        }
     }
-    out.extend_from_slice(text);
-    if !out.is_empty() && !out.ends_with(b"\n") {
-        out.push(b'\n');
+
+    fn add(&mut self, key: &'t str, behind: Option<&str>, lines: Zeroizing<Vec<u8>>) {
+        let place = behind.and_then(|behind| *self.ends.get(behind)?);
+        self.ends.insert(key, place);
+        self.lines.entry(place).or_default().push(lines);
     }
-    out.extend_from_slice(lines);
-    out.push(b'\n');
-    out
+
+    fn done(mut self) -> SecretBytes {
+        let at_end = self.lines.remove(&None).unwrap_or_default();
+        let all = self.lines.values().flatten().chain(&at_end);
+        let added: usize = all.map(|lines| lines.len() + 1).sum();
+        let mut out = Zeroizing::new(Vec::with_capacity(self.text.len() + added + 1));
+        let mut at = 0;
+        for (place, lines) in &self.lines {
+            let place = place.unwrap_or(self.text.len());
+            out.extend_from_slice(&self.text[at..place]);
+            at = place;
+            for lines in lines {
+                out.push(b'\n');
+                out.extend_from_slice(lines);
+            }
+        }
+        out.extend_from_slice(&self.text[at..]);
+        for lines in &at_end {
+            if !out.is_empty() && !out.ends_with(b"\n") {
+                out.push(b'\n');
+            }
+            out.extend_from_slice(lines);
+            out.push(b'\n');
+        }
+        SecretBytes::copy_of(&out)
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The entries of the manifest as a table, and who can read what as a matrix.
 
+use std::collections::{HashMap, HashSet};
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -136,8 +138,9 @@ fn aligned(cells: &[Vec<String>]) -> String {
 /// Renders who can read what: a row an entry, a column a recipient.
 fn matrix(rows: &[ListRow]) -> String {
     let mut recipients: Vec<(&str, &str)> = Vec::new();
+    let mut known: HashSet<&str> = HashSet::new();
     for reader in rows.iter().flat_map(|row| &row.readers) {
-        if !recipients.iter().any(|(key, _)| *key == reader.recipient) {
+        if known.insert(&reader.recipient) {
             recipients.push((&reader.recipient, &reader.name));
         }
     }
@@ -149,8 +152,11 @@ fn matrix(rows: &[ListRow]) -> String {
     let mut cells = vec![head];
     for row in rows.iter().filter(|row| row.kind == "secret") {
         let mut line = vec![harmless(&row.entry)];
+        let readers = row.readers.iter().rev();
+        let readers: HashMap<&str, _> =
+            readers.map(|reader| (&*reader.recipient, reader)).collect();
         for (key, _) in &recipients {
-            let reader = row.readers.iter().find(|reader| reader.recipient == *key);
+            let reader = readers.get(key);
             let mark = reader.map_or(".", |reader| match reader.mark {
                 ReaderMark::CanRead => "x",
                 ReaderMark::NotInRule => "-",

@@ -1,6 +1,6 @@
 //! What a writing command did, or with `--dry-run` would do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -279,7 +279,9 @@ fn summary(report: &Report<'_>) -> String {
 
 /// Counts the entries that have problems but no step: refused ones, and those that failed.
 fn entries_without_step(report: &Report<'_>) -> (usize, usize) {
-    let has_step = |name: &str| report.plan.steps.iter().any(|step| step.name == name);
+    let steps = report.plan.steps.iter();
+    let steps: HashSet<&str> = steps.map(|step| &*step.name).collect();
+    let has_step = |name: &str| steps.contains(name);
     let mut refused = BTreeSet::new();
     let mut failed = BTreeSet::new();
     for problem in report.problems {

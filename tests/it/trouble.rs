@@ -426,6 +426,65 @@ fn a_link_that_takes_the_place_of_a_folder_leads_nowhere() {
     }
 }
 
+/// Root places files for a service below a folder of its user, who has a link in the place of a folder.
+#[test]
+fn a_link_of_another_user_chooses_no_folder() {
+    use std::os::unix::fs::{chown, lchown};
+    if !is_root() {
+        drop(writeln!(
+            std::io::stderr(),
+            "not run: a_link_of_another_user_chooses_no_folder (needs root)"
+        ));
+        return;
+    }
+    let rows = [
+        ("a.enc", "app/conf/a"),
+        ("b.enc", "way/a"),
+        ("c.enc", "nginx/c"),
+    ];
+    let project = TestProject::with_files(&rows, "");
+    let canary = "canary-Ku36-sqlrole\n";
+    project.write_server("app/conf/a", canary);
+    project.write_server("nginx/c", canary);
+    fs::create_dir(project.server_file("way")).unwrap();
+    project.write_server("way/a", canary);
+    project.ok(&["encrypt"]);
+    project.commit();
+    let user = Some(4246);
+    let conf = project.server_file("app/conf");
+    fs::rename(&conf, project.server_file("app/own")).unwrap();
+    fs::remove_dir_all(project.server_file("way")).unwrap();
+    symlink("../nginx", &conf).unwrap();
+    symlink("app/conf", project.server_file("way")).unwrap();
+    lchown(&conf, user, user).unwrap();
+    let before = project.read_repo("a.enc");
+    let refused = |args: &[&str]| {
+        let output = project.run(args);
+        assert_ne!(output.code, 0, "{output:#?}");
+        let told = "is a link of the user 4246 to a folder of the user 0";
+        assert!(output.stderr.contains(told), "{output:#?}");
+    };
+    for entry in ["a.enc", "b.enc"] {
+        refused(&["decrypt", entry]);
+    }
+    assert!(!project.server_file("nginx/a").exists());
+    project.write_server("nginx/a", "canary-Ny18-htpasswd\n");
+    for entry in ["a.enc", "b.enc"] {
+        refused(&["encrypt", "--force", entry]);
+    }
+    assert_eq!(project.read_repo("a.enc"), before);
+    // To a folder of its own user it may lead, and one of root's anywhere.
+    fs::remove_file(project.server_file("way")).unwrap();
+    fs::remove_file(project.server_file("nginx/a")).unwrap();
+    chown(project.server_file("nginx"), user, user).unwrap();
+    project.ok(&["decrypt", "a.enc"]);
+    fs::remove_file(project.server_file("nginx/a")).unwrap();
+    chown(project.server_file("nginx"), Some(0), Some(0)).unwrap();
+    lchown(&conf, Some(0), Some(0)).unwrap();
+    project.ok(&["decrypt", "a.enc"]);
+    assert_eq!(project.read_server("nginx/a"), canary.as_bytes());
+}
+
 #[test]
 fn runs_at_the_same_time_take_turns() {
     let project = behind();
