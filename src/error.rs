@@ -245,6 +245,7 @@ impl ErrorKind {
                 Refusal::AlreadyThere { .. } => "already-there",
                 Refusal::ChangedSince { .. } => "changed-since",
                 Refusal::RootChanged { .. } => "root-changed",
+                Refusal::NotUndone { .. } => "not-undone",
                 Refusal::BothMoved { .. } => "both-moved",
                 Refusal::DeletedInRepository => "deleted-in-repo",
                 Refusal::BeingWritten { .. } => "being-written",

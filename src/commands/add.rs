@@ -22,6 +22,7 @@ use super::capture::{self, Allowances, CaptureOptions, Captured};
 use super::gather::gather;
 use super::open::leads_out;
 use super::repository::{RepositoryFile, check_rest, ignore_lists_for};
+use super::reversal;
 use super::settle;
 use super::storing;
 use super::workspace::{Workspace, find_manifest};
@@ -147,6 +148,11 @@ pub fn run(args: &AddArgs, cx: &mut Context) -> Result<Outcome, Error> {
         storing::keep_backups(cx, &workspace, &captured, &mut backups)?;
         apply::run(cx, &workspace, &work).map_err(|failure| failure.problem)?;
         storing::remember(cx, &workspace, &captured);
+        let names: Vec<_> = captured
+            .iter()
+            .map(|one| &*one.entry.repository_path)
+            .collect();
+        reversal::mark(cx, &workspace, "add", &names);
         Applied::Done
     } else {
         Applied::Nothing

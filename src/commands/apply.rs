@@ -131,7 +131,7 @@ pub fn begin(
 ) -> Result<Vec<DirectoryLock>, Problem> {
     trust::check(workspace, args.dry_run)?;
     if args.dry_run {
-        warn_of_half_done(cx, workspace);
+        warn_of_traces(cx, workspace);
         return Ok(Vec::new());
     }
     let locks = lock(cx, workspace, !args.no_wait)?;
@@ -157,7 +157,9 @@ pub fn begin(
         return Err(Problem::new(FsError::Changed { path })
             .with_help("run the command again: it will look at everything as it is now"));
     }
-    warn_of_leftovers(cx, workspace);
+    for line in leftovers(workspace) {
+        cx.ui.warning(&line);
+    }
     Ok(locks)
 }
 
@@ -235,20 +237,28 @@ pub fn half_done(workspace: &Workspace) -> Vec<String> {
     trouble.into_iter().chain(files).collect()
 }
 
-/// Warns of what killed runs have half done. Returns whether there is something.
-pub fn warn_of_half_done(cx: &mut Context, workspace: &Workspace) -> bool {
-    let lines = half_done(workspace);
-    for line in &lines {
-        cx.ui.warning(line);
+/// Returns what killed runs have half done, else what they left beside the targets.
+pub fn traces(workspace: &Workspace) -> Vec<String> {
+    let half_done = half_done(workspace);
+    if half_done.is_empty() {
+        leftovers(workspace)
+    } else {
+        half_done
     }
-    !lines.is_empty()
 }
 
-/// Warns of staging files beside the targets that are not ours to remove: runs of another user, or
+/// Warns of what killed runs have half done, or left.
+pub fn warn_of_traces(cx: &mut Context, workspace: &Workspace) {
+    for line in traces(workspace) {
+        cx.ui.warning(&line);
+    }
+}
+
+/// Tells of staging files beside the targets that are not ours to remove: runs of another user, or
 /// with another state directory, left them, or are writing them now.
-pub fn warn_of_leftovers(cx: &mut Context, workspace: &Workspace) {
+fn leftovers(workspace: &Workspace) -> Vec<String> {
     let Some(root) = &workspace.root else {
-        return;
+        return Vec::new();
     };
     let entries = workspace.manifest.entries.iter();
     let folders: BTreeSet<PathBuf> = entries
@@ -257,18 +267,18 @@ pub fn warn_of_leftovers(cx: &mut Context, workspace: &Workspace) {
             file.parent().map(Path::to_owned)
         })
         .collect();
-    for folder in folders {
+    let told = |folder: PathBuf| {
         let count = fs::count_names(&folder, staging::is_staging_name);
-        if count > 0 {
-            let files = if count == 1 { "file" } else { "files" };
-            let pattern = folder.join(staging::STAGING_PREFIX);
-            cx.ui.warning(&format!(
-                "{count} staging {files} in {}, plaintext of a run that was interrupted or is still writing; `rm {}*` when none is",
-                folder.display(),
-                hints::quoted(&pattern.to_string_lossy())
-            ));
-        }
-    }
+        let files = if count == 1 { "file" } else { "files" };
+        let pattern = folder.join(staging::STAGING_PREFIX);
+        let line = format!(
+            "{count} staging {files} in {}, plaintext of a run that was interrupted or is still writing; `rm {}*` when none is",
+            folder.display(),
+            hints::quoted(&pattern.to_string_lossy())
+        );
+        (count > 0).then_some(line)
+    };
+    folders.into_iter().filter_map(told).collect()
 }
 
 /// Cleans up after killed runs. The second time in a run nothing is said again of what stays.
@@ -293,13 +303,16 @@ fn tidy(cx: &mut Context, state: &StateDir, is_first: bool) -> CleanedUp {
             "cannot clean up after an interrupted run, which may be half done: {error}"
         ));
     }
-    let counted = |count: usize| match count {
-        1 => "1 file is as it was".to_owned(),
-        count => format!("{count} files are as they were"),
+    let restored = match &taken_back.restored[..] {
+        [] => None,
+        [file] => Some(format!("{} is as it was", file.display())),
+        [file, rest @ ..] => Some(format!(
+            "{} and {} more are as they were",
+            file.display(),
+            rest.len()
+        )),
     };
-    let restored = taken_back.restored.len();
-    if restored > 0 {
-        let files = counted(restored);
+    if let Some(files) = restored {
         cx.ui.status(&format!(
             "took back what an interrupted run had half done: {files} before it"
         ));
@@ -579,8 +592,21 @@ pub fn state_problem(source: FsError) -> Problem {
         let help = format!("`mv {path} {path}.damaged` lets runs go on without it");
         return Problem::new(ErrorKind::State { source }).with_help(help);
     }
-    Problem::new(ErrorKind::State { source })
-        .with_help("name a folder you may write with `SECRETS_STATE_DIR=DIR`")
+    let help = state_help(&source);
+    Problem::new(ErrorKind::State { source }).with_help(help)
+}
+
+/// Says what to do about a state directory that cannot be used.
+pub fn state_help(source: &FsError) -> &'static str {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    match source {
+        FsError::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded) => {
+            "make room on its disk, `secrets undo --prune` may; another folder (`SECRETS_STATE_DIR=DIR`) knows nothing of earlier runs"
+        }
+        _ => {
+            "name a folder you may write with `SECRETS_STATE_DIR=DIR`; it knows nothing of earlier runs"
+        }
+    }
 }
 
 /// Returns the problem that nothing is known of the last sync because the state directory cannot be

@@ -318,6 +318,9 @@ pub fn explain(workspace: &Workspace, command: &str, entry: &Entry, refusal: &Re
             )
         }
         Refusal::DeletedInRepository => storing::deleted_help(workspace, name),
+        Refusal::BeingWritten { .. } => {
+            "run the command again when whatever writes it has ended".to_owned()
+        }
         _ if entry.kind == Kind::Plain => format!(
             "{} shows it; copy the server's file into the repository by hand, or {forced} replaces it and keeps an encrypted backup",
             hints.ours("diff", name)

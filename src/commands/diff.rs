@@ -48,7 +48,7 @@ pub fn run(args: &DiffArgs, cx: &mut Context) -> Result<Outcome, Error> {
     let workspace = Workspace::open(cx, args.owner)?;
     let entries = workspace.select(&args.entries)?;
     let root = workspace.require_root()?;
-    apply::warn_of_half_done(cx, &workspace);
+    apply::warn_of_traces(cx, &workspace);
     let mut problems = Vec::new();
     let owners = declared_owners(&entries, args.owner, &mut problems);
 

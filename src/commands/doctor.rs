@@ -60,7 +60,7 @@ pub fn run(_args: &DoctorArgs, cx: &mut Context) -> Result<Outcome, Error> {
     checks.push(plaintext(&workspace, &entries));
     checks.push(root(cx, &workspace));
     checks.push(state(&workspace));
-    let half_done = apply::half_done(&workspace).into_iter();
+    let half_done = apply::traces(&workspace).into_iter();
     checks.extend(half_done.map(|line| Check::of("runs", Verdict::Wrong, line, None)));
     let view = DoctorView { checks };
     cx.ui.show_doctor(&view);

@@ -115,6 +115,10 @@ fn judged(workspace: &Workspace, sides: &Sides<'_>) -> (Drift, Option<Before>) {
             seen.was_in_repository = is_recorded || is_in_head(workspace, entry);
         } else if let (true, false, Some(record)) = (has_moved, sides.is_restored, record) {
             (drift.rollback, drift.warning) = age_of_checkout(workspace, entry, record);
+            if drift.rollback.is_none() {
+                let left_out = left_out(workspace, entry, record, sides.repository, reading);
+                drift.warning = left_out.or(drift.warning);
+            }
         }
         drift.verdict = judge(&seen);
         return (drift, None);
@@ -177,6 +181,32 @@ fn judged(workspace: &Workspace, sides: &Sides<'_>) -> (Drift, Option<Before>) {
         drift.note = Some("this is a shallow clone: its history is cut".to_owned());
     }
     (drift, base)
+}
+
+/// Says what placing the repository's version leaves out, where the server's file is gone: a version that `restore` put
+/// there, or one that was captured and never committed.
+fn left_out(
+    workspace: &Workspace,
+    entry: &Entry,
+    record: &Record,
+    repository: Option<Stored<'_>>,
+    reading: Reading,
+) -> Option<String> {
+    if let Some(pinned) = &record.pinned {
+        let restore = format!("restore --rev {}", short(pinned));
+        return Some(format!(
+            "`restore` had put the version of commit {} on the server: {} puts it there again",
+            short(pinned),
+            workspace.hints.ours(&restore, &entry.repository_path)
+        ));
+    }
+    let before = before_capture(workspace, entry, record)?;
+    before.has(repository?, reading).then(|| {
+        format!(
+            "what was captured last, at {}, is not in the repository any more",
+            record.time
+        )
+    })
 }
 
 /// Returns whether no encrypted value of a file changed since the last sync, told without opening it.

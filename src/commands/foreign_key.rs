@@ -37,6 +37,8 @@ pub struct ForeignKey {
     since: Option<Since>,
     /// Terms that are new, in words, and since when; `None` is what the rule says now, where the file itself does not tell.
     terms: Vec<(String, Option<Since>)>,
+    /// The entry that the row stood for before: it is another file that is encrypted otherwise, not this one that was changed.
+    of_entry: Option<String>,
     /// Whether the history is cut, so that it may have been before the commit named.
     is_cut: bool,
 }
@@ -113,6 +115,7 @@ pub fn find(
     Some(ForeignKey {
         since: since_key,
         terms,
+        of_entry: known.of_entry,
         is_cut: past.is_cut,
     })
 }
@@ -235,19 +238,28 @@ impl ForeignKey {
 
     /// Says what happened, in a part of a sentence.
     pub fn in_words(&self) -> String {
+        // In the place of another entry's file nothing was replaced where it has its key from.
+        let what = match &self.of_entry {
+            Some(_) => "its data key is another one since",
+            None => "its data key was replaced in",
+        };
         let key = self.since.as_ref().map(|since| match since {
             Since::Commit(version) if self.is_cut => format!(
-                "its data key was replaced in {} or before, where this shallow clone is cut",
+                "{what} {} or before, where this shallow clone is cut",
                 commit_in_words(version)
             ),
-            Since::Commit(version) => {
-                format!("its data key was replaced in {}", commit_in_words(version))
-            }
+            Since::Commit(version) => format!("{what} {}", commit_in_words(version)),
             Since::NoCommit => "its data key was replaced, in no commit of this branch".to_owned(),
         });
         let terms = self.terms_since(|_| true);
         let both: Vec<String> = key.into_iter().chain(terms).collect();
-        both.join("; ")
+        let both = both.join("; ");
+        match &self.of_entry {
+            Some(other) => {
+                format!("in the place of {other}, which stood for this file on the server: {both}")
+            }
+            None => both,
+        }
     }
 
     /// Says which terms are new, those that are wanted by their words, and since when each is.

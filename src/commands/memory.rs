@@ -90,7 +90,9 @@ impl Memory {
         let own = own.filter(|record| !record.data_key.is_empty() || record.terms.is_some());
         let record = own.or_else(|| self.records.get(here.by_entry.get(entry)?));
         let terms = record.and_then(|record| record.terms.clone());
+        let other = record.map(|record| &record.entry);
         Known {
+            of_entry: other.filter(|other| *other != entry).cloned(),
             data_key: record.map_or_else(String::new, |record| record.data_key.clone()),
             is_of_file: terms.is_some(),
             terms: terms.or_else(|| here.terms.clone()),
@@ -135,6 +137,8 @@ fn repository_of(workspace: &Workspace) -> String {
 pub struct Known {
     /// Keyed digest of the data key, empty where none is known.
     pub data_key: String,
+    /// The entry that this was of, where that is another one.
+    pub of_entry: Option<String>,
     /// On what terms, see [`Terms`]; `None` where nothing is known.
     pub terms: Option<BTreeSet<String>>,
     /// Whether the terms are those of this file, else of all files of this repository.
@@ -305,6 +309,7 @@ fn write(
             // What this run noted before counts, too.
             if let Some(noted) = records.get(target) {
                 let before = Known {
+                    of_entry: None,
                     data_key: Some(noted.data_key.clone())
                         .filter(|key| !key.is_empty())
                         .unwrap_or(record.data_key),

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use clap::Args;
 
 use crate::error::{Error, ErrorKind, Problem};
+use crate::os::fs;
 use crate::os::place::{FileState, Found, Ownership, Place};
 use crate::project::diff;
 use crate::project::drift::{Drift, Verdict};
@@ -410,9 +411,16 @@ fn decrypt(workspace: &Workspace, prepared: &mut Prepared<'_>) -> Result<bool, P
         }
         Lookup::Missing(_) if entry.optional => return Ok(false),
         Lookup::Missing(_) => {
-            let make = workspace.hints.ours("encrypt", name);
-            return Err(Problem::of(name, ErrorKind::EncryptedMissing)
-                .with_help(format!("{make} makes it from the server's file")));
+            let encrypt = workspace.hints.ours("encrypt", name);
+            let help = if fs::is_there(&workspace.server_file(entry)) {
+                format!("{encrypt} makes it from the server's file")
+            } else {
+                let remove = workspace.hints.ours("remove", name);
+                format!(
+                    "it is on neither side: write the server's file, then {encrypt}; or {remove} takes its row out"
+                )
+            };
+            return Err(Problem::of(name, ErrorKind::EncryptedMissing).with_help(help));
         }
     };
     let (opened, key) = open(workspace, entry, &encrypted)?;

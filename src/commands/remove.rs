@@ -18,6 +18,7 @@ use super::hints;
 use super::memory;
 use super::open::{leads_out, place_in_repository};
 use super::repository::{IGNORE_FILE, RepositoryFile, check_rest};
+use super::reversal;
 use super::workspace::{Workspace, find_manifest};
 use super::{Context, Outcome, OwnerArgs, StepArgs};
 
@@ -124,6 +125,7 @@ pub fn run(args: &RemoveArgs, cx: &mut Context) -> Result<Outcome, Error> {
         }
         apply::run(cx, &workspace, &work).map_err(|failure| failure.problem)?;
         forget(cx, &workspace, entry);
+        reversal::mark(cx, &workspace, "remove", &[name]);
         Applied::Done
     };
     if outcome == Applied::Done && plaintext.is_none() {

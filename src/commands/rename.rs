@@ -20,6 +20,7 @@ use super::govern::{govern, rule_help};
 use super::memory;
 use super::open::{Lookup, leads_out, place_in_repository, read_encrypted};
 use super::repository::{IGNORE_FILE, RepositoryFile, check_rest, ignore_lists_for};
+use super::reversal;
 use super::workspace::{Workspace, find_manifest};
 use super::{Context, Outcome, OwnerArgs, StepArgs};
 
@@ -168,6 +169,7 @@ pub fn run(args: &MvArgs, cx: &mut Context) -> Result<Outcome, Error> {
         }
         apply::run(cx, &before, &work).map_err(|failure| failure.problem)?;
         move_record(cx, &before, entry, moved);
+        reversal::mark(cx, &before, "mv", &[name]);
         Applied::Done
     };
     for list in lists.iter().filter(|list| list.content.is_some()) {
@@ -210,6 +212,7 @@ fn move_on_server(
     let outside = |error| leads_out(name, error);
     let from = root.place(entry.server_path.as_ref()).map_err(outside)?;
     let to = root.place(moved.server_path.as_ref()).map_err(outside)?;
+    workspace.check_source(entry, &from)?;
     after.check_target(moved, &to)?;
     Ok(moving(name, from, to)?)
 }

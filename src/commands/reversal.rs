@@ -68,8 +68,11 @@ pub struct Reversal {
     pub command: String,
     /// The manifest it was of.
     pub manifest: String,
-    /// What it replaced.
+    /// What it replaced; nothing of a run that `undo` does not take back.
     pub files: Vec<Replaced>,
+    /// The entries of a run that `undo` does not take back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entries: Vec<String>,
 }
 
 /// Where the old content of a file is.
@@ -141,6 +144,7 @@ pub fn note(
             command: command.to_owned(),
             manifest: manifest_name(workspace),
             files: files.into_iter().map(replaced).collect(),
+            entries: Vec::new(),
         };
         change(state, |list| list.push(reversal.clone()))?;
         Ok(reversal)
@@ -151,6 +155,25 @@ pub fn note(
                 .warning(&format!("`undo` will not know of this run: {error}"));
         })
         .ok()
+}
+
+/// Notes a run that changed entries and that `undo` does not take back, so that it takes back no older one instead.
+pub fn mark(cx: &mut Context, workspace: &Workspace, command: &str, entries: &[&str]) {
+    let Some(state) = &workspace.state else {
+        return;
+    };
+    let run = Reversal {
+        id: new_id(),
+        time: cx.env.now(),
+        command: command.to_owned(),
+        manifest: manifest_name(workspace),
+        files: Vec::new(),
+        entries: entries.iter().map(|&entry| entry.to_owned()).collect(),
+    };
+    if let Err(error) = change(state, |list| list.push(run)) {
+        let line = format!("`undo` will not know of this run: {error}");
+        cx.ui.warning(&line);
+    }
 }
 
 /// Takes back the note of a run that came to nothing.
@@ -205,7 +228,7 @@ pub fn keep(state: &StateDir, run: &Reversal, files: &[Replaced]) -> Result<(), 
         if let Some(one) = list.iter_mut().find(|one| one.is(run)) {
             one.files = files.to_vec();
         }
-        list.retain(|one| !one.files.is_empty());
+        list.retain(|one| !one.files.is_empty() || !one.is(run));
     })
 }
 

@@ -361,9 +361,7 @@ fn warn_of_plaintext(workspace: &Workspace, entries: &[&Entry], cx: &mut Context
         }
     }
     // What is needed to take it back is nothing to be removed by hand.
-    if !apply::warn_of_half_done(cx, workspace) {
-        apply::warn_of_leftovers(cx, workspace);
-    }
+    apply::warn_of_traces(cx, workspace);
 }
 
 /// Adds what git knows: files not committed, not pushed, an upstream that is ahead.

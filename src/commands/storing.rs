@@ -315,6 +315,7 @@ pub fn explain(
         | Refusal::ServerAhead { .. }
         | Refusal::ChangedSince { .. }
         | Refusal::RootChanged { .. }
+        | Refusal::NotUndone { .. }
         | Refusal::TrackedTarget { .. } => {
             format!(
                 "{} explains the guards",
@@ -409,6 +410,17 @@ pub fn deleted_help(workspace: &Workspace, name: &str) -> String {
     if is_in_head {
         let restore = workspace.hints.restore(name);
         return format!("{restore}; {remove} takes the entry out, then commit");
+    }
+    let history = checkout.and_then(|checkout| checkout.file_history(&file, None).ok());
+    if history.is_none_or(|versions| versions.is_empty()) {
+        let add = workspace.entry_named(name).map(|entry| {
+            let path = workspace.server_file(entry);
+            workspace.hints.ours("add", &path.to_string_lossy())
+        });
+        let add = add.unwrap_or_default();
+        return format!(
+            "git has no version of it: {remove}, then {add} stores the server's file anew"
+        );
     }
     let older = workspace.hints.older_version(name);
     format!("{remove} takes the entry out here too, the server keeps its file; {older}")

@@ -35,8 +35,8 @@ use super::{Context, Outcome, OwnerArgs, StepArgs};
 /// Take back what the last run wrote
 ///
 /// What a run replaces is kept: in git's history, or else in an encrypted backup. This puts those files
-/// back as they were, and removes those that were not there. A file that was changed since is refused.
-/// Exit code 1 when there is nothing to undo.
+/// back as they were, and removes those that were not there. A file that was changed since is refused, and so is a
+/// run of `add`, `mv` or `remove`, whose changes of the repository git takes back. Exit code 1 when there is nothing to undo.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  secrets undo             take back what the last run wrote\n  secrets undo --list      say which runs can be undone"
@@ -123,6 +123,19 @@ pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
             last.command, last.time
         ));
         return show_list(cx, &workspace);
+    }
+    if last.files.is_empty() {
+        let Reversal { command, time, .. } = last;
+        let (status, forget) = (
+            workspace.hints.git("status"),
+            workspace.hints.ours_for_all("undo --forget"),
+        );
+        let help = format!(
+            "{status} shows what it changed in the repository, which git takes back; {forget} goes on to the run before"
+        );
+        return Err(Problem::new(Refusal::NotUndone { command, time })
+            .with_help(help)
+            .into());
     }
     let key = state.make_key().map_err(apply::state_problem)?;
     let digester = Digester::new(key);
@@ -215,8 +228,8 @@ fn show_list(cx: &mut Context, workspace: &Workspace) -> Result<Outcome, Error> 
                 time: run.time.clone(),
                 command: run.command.clone(),
                 entries: {
-                    let mut entries: Vec<_> =
-                        run.files.iter().map(|file| file.entry.clone()).collect();
+                    let files = run.files.iter().map(|file| &file.entry);
+                    let mut entries: Vec<_> = files.chain(&run.entries).cloned().collect();
                     entries.dedup();
                     entries
                 },

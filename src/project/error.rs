@@ -254,6 +254,14 @@ pub enum Refusal {
         /// The root of the manifest now.
         now: String,
     },
+    /// The last run is none that `undo` takes back.
+    #[error("the last run was `{command}` at {time}, which `undo` does not take back")]
+    NotUndone {
+        /// The command.
+        command: String,
+        /// When it ran, RFC 3339, UTC.
+        time: String,
+    },
     /// No creation rule governs the file.
     #[error("no creation rule of {rules} matches `{path}`")]
     NoRule {

@@ -818,3 +818,35 @@ fn adopt_leads_on_where_the_rule_changed_too() {
     project.ok(&["encrypt", "--force", "--update-recipients"]);
     assert_eq!(project.opened("a.env.enc"), second.as_bytes());
 }
+
+#[test]
+fn what_placing_a_missing_file_leaves_out_is_told() {
+    // A version that was put there for good reason, and a capture that was thrown away.
+    for is_pinned in [true, false] {
+        let project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
+        let versions = ["A=canary-Vd81-database\n", "A=canary-Qx22-smtp\n"];
+        for version in versions {
+            project.write_server("a.env", version);
+            project.ok(&["encrypt"]);
+            if is_pinned || version == versions[0] {
+                project.commit();
+            }
+        }
+        let told = if is_pinned {
+            project.ok(&["restore", "a.env", "--rev", "HEAD~1"]);
+            let commit = project.git(&["rev-parse", "HEAD~1"]);
+            format!("`restore` had put the version of commit {}", &commit[..10])
+        } else {
+            project.git(&["checkout", "-q", "--", "a.env.enc"]);
+            "what was captured last, at ".to_owned()
+        };
+        fs::remove_file(project.server_file("a.env")).unwrap();
+        for args in [&["decrypt", "-n"][..], &["decrypt"]] {
+            let output = project.ok(args);
+            let text = format!("{}{}", output.stdout, output.stderr);
+            assert!(text.contains(&told), "{args:?} {output:#?}");
+        }
+        let placed = versions[usize::from(is_pinned)];
+        assert_eq!(project.read_server("a.env"), placed.as_bytes());
+    }
+}

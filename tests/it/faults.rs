@@ -198,13 +198,23 @@ fn staging_files_of_others_are_told_of() {
     let project = encrypted();
     let staged = project.server_file("x/.secrets-staging-0123456789abcdef");
     fs::write(&staged, "plaintext").unwrap();
-    for command in ["status", "decrypt", "encrypt"] {
-        let output = project.ok(&[command]);
+    for args in [
+        &["status"][..],
+        &["decrypt"],
+        &["encrypt"],
+        &["diff"],
+        &["decrypt", "-n"],
+        &["encrypt", "-n"],
+        &["merge", "-n"],
+    ] {
+        let output = project.ok(args);
         assert!(
             output.stderr.contains("warning: 1 staging file in "),
-            "{output:#?}"
+            "{args:?} {output:#?}"
         );
     }
+    let output = project.run(&["doctor"]);
+    assert!(output.stdout.contains("1 staging file in "), "{output:#?}");
     assert!(staged.exists());
     fs::remove_file(&staged).unwrap();
     assert!(!project.ok(&["status"]).stderr.contains("staging"));

@@ -515,7 +515,8 @@ fn a_data_key_under_another_name_is_told() {
     for command in ["status", "decrypt"] {
         let output = project.ok(&[command]);
         let text = format!("{}{}", output.stdout, output.stderr);
-        assert!(text.contains("its data key was replaced"), "{output:#?}");
+        let told = "in the place of a.env.enc, which stood for this file on the server: its data key is another one since";
+        assert!(text.contains(told), "{output:#?}");
     }
 }
 
@@ -565,6 +566,16 @@ fn another_name_of_an_identity_and_own_files_are_never_captured() {
         assert!(output.stderr.contains(what), "{output:#?}");
         assert!(!project.repo_file(&format!("{name}.enc")).exists());
     }
+    // Nor moved.
+    fs::remove_file(project.server_file("a")).unwrap();
+    project.write_manifest(&[("a.enc", "key")], "");
+    for more in [&[][..], &["-n"]] {
+        let args = ["mv", "a.enc", "b.enc", "--server", "x/key"];
+        let output = project.run(&[&args, more].concat());
+        assert_eq!(output.code, 3, "{output:#?}");
+        assert!(output.stderr.contains("is an identity file"), "{output:#?}");
+    }
+    assert!(project.server_file("key").exists());
 }
 
 #[test]

@@ -254,12 +254,12 @@ fn assert_harmless(output: &Output) {
         // Marks that turn the reading direction hide what stands there.
         let turned = text
             .chars()
-            .find(|c| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'));
+            .find(|c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'));
         assert_eq!(turned, None, "{text:?}");
     }
 }
 
-const EVIL: &str = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\u{202e}";
+const EVIL: &str = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\u{202e}\u{61c}\u{200f}";
 
 #[test]
 fn control_characters_reach_no_terminal() {
@@ -271,7 +271,7 @@ fn control_characters_reach_no_terminal() {
         ],
         "",
     );
-    let key = "\\e]0;owned\\a\\u009b31m\\u202e";
+    let key = "\\e]0;owned\\a\\u009b31m\\u202e\\u061c\\u200f";
     project.write_server(
         "a.yaml",
         format!("\"{key}\": one\nplain: 1\n# {EVIL}\nlist:\n  - \"{key}\": 2\n")

@@ -294,3 +294,35 @@ fn the_nearest_ignore_list_has_the_last_word() {
     assert!(!project.git(&["ls-files"]).contains("sub/x.env\n"));
     project.ok(&["check"]);
 }
+
+#[test]
+fn undo_takes_back_no_older_run_in_the_place_of_one_that_git_takes_back() {
+    for args in [
+        &["mv", "db/.env.enc", "data/.env.enc"][..],
+        &["remove", "db/.env.enc"],
+        &["add", "new.env"],
+    ] {
+        let project = project();
+        project.write_server("new.env", "N=canary-Ny18-htpasswd\n");
+        project.ok(args);
+        let before = project.snapshot();
+        for more in [&[][..], &["-n"]] {
+            let output = project.run(&[&["undo"], more].concat());
+            assert_eq!(output.code, 3, "{output:#?}");
+            let told = format!("the last run was `{}` at ", args[0]);
+            assert!(output.stderr.contains(&told), "{output:#?}");
+            assert!(output.stderr.contains("undo --forget"), "{output:#?}");
+        }
+        assert_eq!(project.snapshot(), before);
+        let output = project.ok(&["undo", "--list"]);
+        assert!(
+            output.stdout.contains(&format!("  {}  ", args[0])),
+            "{output:#?}"
+        );
+        let output = project.ok(&["undo", "--forget"]);
+        assert!(
+            !output.stdout.contains(&format!("  {}  ", args[0])),
+            "{output:#?}"
+        );
+    }
+}
