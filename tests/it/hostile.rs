@@ -412,6 +412,24 @@ fn pushed_files_reach_for_nothing_else() {
     let outside = project.path("outside");
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("x"), "theirs\n").unwrap();
+    // There is something that could be captured.
+    project.write_server("b", "canary-Ny18-htpasswd\n");
+    let kept = || {
+        let files = [".git/config", ".git/hooks/post-checkout", ".git/x.enc"];
+        let mut paths: Vec<_> = files.iter().map(|file| project.repo_file(file)).collect();
+        paths.extend([
+            project.path("keys"),
+            "/etc/x.enc".into(),
+            "/etc/passwd".into(),
+        ]);
+        paths.push(project.server_file("x/.git/config"));
+        paths.push(project.server_file(".git/hooks/post-checkout"));
+        paths
+            .iter()
+            .map(|path| fs::read(path).ok())
+            .collect::<Vec<_>>()
+    };
+    let kept_before = kept();
     let manifest = project.read_repo("secret-files.toml");
     let sealed = project.read_repo("a.enc");
     let commands = [
@@ -431,7 +449,10 @@ fn pushed_files_reach_for_nothing_else() {
         );
         for args in commands {
             let output = bounded(what, || project.run(args));
-            assert_ne!(output.code, 101, "{what} {args:?}: {output:#?}");
+            let is_refused = output.code > 0 && output.code < 4;
+            let only_looks = args == ["status"];
+            assert!(is_refused || only_looks, "{what} {args:?}: {output:#?}");
+            assert_eq!(kept(), kept_before, "{what} {args:?}");
             assert_eq!(
                 fs::read(outside.join("x")).unwrap(),
                 b"theirs\n",
@@ -578,7 +599,18 @@ fn nothing_of_the_repository_is_run() {
         fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     }
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-    project.set("PATH", path);
+    // The built program: what it starts is looked for in the variable.
+    let run_program = |project: &TestProject, args: &[&str]| {
+        std::process::Command::new(env!("CARGO_BIN_EXE_secrets"))
+            .args(args)
+            .current_dir(project.repo())
+            .env_clear()
+            .envs(&project.vars)
+            .env("PATH", &path)
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap()
+    };
     project.write_server("a", "x\n");
     project.write_server("b.yaml", "x: 1\n");
     project.ok(&["encrypt"]);
@@ -638,20 +670,34 @@ fn nothing_of_the_repository_is_run() {
                 &["diff"],
                 &["encrypt"],
                 &["decrypt", "--force"],
+                &["encrypt", "--update-recipients"],
                 &["check"],
+                &["check", "--changed", "HEAD"],
                 &["doctor"],
-                &["history"],
+                &["history", "a"],
                 &["list"],
             ] {
-                bounded(row, || project.run(args));
+                let output = bounded(row, || run_program(&project, args));
+                assert!(
+                    output.status.code().is_some_and(|code| code < 4),
+                    "{output:?}"
+                );
+                assert!(
+                    !mark.exists(),
+                    "{args:?}: {}",
+                    fs::read_to_string(&mark).unwrap_or_default()
+                );
             }
         }
     }
-    assert!(
-        !mark.exists(),
-        "{}",
-        fs::read_to_string(&mark).unwrap_or_default()
-    );
+    // What the user names is.
+    project.write_repo("secret-files.toml", &manifest);
+    project
+        .vars
+        .remove(std::ffi::OsStr::new("SOPS_AGE_KEY_FILE"));
+    project.set("SOPS_AGE_KEY_CMD", "evil");
+    run_program(&project, &["decrypt", "--force"]);
+    assert!(mark.exists());
 }
 
 #[test]

@@ -11,9 +11,14 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use secret_files::keys::keyring::Keyring;
+use secret_files::sops;
+
 use super::support::{SERVER_KEY, TestProject, key_file, stock};
 
 const MARK: &[u8] = b"canary-";
+/// An allocator writes over the beginning of what is given back: the end of each value has a mark, too.
+const TAIL: &str = ", of which the end is looked for as well, canary-tail";
 
 /// The number of `exit_group`.
 const EXIT: &str = if cfg!(target_arch = "x86_64") {
@@ -47,14 +52,14 @@ fn write(project: &TestProject, more: &str) {
     let lines = |count: usize| format!("canary-{more}binary value\n").repeat(count);
     project.write_server(
         "a.env",
-        format!("A=canary-{more}env\nB=\"canary-{more}env quoted\"\n# canary-{more}comment\n"),
+        format!("A=canary-{more}env{TAIL}\nB=\"canary-{more}env quoted{TAIL}\"\n# canary-{more}comment{TAIL}\n"),
     );
-    project.write_server("b.yaml", format!("a: canary-{more}yaml\nb: \"canary-{more}yaml quoted\"\nc: |\n  canary-{more}yaml literal\n"));
+    project.write_server("b.yaml", format!("a: canary-{more}yaml{TAIL}\nb: \"canary-{more}yaml quoted{TAIL}\"\nc: |\n  canary-{more}yaml literal{TAIL}\n"));
     project.write_server(
         "c.json",
-        format!("{{\"a\": \"canary-{more}json\", \"b\": [\"canary-{more}json\"]}}"),
+        format!("{{\"a\": \"canary-{more}json{TAIL}\", \"b\": [\"canary-{more}json{TAIL}\"]}}"),
     );
-    project.write_server("d.ini", format!("[a]\nb = canary-{more}ini\n"));
+    project.write_server("d.ini", format!("[a]\nb = canary-{more}ini{TAIL}\n"));
     project.write_server("e", lines(3000));
 }
 
@@ -111,8 +116,39 @@ fn stopped_at(project: &TestProject, call: &str, number: &str, args: &[&str]) ->
     }
 }
 
-/// Returns what stands around each value, and each copy of the identity, in the memory of a process.
-fn values_in_memory(process: u32) -> Vec<String> {
+/// Returns the 32 bytes that an age identity's text has in Bech32.
+fn raw_identity(text: &str) -> Vec<u8> {
+    let letters = "QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L";
+    let data = text.trim_end().rsplit('1').next().unwrap();
+    let (mut bits, mut count, mut bytes) = (0_u32, 0, Vec::new());
+    for letter in data.chars() {
+        bits = bits << 5 | u32::try_from(letters.find(letter).unwrap()).unwrap();
+        count += 5;
+        if count >= 8 {
+            count -= 8;
+            bytes.push(u8::try_from(bits >> count & 0xff).unwrap());
+        }
+    }
+    bytes.truncate(32);
+    bytes
+}
+
+/// Returns the data keys of the encrypted files.
+fn data_keys(project: &TestProject) -> Vec<Vec<u8>> {
+    let identity = fs::read(key_file(SERVER_KEY)).unwrap();
+    let keyring = Keyring::of_text("the key", &identity, None);
+    let files = fs::read_dir(project.repo()).unwrap().flatten();
+    let files = files.filter_map(|file| fs::read(file.path()).ok());
+    let keys = files.filter_map(|bytes| {
+        let (_, sealed) = sops::parse_sealed(bytes).ok()?;
+        let key = keyring.unwrap_quiet(&sealed.metadata)?;
+        Some(key.expose().to_vec())
+    });
+    keys.collect()
+}
+
+/// Returns what stands around each value, each copy of the identity, and each data key, in the memory of a process.
+fn values_in_memory(process: u32, data_keys: &[Vec<u8>]) -> Vec<String> {
     let memory = File::open(format!("/proc/{process}/mem")).unwrap();
     let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap();
     let key = fs::read_to_string(key_file(SERVER_KEY)).unwrap();
@@ -130,7 +166,11 @@ fn values_in_memory(process: u32) -> Vec<String> {
             continue;
         }
         searched += bytes.len();
-        let marks = [MARK, key.trim_end().rsplit('-').next().unwrap().as_bytes()];
+        let identity = key.trim_end().rsplit('-').next().unwrap();
+        let raw = raw_identity(identity);
+        let marks = [MARK, identity.as_bytes(), &raw];
+        let keys = data_keys.iter().map(Vec::as_slice);
+        let marks: Vec<&[u8]> = marks.into_iter().chain(keys).collect();
         for at in marks
             .iter()
             .flat_map(|mark| memchr::memmem::find_iter(&bytes, mark))
@@ -171,10 +211,12 @@ fn no_value_is_left_in_memory_when_a_command_ends() {
     fs::set_permissions(&editor, fs::Permissions::from_mode(0o755)).unwrap();
     project.set("SOPS_EDITOR", editor);
     let ends_with = |code: &str, args: &[&str]| {
+        let mut keys = data_keys(&project);
         let (mut child, process) = stopped_at(&project, "exit_group", EXIT, args);
+        keys.extend(data_keys(&project));
         let call = fs::read_to_string(format!("/proc/{process}/syscall")).unwrap();
         assert_eq!(call.split_whitespace().nth(1), Some(code), "{args:?}");
-        let found = values_in_memory(process);
+        let found = values_in_memory(process, &keys);
         // It goes on without strace, and has nothing to do any more.
         child.kill().unwrap();
         child.wait().unwrap();
@@ -238,7 +280,7 @@ fn no_value_is_left_in_memory_when_a_command_ends() {
         fs::remove_file(project.server_file(name)).unwrap();
     }
     let (mut child, process) = stopped_at(&project, "fsync", SYNC, &["decrypt"]);
-    assert!(!values_in_memory(process).is_empty());
+    assert!(!values_in_memory(process, &[]).is_empty());
     for file in ["cmdline", "environ"] {
         let bytes = fs::read(format!("/proc/{process}/{file}")).unwrap();
         assert!(memchr::memmem::find(&bytes, MARK).is_none(), "{file}");

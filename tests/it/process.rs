@@ -246,6 +246,102 @@ fn no_value_is_in_arguments_or_environment() {
     assert!(looked > 0);
 }
 
+/// Everything that is started on the way, with its arguments and variables, but by `exec-env`, which is for that.
+#[test]
+fn no_value_is_given_to_another_program_in_arguments_or_environment() {
+    let test = "no_value_is_given_to_another_program_in_arguments_or_environment";
+    if !stock::available("strace", test) {
+        return;
+    }
+    let mut project = TestProject::with_files(&[("a.env.enc", "a.env"), ("b.enc", "b")], "");
+    project.write_server("a.env", "A=canary-Vd81-database\n");
+    project.write_server("b", "canary-Ku36-sqlrole\n");
+    project.ok(&["encrypt"]);
+    project.commit();
+    project.write_server("b", "canary-Ku36-sqlrole 2\n");
+    let script = |name: &str, text: &str| {
+        let path = project.path(name);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    let editor = script("editor.sh", "echo X=1 >> \"$1\"");
+    let command = script(
+        "key.sh",
+        &format!("cat '{}'", key_file(SERVER_KEY).display()),
+    );
+    project.set("SOPS_EDITOR", editor);
+    project
+        .vars
+        .remove(std::ffi::OsStr::new("SOPS_AGE_KEY_FILE"));
+    project.set("SOPS_AGE_KEY_CMD", command);
+    let log = project.path("log");
+    let file_args = |before: &[&str], after: &[&str]| -> Vec<String> {
+        let types = [
+            "--input-type",
+            "dotenv",
+            "--output-type",
+            "dotenv",
+            "a.env.enc",
+        ];
+        let all = before.iter().chain(&types).chain(after);
+        all.map(|&word| word.to_owned()).collect()
+    };
+    let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    for (args, started) in [
+        (words("status"), 2),
+        (words("diff --show-values"), 2),
+        (words("encrypt"), 2),
+        (words("decrypt --force"), 2),
+        (words("check --changed HEAD"), 1),
+        (file_args(&["sops", "edit"], &[]), 3),
+        (file_args(&["sops", "exec-file"], &["true"]), 3),
+        (
+            file_args(&["sops", "exec-file", "--no-fifo"], &["test -s {}"]),
+            3,
+        ),
+    ] {
+        let mut command = Command::new("strace");
+        let options = [
+            "-f",
+            "-qqq",
+            "-v",
+            "-s",
+            "1000000",
+            "-e",
+            "trace=execve,execveat",
+            "-o",
+        ];
+        let plain = secrets(&project, &[]);
+        command
+            .args(options)
+            .arg(&log)
+            .arg(env!("CARGO_BIN_EXE_secrets"))
+            .args(&args);
+        command
+            .current_dir(project.repo())
+            .env_clear()
+            .stdin(Stdio::null());
+        command.envs(
+            plain
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        );
+        let code = command.output().unwrap().status.code();
+        assert!([Some(0), Some(1)].contains(&code), "{args:?}: {code:?}");
+        let log = fs::read_to_string(&log).unwrap();
+        let count = log
+            .lines()
+            .filter(|line| line.contains("execve(") && line.ends_with("= 0"))
+            .count();
+        assert!(count >= started, "{args:?} starts {count} programs: {log}");
+        assert!(
+            CANARIES.iter().all(|canary| !log.contains(canary)),
+            "{args:?}"
+        );
+    }
+}
+
 #[test]
 fn a_long_run_shows_its_progress_on_a_terminal() {
     if !stock::available("script", "a_long_run_shows_its_progress_on_a_terminal") {

@@ -1035,13 +1035,16 @@ impl<'s> Stage<'s> {
             .filter(|path| is_staging(path))
             .cloned()
             .collect();
-        let strictest = self.first.values().chain(self.after.values());
-        let widest = strictest
-            .map(|thing| thing.mode)
-            .fold(0o600, |all, mode| all | mode);
         for path in &staged {
             let thing = now.remove(path).unwrap();
-            if thing.mode & !widest != 0 {
+            // As one of the files that it may become, or was.
+            let files = self.first.iter().chain(&self.after);
+            let mut modes = files
+                .filter(|(file, thing)| {
+                    file.parent() == path.parent() && !file.is_dir() && !thing.raw.is_empty()
+                })
+                .map(|(_, thing)| thing.mode);
+            if thing.mode & !0o600 != 0 && !modes.any(|mode| mode == thing.mode) {
                 wrong.push(format!("{} has mode {:o}", path.display(), thing.mode));
             }
         }

@@ -1399,7 +1399,7 @@ fn nobody_reading_any_more_is_no_trouble() {
         &["merge", "--dry-run"],
         &["deploy", "--dry-run"],
         &["schema"],
-        &["completions", "bash"],
+        &["keygen", "--help"],
         &["sops", "--help"],
         &["sops", "filestatus", "a.enc"],
         &["sops", "decrypt", "--input-type", "binary", "a.enc"],
