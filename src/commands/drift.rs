@@ -19,6 +19,7 @@ use crate::sops::cipher::Token;
 use crate::sops::store::Format;
 
 use super::open::Encrypted;
+use super::sides::in_words;
 use super::workspace::Workspace;
 
 /// The repository's side of an entry.
@@ -192,21 +193,50 @@ fn left_out(
     repository: Option<Stored<'_>>,
     reading: Reading,
 ) -> Option<String> {
+    let name = &entry.repository_path;
     if let Some(pinned) = &record.pinned {
         let restore = format!("restore --rev {}", short(pinned));
         return Some(format!(
-            "`restore` had put the version of commit {} on the server: {} puts it there again",
+            "{name}: `restore` had put the version of commit {} on the server: {} puts it there again",
             short(pinned),
-            workspace.hints.ours(&restore, &entry.repository_path)
+            workspace.hints.ours(&restore, name)
         ));
     }
     let before = before_capture(workspace, entry, record)?;
     before.has(repository?, reading).then(|| {
         format!(
-            "what was captured last, at {}, is not in the repository any more",
+            "{name}: what was captured last, at {}, is not in the repository any more",
             record.time
         )
     })
+}
+
+/// Says that the repository's file is an older version again: a revert, or an old file that somebody pushed anew, for which
+/// no key is needed. Its MAC token tells, as nobody without the data key makes another one.
+pub fn again(workspace: &Workspace, entry: &Entry) -> Option<String> {
+    let checkout = workspace.checkout().ok()??;
+    let file = workspace.repository_file(entry);
+    let mac_of = |content: Vec<u8>| {
+        let (_, sealed) = sops::parse_sealed(content).ok()?;
+        Some(sealed.metadata.mac).filter(|mac| !mac.is_empty())
+    };
+    let now = mac_of(fs::read_regular(&file).ok()?)?;
+    let versions = checkout.file_history(&file, None).ok()?;
+    let mut is_it = versions.iter().map(|version| {
+        let content = version.after.as_ref().map(|blob| checkout.blob(blob));
+        let mac = content.and_then(|content| mac_of(content.ok()?));
+        (version, mac.as_ref() == Some(&now))
+    });
+    let changed = is_it.by_ref().find(|(_, is_it)| !is_it);
+    changed?;
+    let (older, _) = is_it.find(|(_, is_it)| *is_it)?;
+    let version = &older.version;
+    Some(format!(
+        "{}: the repository has what it had in commit {} of {} once more, not a new version",
+        entry.repository_path,
+        short(&version.commit),
+        in_words(version.seconds)
+    ))
 }
 
 /// Returns whether no encrypted value of a file changed since the last sync, told without opening it.

@@ -528,6 +528,10 @@ fn compare(
             );
             let drift = drift_of(workspace, prepared, place, Some(content.expose()));
             prepared.warnings.extend(drift.warning.clone());
+            let is_recorded = workspace.memory().record_of(&place.path()).is_some();
+            if is_recorded && drift.verdict == Verdict::RepositoryAhead {
+                prepared.warnings.extend(drift::again(workspace, entry));
+            }
             let behind = drift.behind.as_ref();
             let behind = behind.filter(|version| version.is_exact);
             prepared.kept_in = behind.map(|version| version.id.clone());

@@ -850,3 +850,33 @@ fn what_placing_a_missing_file_leaves_out_is_told() {
         assert_eq!(project.read_server("a.env"), placed.as_bytes());
     }
 }
+
+#[test]
+fn an_old_version_that_is_pushed_as_a_new_one_is_told() {
+    let mut project = ENV.agreed();
+    let [first, second, third] = ENV.texts;
+    for text in [second, third] {
+        project.write_server(ENV.name, text);
+        project.ok(&["encrypt"]);
+        project.commit();
+    }
+    project.ok(&["decrypt"]);
+    let old = project.git(&["rev-parse", "HEAD~2"]);
+    let file = project.git(&["show", "HEAD~2:a.env.enc"]);
+    project.write_repo("a.env.enc", file);
+    project.git(&["-c", "user.name=Mallory", "commit", "-qam", "tidy"]);
+    let told = format!(
+        "a.env.enc: the repository has what it had in commit {}",
+        &old[..10]
+    );
+    for args in [&["decrypt", "-n"][..], &["decrypt"]] {
+        let output = project.ok(args);
+        assert!(output.stderr.contains(&told), "{output:#?}");
+    }
+    assert_eq!(project.read_server(ENV.name), first.as_bytes());
+    // What is new is not.
+    project.capture_elsewhere(ENV.name, second);
+    let output = project.ok(&["decrypt"]);
+    assert!(!output.stderr.contains("once more"), "{output:#?}");
+    assert_eq!(project.read_server(ENV.name), second.as_bytes());
+}
