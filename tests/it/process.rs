@@ -117,7 +117,7 @@ fn many() -> TestProject {
         .collect();
     let project = TestProject::with_files(&rows, "");
     for (_, name) in &names {
-        let content = format!("canary-Ku36-sqlrole {name}\n").repeat(4000);
+        let content = format!("canary-Ku36-sqlrole {name}\n").repeat(1000);
         project.write_server(name, content);
     }
     project.ok(&["encrypt"]);
@@ -129,7 +129,7 @@ fn many() -> TestProject {
 #[test]
 fn a_killed_run_leaves_whole_files_and_the_next_one_cleans_up() {
     let project = many();
-    let expected = |name: &str| format!("canary-Ku36-sqlrole {name}\n").repeat(4000);
+    let expected = |name: &str| format!("canary-Ku36-sqlrole {name}\n").repeat(1000);
     let mut killed = 0;
     for delay in (0..40).map(|step| Duration::from_millis(2 * step)) {
         let mut child = secrets(&project, &["decrypt"])
