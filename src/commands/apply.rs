@@ -21,6 +21,7 @@ use crate::os::{self};
 
 use crate::project::error::Refusal;
 use crate::project::plan::{Action, Plan};
+use crate::secret::SecretBytes;
 use crate::ui::report::Applied;
 
 use super::gather::Prospect;
@@ -215,26 +216,30 @@ pub fn half_done(workspace: &Workspace) -> Vec<String> {
     };
     let mut folders = vec![workspace.repository.path()];
     folders.extend(workspace.root.as_ref().map(Base::path));
-    let (half_done, trouble) = state.half_done(&folders);
-    let trouble = trouble.map(|error| {
-        format!(
+    let traces = state.traces(&folders);
+    let mut lines = Vec::new();
+    if let Some(error) = &traces.trouble {
+        lines.push(format!(
             "whether an interrupted run is half done cannot be told: {error}; no command writes until it can"
-        )
-    });
-    let files = match &half_done[..] {
-        [] => None,
-        [file] => Some(file.display().to_string()),
-        [first, ..] => {
-            let count = half_done.len();
-            Some(format!("{count} files, {} among them", first.display()))
-        }
+        ));
+    }
+    let named = |files: &[PathBuf]| match files {
+        [] => String::new(),
+        [file] => file.display().to_string(),
+        [first, ..] => format!("{} files, {} among them", files.len(), first.display()),
     };
-    let files = files.map(|files| {
-        format!(
+    if !traces.half_done.is_empty() {
+        let files = named(&traces.half_done);
+        lines.push(format!(
             "an interrupted run is half done ({files}); the next writing run takes it back, or says what is to be done"
-        )
-    });
-    trouble.into_iter().chain(files).collect()
+        ));
+    } else if !traces.staging.is_empty() {
+        let files = named(&traces.staging);
+        lines.push(format!(
+            "an interrupted run left its staging files, which may be plaintext ({files}); the next writing run removes them"
+        ));
+    }
+    lines
 }
 
 /// Returns what killed runs have half done, else what they left beside the targets.
@@ -268,17 +273,50 @@ fn leftovers(workspace: &Workspace) -> Vec<String> {
         })
         .collect();
     let told = |folder: PathBuf| {
-        let count = fs::count_names(&folder, staging::is_staging_name);
-        let files = if count == 1 { "file" } else { "files" };
+        let staged = fs::names(&folder);
+        let staged: Vec<_> = staged
+            .iter()
+            .filter(|name| staging::is_staging_name(name.as_ref()))
+            .collect();
+        let files = if staged.len() == 1 { "file" } else { "files" };
         let pattern = folder.join(staging::STAGING_PREFIX);
+        let remove = format!("`rm {}*`", hints::quoted(&pattern.to_string_lossy()));
+        let is_kept = |name: &&String| is_beside(&folder, name);
+        let what = if staged.iter().all(|name| is_kept(name)) {
+            format!("{remove} when none is")
+        } else {
+            format!(
+                "what one of them holds is in no file beside it: look whether it is needed, then {remove}"
+            )
+        };
         let line = format!(
-            "{count} staging {files} in {}, plaintext of a run that was interrupted or is still writing; `rm {}*` when none is",
-            folder.display(),
-            hints::quoted(&pattern.to_string_lossy())
+            "{} staging {files} in {}, plaintext of a run that was interrupted or is still writing; {what}",
+            staged.len(),
+            folder.display()
         );
-        (count > 0).then_some(line)
+        (!staged.is_empty()).then_some(line)
     };
     folders.into_iter().filter_map(told).collect()
+}
+
+/// Returns whether a file beside a staging file holds the same.
+fn is_beside(folder: &Path, staged: &str) -> bool {
+    let length = |name: &str| {
+        let found = std::fs::symlink_metadata(folder.join(name)).ok()?;
+        found.is_file().then_some(found.len())
+    };
+    let Some(wanted) = length(staged) else {
+        return true;
+    };
+    let content = fs::read_regular(&folder.join(staged)).map(SecretBytes::new);
+    let others = fs::names(folder);
+    let mut others = others
+        .iter()
+        .filter(|name| !staging::is_staging_name(name.as_ref()) && length(name) == Some(wanted));
+    others.any(|name| {
+        let other = fs::read_regular(&folder.join(name)).map(SecretBytes::new);
+        matches!((&content, other), (Ok(content), Ok(other)) if *content == other)
+    })
 }
 
 /// Cleans up after killed runs. The second time in a run nothing is said again of what stays.

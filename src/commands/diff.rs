@@ -11,7 +11,7 @@ use crate::secret::SecretBytes;
 use crate::ui::diff::{Comparison, DiffForm, DiffRow, render, unified};
 
 use super::apply;
-use super::sides::{Sides, compare, declared_owners, read_plain_sides, read_sides};
+use super::sides::{Sides, compare, declared_owners, read_plain_sides, read_sides, target_of};
 use super::workspace::Workspace;
 use super::{Context, Outcome, OwnerArgs, in_parallel};
 
@@ -167,9 +167,12 @@ fn plain_row(
         (Comparison::Differs(_), Some(old), Some(new)) => unified(old, new),
         _ => None,
     };
+    // What was a file of ours that is encrypted is shown by no row that says otherwise.
+    let target = target_of(workspace, root, entry);
+    let is_plain = workspace.memory().secret_at(&target).is_none();
     let shown = match (text, mask, args.show_values) {
         (Some(text), _, true) => Some(text),
-        (Some(text), Some(mask), false) => Some(mask.apply(&text)),
+        (Some(text), Some(mask), false) if is_plain => Some(mask.apply(&text)),
         _ => None,
     };
     let drift = sides.drift(workspace, root, entry);

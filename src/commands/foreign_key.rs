@@ -13,6 +13,7 @@ use crate::error::Problem;
 use crate::os::file_history::FileChange;
 use crate::os::git::Checkout;
 use crate::os::history::Version;
+use crate::os::place::Base;
 use crate::project::drift::short;
 use crate::project::manifest::{Entry, Kind};
 use crate::project::terms::{About, NAMES_IN_CLEAR, ONE_GROUP, Terms};
@@ -141,9 +142,10 @@ fn new_of(workspace: &Workspace, known: &Known, terms: &Terms) -> Vec<(String, S
     let Some(known_terms) = &known.terms else {
         return Vec::new();
     };
-    // An identity that was pushed is nobody's own.
-    let folder = workspace.repository.path();
-    let mut own = workspace.keyring.recipients_outside(folder);
+    // An identity that was pushed, or that a pushed row placed, is nobody's own.
+    let mut written = vec![workspace.repository.path()];
+    written.extend(workspace.root.as_ref().map(Base::path));
+    let mut own = workspace.keyring.recipients_outside(&written);
     // That a new key stands there for a lost one is the user's own word.
     for replaced in &workspace.lost {
         own.extend([replaced.new.clone(), replaced.lost.clone()]);
@@ -314,7 +316,11 @@ fn propose(workspace: &Workspace, command: &str, names: &[&str]) -> String {
     let count = secrets.filter(|entry| entry.kind == Kind::Secret).count();
     let names = if names.len() <= MOST_NAMES {
         let names: Vec<_> = names.iter().map(|name| quoted(name)).collect();
-        names.join(" ")
+        let is_dashed = names
+            .iter()
+            .any(|name| name.trim_start_matches('\'').starts_with('-'));
+        let dashes = if is_dashed { "-- " } else { "" };
+        format!("{dashes}{}", names.join(" "))
     } else if names.len() == count {
         "'**'".to_owned()
     } else {

@@ -81,6 +81,12 @@ impl Memory {
         record.filter(|record| !record.is_of_terms())
     }
 
+    /// Returns the encrypted entry that a file on the server was of at the last sync, if it was of one.
+    pub fn secret_at(&self, target: &Path) -> Option<&str> {
+        let record = self.record_of(target)?;
+        (!record.seal.is_empty() || !record.data_key.is_empty()).then_some(&*record.entry)
+    }
+
     /// Returns what is known of how the file of an entry is encrypted, which lies at `target`, a canonical path: from
     /// its own record; where it had another path on the server before, from the record of that; of a file that is new,
     /// the terms of all files of this repository.
@@ -106,15 +112,19 @@ impl Here {
         if memory.digester.is_none() {
             return here;
         }
-        // Of rows that are gone, and of other repositories, nothing follows.
+        // Of other repositories nothing follows, and of rows that are gone only where no other is left.
         let repository = repository_of(workspace);
         let entries = workspace.manifest.entries.iter();
         let entries: HashSet<&str> = entries.map(|entry| &*entry.repository_path).collect();
-        let is_here = |record: &Record| {
-            record.repository == repository && entries.contains(record.entry.as_str())
-        };
         let records = memory.records.all();
-        let mut by_age: Vec<_> = records.filter(|(_, record)| is_here(record)).collect();
+        let all: Vec<_> = records
+            .filter(|(_, record)| record.repository == repository)
+            .collect();
+        let has_row = |(_, record): &(&str, &Record)| entries.contains(record.entry.as_str());
+        let mut by_age: Vec<_> = all.iter().copied().filter(has_row).collect();
+        if by_age.is_empty() {
+            by_age = all;
+        }
         by_age.sort_by(|(_, one), (_, other)| one.time.cmp(&other.time));
         for (target, record) in by_age {
             let (entry, target) = (record.entry.clone(), target.to_owned());

@@ -528,6 +528,13 @@ fn compare(
             );
             let drift = drift_of(workspace, prepared, place, Some(content.expose()));
             prepared.warnings.extend(drift.warning.clone());
+            let was = workspace.memory().secret_at(&place.path());
+            if let (Kind::Plain, Some(was)) = (entry.kind, was) {
+                let name = &entry.repository_path;
+                prepared.warnings.push(format!(
+                    "{name}: a plain row takes the place of {was}, which was encrypted: what stands there from now on is in clear in the repository"
+                ));
+            }
             let is_recorded = workspace.memory().record_of(&place.path()).is_some();
             if is_recorded && drift.verdict == Verdict::RepositoryAhead {
                 prepared.warnings.extend(drift::again(workspace, entry));

@@ -312,7 +312,7 @@ fn next_commands(
                 DeletedInRepository,
                 RepositoryBehind,
             ],
-            "plain, changed on the server: copy into the repository what is to stay",
+            "plain, changed on the server: copy into the repository what is to stay and is no secret",
             "diff",
         ),
     ] {

@@ -97,7 +97,7 @@ fn agree_to_keys(
 ) -> Result<Outcome, Error> {
     let root = workspace.require_root()?;
     let state = apply::state_of(workspace).map_err(apply::state_problem)?;
-    let (half_done, _) = state.half_done(&[root.path()]);
+    let half_done = state.traces(&[root.path()]).half_done;
     let (mut keys, mut said, mut problems) = (Vec::new(), Vec::new(), Vec::new());
     for entry in workspace.select(words)? {
         let name = &entry.repository_path;

@@ -548,6 +548,9 @@ pub fn find_manifest(cx: &Context) -> Result<PathBuf, Error> {
     })
 }
 
+/// A longer manifest, and longer rules, are not read: 16 MiB.
+const LONGEST_TEXT: u64 = 16 << 20;
+
 /// Reads the manifest's text.
 ///
 /// # Errors
@@ -558,7 +561,7 @@ pub fn read_manifest(cx: &Context, path: &Path) -> Result<String, Error> {
         action: "read",
         source,
     };
-    let bytes = fs::read_regular(path).map_err(|error| {
+    let bytes = fs::read_regular_bounded(path, LONGEST_TEXT).map_err(|error| {
         Problem::new(read_failed(error)).with_help("name the manifest with `-m FILE`")
     })?;
     let shown = shown_path(&cx.env.cwd, path);
@@ -610,7 +613,7 @@ fn read_rules(folder: &Path) -> Option<FoundRules> {
     if !fs::is_there(&path) {
         return None;
     }
-    let rules = match fs::read_regular(&path) {
+    let rules = match fs::read_regular_bounded(&path, LONGEST_TEXT) {
         Ok(bytes) => Rules::parse(&String::from_utf8_lossy(&bytes)),
         Err(error) => Err(RulesError::Unreadable {
             reason: error.to_string(),

@@ -300,13 +300,13 @@ impl Keyring {
     }
 
     /// As [`Keyring::recipients`], without those of files below a folder that were named for this run.
-    pub fn recipients_outside(&self, folder: &Path) -> Vec<String> {
+    pub fn recipients_outside(&self, folders: &[&Path]) -> Vec<String> {
         let is_inside = |known: &&Known| {
             let file = known
                 .own_file
                 .as_ref()
                 .and_then(|file| os::fs::canonical(file));
-            file.is_some_and(|file| file.starts_with(folder))
+            file.is_some_and(|file| folders.iter().any(|folder| file.starts_with(folder)))
         };
         let known = self.identities.iter().filter(|known| !is_inside(known));
         known.filter_map(|known| known.recipient.clone()).collect()
@@ -922,6 +922,9 @@ fn names_of(group: &[MasterKey]) -> Vec<String> {
     group.iter().map(name).collect()
 }
 
+/// An RSA key of 16,384 bits takes a fifth of it; the arithmetic on a longer one takes minutes.
+const LONGEST_SSH_KEY: usize = 64 << 10;
+
 /// An SSH private key as it was read.
 enum SshKey {
     Open(Identity),
@@ -929,6 +932,9 @@ enum SshKey {
 }
 
 fn read_ssh_key(text: &[u8], path: &Path) -> Result<SshKey, String> {
+    if text.len() > LONGEST_SSH_KEY {
+        return Err("it is longer than an SSH key".to_owned());
+    }
     let key = ssh::Identity::from_buffer(text, None)
         .map_err(|_| "an SSH key that is damaged or of another form".to_owned())?;
     match key {

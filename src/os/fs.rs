@@ -107,6 +107,14 @@ pub fn normalize(path: &Path) -> PathBuf {
 /// # Errors
 /// The system's reason, or that it is no regular file.
 pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    read_regular_bounded(path, u64::MAX)
+}
+
+/// As [`read_regular`], of at most `limit` bytes.
+///
+/// # Errors
+/// As it, or that it is longer.
+pub fn read_regular_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let descriptor = open(path, flags, Mode::empty())?;
     if let Some(kind) = kind_in_words(&fstat(&descriptor)?) {
@@ -115,7 +123,11 @@ pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
         )));
     }
     let mut content = Vec::new();
-    File::from(descriptor).read_to_end(&mut content)?;
+    let mut file = File::from(descriptor).take(limit.saturating_add(1));
+    file.read_to_end(&mut content)?;
+    if content.len() as u64 > limit {
+        return Err(io::Error::other(format!("longer than {limit} bytes")));
+    }
     Ok(content)
 }
 
@@ -315,15 +327,6 @@ pub fn names_below(folder: &Path) -> Result<Vec<String>, FsError> {
     }
     found.sort_unstable();
     Ok(found)
-}
-
-/// Counts the names in a folder that pass a test; 0 where it cannot be read.
-pub fn count_names(folder: &Path, test: fn(&OsStr) -> bool) -> usize {
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return 0;
-    };
-    let names = entries.flatten().map(|entry| entry.file_name());
-    names.filter(|name| test(name)).count()
 }
 
 /// Creates a folder and its parents: `0700` each, or `0755` where `open` to others.

@@ -393,6 +393,13 @@ impl Listing {
             .collect()
     }
 
+    /// Returns the staging files below one of `folders` that a killed run left.
+    pub fn left(&self, folders: &[&Path]) -> Vec<PathBuf> {
+        let names = self.staging.iter();
+        let names = names.filter(|path| folders.iter().any(|folder| path.starts_with(folder)));
+        names.filter(|path| lstat(*path).is_ok()).cloned().collect()
+    }
+
     /// Returns the files below one of `folders` that a killed run left replaced while the whole of it is not done, or was
     /// writing into.
     ///

@@ -53,6 +53,17 @@ pub struct CleanedUp {
     pub out_of_reach: Vec<(PathBuf, PathBuf)>,
 }
 
+/// What killed runs have left, before anything of it is taken back or removed.
+#[derive(Debug, Default)]
+pub struct Traces {
+    /// Files that are replaced, or written into, while the whole of the run is not done.
+    pub half_done: Vec<PathBuf>,
+    /// Staging files.
+    pub staging: Vec<PathBuf>,
+    /// Why that cannot be told of a journal.
+    pub trouble: Option<FsError>,
+}
+
 /// A journal of a killed run that cannot be read or carried out.
 #[derive(Debug)]
 pub struct Stuck {
@@ -272,19 +283,23 @@ impl StateDir {
         cleaned
     }
 
-    /// Returns the files below one of `folders` that killed runs have left half done, and why that cannot be told of a
-    /// journal.
-    pub fn half_done(&self, folders: &[&Path]) -> (Vec<PathBuf>, Option<FsError>) {
-        let (mut found, mut trouble) = (Vec::new(), None);
+    /// Returns what killed runs have left below one of `folders`.
+    pub fn traces(&self, folders: &[&Path]) -> Traces {
+        let mut traces = Traces::default();
         for (path, file) in abandoned(&self.path.join("journal"), is_journal) {
-            let files = read_journal(&path, file).and_then(|journal| journal.half_done(folders));
-            match files {
-                Ok(files) => found.extend(files),
-                Err(error) => trouble = Some(error),
+            let read = read_journal(&path, file)
+                .and_then(|journal| Ok((journal.half_done(folders)?, journal)));
+            match read {
+                Ok((files, journal)) => {
+                    traces.half_done.extend(files);
+                    traces.staging.extend(journal.left(folders));
+                }
+                Err(error) => traces.trouble = Some(error),
             }
         }
-        found.sort();
-        (found, trouble)
+        traces.half_done.sort();
+        traces.staging.sort();
+        traces
     }
 
     /// Forgets that killed runs were writing into a file: it is whole again, or its owner says that it is.

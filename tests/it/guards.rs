@@ -1014,3 +1014,57 @@ fn the_first_file_whose_form_shows_keys_is_no_news() {
     project.write_server("n.env", "N=canary-Ny18-htpasswd2\n");
     project.ok(&["encrypt"]);
 }
+
+#[test]
+fn a_plain_row_in_the_place_of_an_encrypted_one_shows_no_value() {
+    let project = TestProject::with_files(&[("a.env.enc", "a.env"), ("b.enc", "b")], "");
+    project.write_server("a.env", "ONE=canary-Vd81-database\n");
+    project.write_server("b", "canary-Ku36-sqlrole\n");
+    project.ok(&["encrypt"]);
+    project.commit();
+    fs::remove_file(project.repo_file("a.env.enc")).unwrap();
+    project.write_repo("a.txt", "hi\n");
+    let plain = "\n[plain]\n\"a.txt\" = \"a.env\"\n";
+    project.write_manifest(&[("b.enc", "b")], plain);
+    project.commit();
+    // What is shown is searched for values by the tests' own means.
+    let output = project.run(&["diff"]);
+    assert_eq!(output.code, 1, "{output:#?}");
+    let output = project.ok(&["deploy", "-n"]);
+    let told = "a.txt: a plain row takes the place of a.env.enc, which was encrypted";
+    assert!(output.stderr.contains(told), "{output:#?}");
+}
+
+#[test]
+fn an_identity_below_the_root_is_nobodys_own() {
+    let mut project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
+    project.write_rules(&[recipient(SERVER_KEY)]);
+    project.write_server("a.env", "ONE=canary-Vd81-database\n");
+    project.ok(&["encrypt"]);
+    project.commit();
+    // Somebody had a row place a key that they have, too, and names it.
+    fs::copy(key_file(LAPTOP_KEY), project.server_file("app.conf")).unwrap();
+    let manifest = project.read_repo("secret-files.toml");
+    let identity = project.server_file("app.conf");
+    let line = format!("[defaults]\nidentity = \"{}\"", identity.display());
+    project.write_repo("secret-files.toml", manifest.replace("[defaults]", &line));
+    push_readers(&mut project, &[SERVER_KEY, LAPTOP_KEY]);
+    let output = project.ok(&["status"]);
+    assert!(output.stdout.contains("can read it since"), "{output:#?}");
+}
+
+#[test]
+fn a_new_reader_is_told_also_where_no_row_is_left() {
+    let project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
+    project.write_rules(&[recipient(SERVER_KEY)]);
+    project.write_server("a.env", "ONE=canary-Vd81-database\n");
+    project.ok(&["encrypt"]);
+    project.commit();
+    project.write_rules(&[recipient(SERVER_KEY), recipient(LAPTOP_KEY)]);
+    fs::remove_file(project.repo_file("a.env.enc")).unwrap();
+    project.write_manifest(&[("z.env.enc", "z.env")], "");
+    project.write_server("z.env", "Z=canary-Ny18-htpasswd\n");
+    let output = project.ok(&["encrypt"]);
+    let told = "can read it; so far that is so of no file here";
+    assert!(output.stderr.contains(told), "{output:#?}");
+}

@@ -254,12 +254,13 @@ fn assert_harmless(output: &Output) {
         // Marks that turn the reading direction hide what stands there.
         let turned = text
             .chars()
-            .find(|c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'));
+            .find(|c| matches!(c, '\u{ad}' | '\u{e0041}' | '\u{61c}' | '\u{2028}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'));
         assert_eq!(turned, None, "{text:?}");
     }
 }
 
-const EVIL: &str = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\u{202e}\u{61c}\u{200f}";
+const EVIL: &str =
+    "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\u{202e}\u{61c}\u{200f}\u{200b}\u{2028}\u{ad}\u{e0041}";
 
 #[test]
 fn control_characters_reach_no_terminal() {
