@@ -244,7 +244,7 @@ impl ErrorKind {
                 Refusal::OnlyCopy { .. } => "only-copy",
                 Refusal::AlreadyThere { .. } => "already-there",
                 Refusal::ChangedSince { .. } => "changed-since",
-                Refusal::RootChanged { .. } => "root-changed",
+                Refusal::RootChanged { .. } | Refusal::RootOfAnother { .. } => "root-changed",
                 Refusal::NotUndone { .. } => "not-undone",
                 Refusal::BothMoved { .. } => "both-moved",
                 Refusal::DeletedInRepository => "deleted-in-repo",

@@ -315,6 +315,7 @@ pub fn explain(
         | Refusal::ServerAhead { .. }
         | Refusal::ChangedSince { .. }
         | Refusal::RootChanged { .. }
+        | Refusal::RootOfAnother { .. }
         | Refusal::NotUndone { .. }
         | Refusal::TrackedTarget { .. } => {
             format!(

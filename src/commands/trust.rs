@@ -13,12 +13,14 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Problem};
 use crate::os::fs;
 use crate::os::fs::FsError;
+use crate::os::git;
 use crate::project::error::Refusal;
 use crate::project::manifest::{Entry, Kind};
 use crate::sops::store::Format;
 
 use super::apply;
 use super::foreign_key;
+use super::hints::quoted;
 use super::memory::{self, KeyInUse};
 use super::open::{Lookup, read_encrypted, unwrap_key};
 use super::sides::target_of;
@@ -185,8 +187,11 @@ pub fn check(workspace: &Workspace, is_dry: bool) -> Result<(), Problem> {
             );
             Err(Problem::new(Refusal::RootChanged { trusted, now }).with_help(help))
         }
-        None if is_dry => Ok(()),
         None => {
+            another_root(workspace, root)?;
+            if is_dry {
+                return Ok(());
+            }
             // Where nothing can be kept, nothing was trusted before either.
             drop(agree(workspace, root));
             Ok(())
@@ -206,10 +211,45 @@ fn meant(workspace: &Workspace, root: &Path) -> PathBuf {
     }
 }
 
+/// Stops a run with a manifest that is new here, in a checkout of which another manifest is trusted with another root: a
+/// pushed one in a subfolder is found first by who stands there.
+fn another_root(workspace: &Workspace, root: &Path) -> Result<(), Problem> {
+    let top = git::work_tree_of(&workspace.manifest_path);
+    let all = trusted_roots(workspace).ok().and_then(Result::ok);
+    let (Some(top), Some(all)) = (top, all) else {
+        return Ok(());
+    };
+    let top = fs::canonical(top).unwrap_or_else(|| top.to_owned());
+    let others = all.roots.iter();
+    let mut others = others.filter(|(manifest, _)| Path::new(manifest).starts_with(&top));
+    let Some((manifest, trusted)) = others.next() else {
+        return Ok(());
+    };
+    if Path::new(trusted) == root || others.any(|(_, trusted)| Path::new(trusted) == root) {
+        return Ok(());
+    }
+    let help = format!(
+        "if that is meant: {}; `-m {}` works with the other",
+        workspace.hints.ours_for_all("trust"),
+        quoted(manifest)
+    );
+    Err(Problem::new(Refusal::RootOfAnother {
+        manifest: manifest.clone(),
+        trusted: trusted.clone(),
+        now: root.display().to_string(),
+    })
+    .with_help(help))
+}
+
 /// Returns the root that is trusted; the inner error is a file that is damaged.
 fn trusted_root(workspace: &Workspace) -> Result<Result<Option<String>, ()>, FsError> {
+    let all = trusted_roots(workspace)?;
+    Ok(all.map(|all| all.roots.get(&manifest_name(workspace)).cloned()))
+}
+
+fn trusted_roots(workspace: &Workspace) -> Result<Result<Trusted, ()>, FsError> {
     let Some(state) = &workspace.state else {
-        return Ok(Ok(None));
+        return Ok(Ok(Trusted::default()));
     };
     let text = match state.read(TRUST_FILE) {
         // Where no directory can be, nothing was trusted before.
@@ -219,10 +259,9 @@ fn trusted_root(workspace: &Workspace) -> Result<Result<Option<String>, ()>, FsE
         other => other?,
     };
     let Some(text) = text else {
-        return Ok(Ok(None));
+        return Ok(Ok(Trusted::default()));
     };
-    let trusted = serde_json::from_slice::<Trusted>(&text).map_err(drop);
-    Ok(trusted.map(|trusted| trusted.roots.get(&manifest_name(workspace)).cloned()))
+    Ok(serde_json::from_slice::<Trusted>(&text).map_err(drop))
 }
 
 fn agree(workspace: &Workspace, root: &Path) -> Result<(), FsError> {

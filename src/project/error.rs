@@ -254,6 +254,18 @@ pub enum Refusal {
         /// The root of the manifest now.
         now: String,
     },
+    /// A manifest that is new here names another root than one of the same checkout that is trusted.
+    #[error(
+        "this manifest is new here and names the root {now}; {manifest} of the same checkout has {trusted}"
+    )]
+    RootOfAnother {
+        /// The manifest that is trusted.
+        manifest: String,
+        /// Its root.
+        trusted: String,
+        /// The root of the manifest now.
+        now: String,
+    },
     /// The last run is none that `undo` takes back.
     #[error("the last run was `{command}` at {time}, which `undo` does not take back")]
     NotUndone {

@@ -1068,3 +1068,33 @@ fn a_new_reader_is_told_also_where_no_row_is_left() {
     let told = "can read it; so far that is so of no file here";
     assert!(output.stderr.contains(told), "{output:#?}");
 }
+
+#[test]
+fn a_manifest_in_a_subfolder_brings_no_root_of_its_own() {
+    let project = TestProject::with_files(&[("a.enc", "a")], "");
+    project.write_server("a", "canary-Ku36-sqlrole\n");
+    project.ok(&["encrypt"]);
+    let other = project.path("other");
+    fs::create_dir(&other).unwrap();
+    fs::create_dir(project.repo_file("docs")).unwrap();
+    let pushed = format!(
+        "version = 1\n[defaults]\nroot = \"{}\"\n[plain]\n\"job\" = \"job\"\n",
+        other.display()
+    );
+    project.write_repo("docs/secret-files.toml", pushed);
+    project.write_repo("docs/job", "x\n");
+    project.commit();
+    let there = ["-C", "docs"];
+    for args in [&["deploy"][..], &["deploy", "-n"], &["encrypt"]] {
+        let output = project.run(&[&there, args].concat());
+        assert_eq!(output.code, 3, "{output:#?}");
+        assert!(
+            output.stderr.contains("this manifest is new here"),
+            "{output:#?}"
+        );
+    }
+    assert!(!other.join("job").exists());
+    project.ok(&["-C", "docs", "trust"]);
+    project.ok(&["-C", "docs", "deploy"]);
+    assert!(other.join("job").exists());
+}
