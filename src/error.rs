@@ -271,6 +271,7 @@ impl ErrorKind {
                 Refusal::TrackedTarget { .. } => "tracked-target",
                 Refusal::Unreadable { .. } => "source-unreadable",
                 Refusal::NeedsNote { .. } => "needs-note",
+                Refusal::NameInClear { .. } => "name-in-clear",
                 Refusal::Unrepresentable { .. } => "unrepresentable",
             },
             Self::Rules { .. }

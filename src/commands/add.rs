@@ -229,9 +229,9 @@ fn explain(workspace: &Workspace, one: &Captured<'_>, refusal: &Refusal) -> Prob
         Refusal::NeedsNote { .. } => {
             "mend the line, or `--format binary` stores the file byte for byte; with `layout = \"note\"` or `\"stock\"` in a row of its own, `encrypt` captures it"
         }
-        Refusal::MultiLineValue { .. } | Refusal::Unrepresentable { .. } => {
-            "`--format binary` stores the file byte for byte"
-        }
+        Refusal::MultiLineValue { .. }
+        | Refusal::NameInClear { .. }
+        | Refusal::Unrepresentable { .. } => "`--format binary` stores the file byte for byte",
         Refusal::NotOpenable => {
             "name your identity with `-i FILE`, or add its recipient to the rule"
         }

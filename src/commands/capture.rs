@@ -287,6 +287,12 @@ pub fn capture_content<'w>(
             Ok(read) => document = Some(read),
             Err(found) => judgement.refusals.extend(found),
         }
+        // A form that the name speaks for is the owner's own word.
+        if existing.is_none() && format != entry.format_by_name() {
+            let shown = document.as_ref();
+            let shown = shown.and_then(|document| guard::name_in_clear(document, format));
+            judgement.refusals.extend(shown);
+        }
         if existing.is_none() && judgement.refusals.is_empty() {
             let allowed = options.allowed.for_entry(entry);
             let (content, required) = (content.expose(), &entry.required);

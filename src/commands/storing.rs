@@ -259,7 +259,7 @@ pub fn explain(
             format!("resolve the merge in {server}, then encrypt again")
         }
         Refusal::AlreadyEncrypted => format!("{restore} puts the plaintext there"),
-        Refusal::MultiLineValue { .. } => binary.to_owned(),
+        Refusal::MultiLineValue { .. } | Refusal::NameInClear { .. } => binary.to_owned(),
         Refusal::NeedsNote { .. } => format!(
             "mend the line in {server}, or add to its row `layout = \"note\"` (the spelling travels in an encrypted note, which stock `sops` ignores), `layout = \"stock\"` (it comes back as stock `sops` spells it) or `format = \"binary\"`"
         ),

@@ -41,22 +41,26 @@ impl Checkout {
         let Some(relative) = self.inside(path) else {
             return Ok(Vec::new());
         };
-        match &self.reader {
+        match self.reader() {
             Reader::Library(shared) => {
                 let folder = locked(shared).path().to_owned();
                 // A handle of its own: several entries are looked up at once.
                 let repository = Repository::open(folder)?;
-                let known = self.graph(&repository, since)?;
-                let nodes = match known {
-                    None if since.is_some() => self.graph(&repository, None)?,
-                    known => known,
-                };
-                let nodes = nodes.unwrap_or_default();
-                Ok(changes_in_library(&repository, relative, &nodes))
+                let nodes = self
+                    .graph(&repository, since)
+                    .and_then(|known| match known {
+                        None if since.is_some() => self.graph(&repository, None),
+                        known => Ok(known),
+                    });
+                match nodes {
+                    Err(error) if self.turns_to_program(&error) => self.file_history(path, since),
+                    nodes => {
+                        let nodes = nodes?.unwrap_or_default();
+                        Ok(changes_in_library(&repository, relative, &nodes))
+                    }
+                }
             }
-            Reader::Program { .. } => {
-                self.changes_through_program(&relative.to_string_lossy(), since)
-            }
+            Reader::Program => self.changes_through_program(&relative.to_string_lossy(), since),
         }
     }
 
@@ -65,12 +69,12 @@ impl Checkout {
     /// # Errors
     /// When it is not here.
     pub fn blob(&self, id: &str) -> Result<Vec<u8>, GitError> {
-        match &self.reader {
+        match self.reader() {
             Reader::Library(repository) => {
                 let repository = locked(repository);
                 Ok(repository.find_blob(Oid::from_str(id)?)?.content().to_vec())
             }
-            Reader::Program { .. } => self.git(&["cat-file", "blob", id]),
+            Reader::Program => self.git(&["cat-file", "blob", id]),
         }
     }
 
@@ -85,10 +89,18 @@ impl Checkout {
         revision: &str,
     ) -> Result<(Version, Option<Vec<u8>>), GitError> {
         let relative = self.inside(path).unwrap_or(path);
-        match &self.reader {
+        match self.reader() {
             Reader::Library(repository) => {
                 let repository = locked(repository);
-                let commit = repository.revparse_single(revision)?.peel_to_commit()?;
+                let commit = repository
+                    .revparse_single(revision)
+                    .and_then(|object| object.peel_to_commit());
+                let commit = match commit.map_err(GitError::from) {
+                    Err(error) if self.turns_to_program(&error) => {
+                        return self.version_at(path, revision);
+                    }
+                    commit => commit?,
+                };
                 let version = Version {
                     commit: commit.id().to_string(),
                     seconds: commit.time().seconds(),
@@ -98,7 +110,7 @@ impl Checkout {
                 let content = blob.map(|id| repository.find_blob(id)).transpose()?;
                 Ok((version, content.map(|blob| blob.content().to_vec())))
             }
-            Reader::Program { .. } => {
+            Reader::Program => {
                 let named = format!("{revision}^{{commit}}");
                 let shown = self.git(&[
                     "show",

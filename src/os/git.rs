@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use git2::{ErrorCode, Index, ObjectType, Oid, Repository};
@@ -20,7 +21,12 @@ use super::process;
 /// A checkout.
 pub struct Checkout {
     top: PathBuf,
-    pub(super) reader: Reader,
+    reader: Reader,
+    program: Reader,
+    /// Whether the library fails with something of the history.
+    is_library_at_a_loss: AtomicBool,
+    /// The user and group that the program is run as.
+    owner: (u32, u32),
     /// The index, where it is not the checkout's own.
     index: Option<PathBuf>,
     /// The commits since some commit, or all, walked once.
@@ -31,7 +37,7 @@ pub struct Checkout {
 
 pub(super) enum Reader {
     Library(Mutex<Repository>),
-    Program { owner: (u32, u32) },
+    Program,
 }
 
 /// Where `HEAD` stands.
@@ -77,6 +83,11 @@ pub enum GitError {
     Program(#[from] io::Error),
 }
 
+fn owner_of(folder: &Path) -> io::Result<(u32, u32)> {
+    let metadata = folder.metadata()?;
+    Ok((metadata.uid(), metadata.gid()))
+}
+
 impl Checkout {
     /// Finds the checkout that contains `folder`; `None` where there is none.
     ///
@@ -89,9 +100,13 @@ impl Checkout {
                 let Some(top) = repository.workdir().and_then(|top| top.canonicalize().ok()) else {
                     return Ok(None);
                 };
+                let owner = owner_of(&top)?;
                 Ok(Some(Self {
                     top,
                     reader: Reader::Library(Mutex::new(repository)),
+                    program: Reader::Program,
+                    is_library_at_a_loss: AtomicBool::new(false),
+                    owner,
                     index: None,
                     walks: Walks::default(),
                     graphs: Graphs::default(),
@@ -106,13 +121,15 @@ impl Checkout {
     }
 
     fn through_program(folder: &Path) -> Result<Option<Self>, GitError> {
-        let metadata = folder.metadata()?;
-        let owner = (metadata.uid(), metadata.gid());
+        let owner = owner_of(folder)?;
         let output = process::capture_git(folder, owner, None, &["rev-parse", "--show-toplevel"])?;
         let top = PathBuf::from(OsStr::from_bytes(output.trim_ascii_end())).canonicalize()?;
         Ok(Some(Self {
             top,
-            reader: Reader::Program { owner },
+            reader: Reader::Program,
+            program: Reader::Program,
+            is_library_at_a_loss: AtomicBool::new(false),
+            owner,
             index: None,
             walks: Walks::default(),
             graphs: Graphs::default(),
@@ -146,16 +163,37 @@ impl Checkout {
         path.strip_prefix(&self.top).ok()
     }
 
+    /// Runs the `git` program.
     pub(super) fn git(&self, args: &[&str]) -> Result<Vec<u8>, GitError> {
-        match &self.reader {
-            Reader::Program { owner } => Ok(process::capture_git(
-                &self.top,
-                *owner,
-                self.index.as_deref(),
-                args,
-            )?),
-            Reader::Library(_) => Ok(Vec::new()),
+        let index = self.index.as_deref();
+        Ok(process::capture_git(&self.top, self.owner, index, args)?)
+    }
+
+    /// Returns what reads the repository.
+    pub(super) fn reader(&self) -> &Reader {
+        if self.is_library_at_a_loss.load(Ordering::Relaxed) {
+            &self.program
+        } else {
+            &self.reader
         }
+    }
+
+    /// Returns whether the program is asked from here on, as the library failed: git itself reads commits that the library
+    /// does not, such as one with a date that is none, and whoever may push one must not hide the history before it.
+    pub(super) fn turns_to_program(&self, error: &GitError) -> bool {
+        let is_odd = match error {
+            GitError::Library(error) => !matches!(
+                error.code(),
+                ErrorCode::NotFound | ErrorCode::UnbornBranch | ErrorCode::InvalidSpec
+            ),
+            GitError::Neither { .. } | GitError::Program(_) => false,
+        };
+        let turns = is_odd
+            && self
+                .git(&["rev-parse", "--verify", "--quiet", "HEAD"])
+                .is_ok();
+        self.is_library_at_a_loss.fetch_or(turns, Ordering::Relaxed);
+        turns
     }
 
     /// Returns whether the index holds the file at the absolute path `path`.
@@ -166,7 +204,7 @@ impl Checkout {
         let Some(relative) = self.inside(path) else {
             return Ok(false);
         };
-        match &self.reader {
+        match self.reader() {
             Reader::Library(repository) => {
                 let repository = locked(repository);
                 let index = self.index_of(&repository)?;
@@ -174,7 +212,7 @@ impl Checkout {
                 let mut stages = 0..=3;
                 Ok(stages.any(|stage| index.get_path(relative, stage).is_some()))
             }
-            Reader::Program { .. } => {
+            Reader::Program => {
                 let relative = relative.to_string_lossy();
                 let listed =
                     self.git(&["--literal-pathspecs", "ls-files", "-z", "--", &relative])?;
@@ -191,14 +229,14 @@ impl Checkout {
     pub fn tracked_files(&self) -> Result<(Vec<String>, usize), GitError> {
         /// The mode of a submodule in the index.
         const SUBMODULE: u32 = 0o160_000;
-        let names: Vec<Vec<u8>> = match &self.reader {
+        let names: Vec<Vec<u8>> = match self.reader() {
             Reader::Library(repository) => {
                 let repository = locked(repository);
                 let index = self.index_of(&repository)?;
                 let entries = index.iter().filter(|entry| entry.mode != SUBMODULE);
                 entries.map(|entry| entry.path).collect()
             }
-            Reader::Program { .. } => {
+            Reader::Program => {
                 let listed = self.git(&["ls-files", "-z"])?;
                 let names = listed.split(|&byte| byte == 0);
                 names
@@ -223,14 +261,14 @@ impl Checkout {
     /// # Errors
     /// When the index cannot be read.
     pub fn is_unmerged(&self, path: &str) -> Result<bool, GitError> {
-        match &self.reader {
+        match self.reader() {
             Reader::Library(repository) => {
                 let repository = locked(repository);
                 let index = self.index_of(&repository)?;
                 let path = Path::new(path);
                 Ok((1..=3).any(|stage| index.get_path(path, stage).is_some()))
             }
-            Reader::Program { .. } => {
+            Reader::Program => {
                 let args = ["--literal-pathspecs", "ls-files", "-u", "-z", "--", path];
                 Ok(!self.git(&args)?.is_empty())
             }
@@ -242,7 +280,7 @@ impl Checkout {
     /// # Errors
     /// When the index cannot be read.
     pub fn read_staged(&self, path: &str) -> Result<Option<Vec<u8>>, GitError> {
-        match &self.reader {
+        match self.reader() {
             Reader::Library(repository) => {
                 let repository = locked(repository);
                 let index = self.index_of(&repository)?;
@@ -251,7 +289,7 @@ impl Checkout {
                 let Some(entry) = entry else { return Ok(None) };
                 Ok(Some(repository.find_blob(entry.id)?.content().to_vec()))
             }
-            Reader::Program { .. } => {
+            Reader::Program => {
                 let object = format!(":{path}");
                 Ok(self.git(&["cat-file", "blob", &object]).ok())
             }
@@ -266,12 +304,12 @@ impl Checkout {
         let Some(relative) = self.inside(path) else {
             return Ok(false);
         };
-        match &self.reader {
+        match self.reader() {
             Reader::Library(repository) => {
                 let repository = locked(repository);
                 Ok(repository.is_path_ignored(relative)?)
             }
-            Reader::Program { .. } => {
+            Reader::Program => {
                 let relative = relative.to_string_lossy();
                 Ok(self.git(&["check-ignore", "-q", "--", &relative]).is_ok())
             }
@@ -284,7 +322,7 @@ impl Checkout {
     /// # Errors
     /// When there is no such commit.
     pub fn changed_since(&self, revision: &str, is_staged: bool) -> Result<Vec<String>, GitError> {
-        match &self.reader {
+        match self.reader() {
             Reader::Library(repository) => {
                 let repository = locked(repository);
                 let tree = repository.revparse_single(revision)?.peel_to_tree()?;
@@ -302,7 +340,7 @@ impl Checkout {
                 });
                 Ok(paths.flatten().collect())
             }
-            Reader::Program { .. } => {
+            Reader::Program => {
                 let mut args = vec!["diff", "--name-only", "-z", "--no-ext-diff"];
                 if is_staged {
                     args.push("--cached");
@@ -331,13 +369,17 @@ impl Checkout {
         let Some(relative) = self.inside(path) else {
             return Ok(false);
         };
-        match &self.reader {
+        match self.reader() {
             Reader::Library(repository) => {
                 let repository = locked(repository);
-                let committed = blob_at(&repository, "HEAD", relative)?;
-                Ok(committed == Some(Oid::hash_file(ObjectType::Blob, path)?))
+                let committed = blob_at(&repository, "HEAD", relative);
+                drop(repository);
+                match committed {
+                    Err(error) if self.turns_to_program(&error) => self.is_committed(path),
+                    committed => Ok(committed? == Some(Oid::hash_file(ObjectType::Blob, path)?)),
+                }
             }
-            Reader::Program { .. } => {
+            Reader::Program => {
                 let object = format!("HEAD:{}", relative.to_string_lossy());
                 let content = std::fs::read(path)?;
                 // No such file in `HEAD`, or no commit: git fails.
@@ -353,12 +395,12 @@ impl Checkout {
     /// # Errors
     /// When the history cannot be read.
     pub fn branch(&self) -> Result<Branch, GitError> {
-        match &self.reader {
+        match self.reader() {
             Reader::Library(repository) => {
                 let repository = locked(repository);
                 upstream_of(&repository)
             }
-            Reader::Program { .. } => {
+            Reader::Program => {
                 let text =
                     |bytes: Vec<u8>| String::from_utf8_lossy(bytes.trim_ascii_end()).into_owned();
                 if self.git(&["symbolic-ref", "--quiet", "HEAD"]).is_err() {
@@ -400,7 +442,7 @@ impl Checkout {
         if upstream.ahead == 0 {
             return Ok(true);
         }
-        match &self.reader {
+        match self.reader() {
             Reader::Library(repository) => {
                 let repository = locked(repository);
                 let here = blob_at(&repository, "HEAD", relative)?;
@@ -411,7 +453,7 @@ impl Checkout {
                 };
                 Ok(here == there)
             }
-            Reader::Program { .. } => {
+            Reader::Program => {
                 let object = |revision: &str| {
                     let name = format!("{revision}:{}", relative.to_string_lossy());
                     self.git(&["rev-parse", "--verify", "--quiet", &name]).ok()

@@ -80,12 +80,17 @@ impl Checkout {
         let Some(relative) = self.inside(path) else {
             return Ok(false);
         };
-        match &self.reader {
+        match self.reader() {
             Reader::Library(repository) => {
                 let repository = locked(repository);
-                Ok(blob_at(&repository, "HEAD", relative)?.is_some())
+                let found = blob_at(&repository, "HEAD", relative);
+                drop(repository);
+                match found {
+                    Err(error) if self.turns_to_program(&error) => self.is_in_head(path),
+                    found => Ok(found?.is_some()),
+                }
             }
-            Reader::Program { .. } => {
+            Reader::Program => {
                 let object = format!("HEAD:{}", relative.to_string_lossy());
                 Ok(self.git(&["cat-file", "-e", &object]).is_ok())
             }
@@ -94,13 +99,12 @@ impl Checkout {
 
     /// Returns the commit `HEAD` is at, in full; `None` before the first one.
     pub fn head(&self) -> Option<String> {
-        match &self.reader {
+        match self.reader() {
             Reader::Library(repository) => {
                 let repository = locked(repository);
-                let head = repository.head().ok()?.peel_to_commit().ok()?;
-                Some(head.id().to_string())
+                Some(repository.head().ok()?.target()?.to_string())
             }
-            Reader::Program { .. } => {
+            Reader::Program => {
                 let head = self.git(&["rev-parse", "--verify", "HEAD"]).ok()?;
                 Some(String::from_utf8_lossy(head.trim_ascii_end()).into_owned())
             }
@@ -115,24 +119,31 @@ impl Checkout {
         if head == commit {
             return Position::Before;
         }
-        match &self.reader {
+        match self.reader() {
             Reader::Library(repository) => {
                 let repository = locked(repository);
                 let (Ok(head), Ok(commit)) = (Oid::from_str(&head), Oid::from_str(commit)) else {
                     return Position::Absent;
                 };
-                if repository.find_commit(commit).is_err() {
+                if !repository.odb().is_ok_and(|objects| objects.exists(commit)) {
                     return Position::Absent;
                 }
-                let is_descendant =
-                    |one, other| repository.graph_descendant_of(one, other).unwrap_or(false);
-                match (is_descendant(head, commit), is_descendant(commit, head)) {
-                    (true, _) => Position::Before,
-                    (_, true) => Position::After,
-                    _ => Position::Elsewhere,
+                let of = |one, other| repository.graph_descendant_of(one, other);
+                let found =
+                    of(head, commit).and_then(|is_before| Ok((is_before, of(commit, head)?)));
+                drop(repository);
+                match found.map_err(GitError::from) {
+                    Ok((true, _)) => Position::Before,
+                    Ok((_, true)) => Position::After,
+                    Ok(_) => Position::Elsewhere,
+                    Err(error) if self.turns_to_program(&error) => {
+                        self.position_of(&commit.to_string())
+                    }
+                    // What cannot be told is taken for the worse.
+                    Err(_) => Position::Absent,
                 }
             }
-            Reader::Program { .. } => {
+            Reader::Program => {
                 if self.git(&["cat-file", "-e", commit]).is_err() {
                     return Position::Absent;
                 }
@@ -151,14 +162,18 @@ impl Checkout {
 
     /// Returns the commit at which the histories of `HEAD` and of another commit part, in full.
     pub fn merge_base(&self, commit: &str) -> Option<String> {
-        match &self.reader {
+        match self.reader() {
             Reader::Library(repository) => {
                 let repository = locked(repository);
                 let head = repository.head().ok()?.target()?;
                 let base = repository.merge_base(head, Oid::from_str(commit).ok()?);
-                Some(base.ok()?.to_string())
+                drop(repository);
+                match base.map_err(GitError::from) {
+                    Err(error) if self.turns_to_program(&error) => self.merge_base(commit),
+                    base => Some(base.ok()?.to_string()),
+                }
             }
-            Reader::Program { .. } => {
+            Reader::Program => {
                 let base = self.git(&["merge-base", "HEAD", commit]).ok()?;
                 Some(String::from_utf8_lossy(base.trim_ascii()).into_owned())
             }
@@ -167,9 +182,9 @@ impl Checkout {
 
     /// Returns whether the history is cut: a shallow clone.
     pub fn is_shallow(&self) -> bool {
-        match &self.reader {
+        match self.reader() {
             Reader::Library(repository) => locked(repository).is_shallow(),
-            Reader::Program { .. } => self
+            Reader::Program => self
                 .git(&["rev-parse", "--is-shallow-repository"])
                 .is_ok_and(|answer| answer.trim_ascii() == b"true"),
         }
@@ -184,12 +199,17 @@ impl Checkout {
         let Some(inside) = self.inside(folder) else {
             return Ok(Vec::new());
         };
-        let files = match &self.reader {
+        let files = match self.reader() {
             Reader::Library(repository) => {
-                let repository = locked(repository);
-                library_files(&repository)?
+                let found = library_files(&locked(repository));
+                match found {
+                    Err(error) if self.turns_to_program(&error) => {
+                        return self.files_in_head(folder);
+                    }
+                    found => found?,
+                }
             }
-            Reader::Program { .. } => {
+            Reader::Program => {
                 let listed = self
                     .git(&["ls-tree", "-r", "-z", "--name-only", "--full-tree", "HEAD"])
                     .unwrap_or_default();
@@ -223,17 +243,23 @@ impl Checkout {
         let Some(relative) = self.inside(path) else {
             return Ok(None);
         };
-        match &self.reader {
+        match self.reader() {
             Reader::Library(shared) => {
                 let folder = locked(shared).path().to_owned();
                 // A handle of its own: several entries are looked up at once.
                 let repository = Repository::open(folder)?;
-                let Some(steps) = self.steps(&repository, since)? else {
-                    return Ok(None);
-                };
-                Ok(find_in_library(&repository, relative, &steps, &mut visit))
+                match self.steps(&repository, since) {
+                    Err(error) if self.turns_to_program(&error) => {
+                        self.find_version(path, since, visit)
+                    }
+                    Err(error) => Err(error),
+                    Ok(None) => Ok(None),
+                    Ok(Some(steps)) => {
+                        Ok(find_in_library(&repository, relative, &steps, &mut visit))
+                    }
+                }
             }
-            Reader::Program { .. } => {
+            Reader::Program => {
                 let relative = relative.to_string_lossy();
                 let range =
                     since.map_or_else(|| "HEAD".to_owned(), |since| format!("{since}..HEAD"));
@@ -366,9 +392,10 @@ pub(super) fn commits(
     }
     let mut steps = Vec::new();
     for commit in walk {
-        let Ok(commit) = commit.and_then(|id| repository.find_commit(id)) else {
+        let commit = match commit.and_then(|id| repository.find_commit(id)) {
             // A commit that is not here: the history is cut.
-            break;
+            Err(error) if error.code() == ErrorCode::NotFound => break,
+            commit => commit?,
         };
         steps.push(Step {
             commit: commit.id(),

@@ -354,6 +354,12 @@ pub enum Refusal {
         /// The system's reason.
         reason: String,
     },
+    /// The name of a key, which is stored in clear, looks like a value.
+    #[error("line {line}: it would be stored in clear, as the name of a key, and looks like none")]
+    NameInClear {
+        /// The line, from 1.
+        line: usize,
+    },
     /// The source is spelled in a way that travels in notes only.
     #[error("{reason}")]
     NeedsNote {

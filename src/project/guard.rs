@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 
 use crate::sops::Layout;
-use crate::sops::document::{Document, Note};
+use crate::sops::document::{Document, Leaf, Note};
 use crate::sops::error::DocumentError;
 use crate::sops::store::{Format, conflict_marker};
+use crate::sops::value::Value;
 
 use super::error::Refusal;
 use super::keys::{COMMENTS, Keyed, Reading};
@@ -239,6 +240,46 @@ fn is_placeholder(value: &[u8]) -> bool {
     is_invitation
         || WORDS.contains(&letters.as_str())
         || first.is_some_and(|word| matches!(word, "todo" | "fixme"))
+}
+
+/// Finds what a form would store in clear as the name of a key although it looks like none: a line of an environment
+/// file that is no assignment to its readers, such as the end of a key in base64, or a name like that without a value. Asked
+/// of a file that is new and whose own name speaks for another form: a row can give any file on the server such a form.
+pub fn name_in_clear(document: &Document<'_>, stored: Format) -> Option<Refusal> {
+    let line_of = |at: usize| memchr::memchr_iter(b'\n', &document.source[..at]).count() + 1;
+    let at = if stored == Format::Dotenv {
+        let mut located = lines::located(document.source).into_iter();
+        located.find_map(|(range, item)| match item {
+            lines::Item::Other(text) if text.contains(&b'=') => Some(range.start),
+            lines::Item::Assignment { key, value, .. } if value.is_empty() => {
+                looks_random(key.as_bytes()).then_some(range.start)
+            }
+            _ => None,
+        })
+    } else {
+        let is_hollow = |leaf: &&Leaf<'_>| match &leaf.value {
+            Value::Null => true,
+            Value::Str(text) => text.expose().is_empty(),
+            _ => false,
+        };
+        let mut leaves = document.leaves.iter().filter(is_hollow);
+        let leaf = leaves.find(|leaf| leaf.path.keys_upward().any(looks_random));
+        leaf.map(|leaf| leaf.span.start)
+    };
+    at.map(|at| Refusal::NameInClear { line: line_of(at) })
+}
+
+/// Returns whether a name looks like a key or a password that a program made: letters of both cases and digits, and long.
+fn looks_random(name: &[u8]) -> bool {
+    const SHORTEST: usize = 16;
+    let has = |test: fn(&u8) -> bool| name.iter().any(test);
+    name.len() >= SHORTEST
+        && has(u8::is_ascii_lowercase)
+        && has(u8::is_ascii_uppercase)
+        && has(u8::is_ascii_digit)
+        && name
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"+/=_-".contains(byte))
 }
 
 /// Turns what the store says of a source into a refusal.

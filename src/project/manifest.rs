@@ -164,7 +164,7 @@ impl Entry {
     }
 
     /// Returns the form that the name on the server speaks for.
-    fn format_by_name(&self) -> Format {
+    pub fn format_by_name(&self) -> Format {
         let name = self.server_path.rsplit('/').next().unwrap_or_default();
         if self.is_env() {
             return Format::Dotenv;

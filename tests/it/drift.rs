@@ -880,3 +880,45 @@ fn an_old_version_that_is_pushed_as_a_new_one_is_told() {
     assert!(!output.stderr.contains("once more"), "{output:#?}");
     assert_eq!(project.read_server(ENV.name), second.as_bytes());
 }
+
+/// Puts a commit on the branch whose author's date is none; git itself reads it.
+fn commit_with_a_bad_date(project: &TestProject) {
+    let [tree, parent] =
+        [&["write-tree"][..], &["rev-parse", "HEAD"]].map(|args| project.git(args));
+    let who = "M <m@example.org> abc +0000";
+    let text = format!(
+        "tree {}\nparent {}\nauthor {who}\ncommitter {who}\n\nx\n",
+        tree.trim(),
+        parent.trim()
+    );
+    project.write_repo(".git/odd", text);
+    let args = [
+        "hash-object",
+        "-t",
+        "commit",
+        "-w",
+        "--literally",
+        ".git/odd",
+    ];
+    let commit = project.git(&args);
+    project.git(&["update-ref", "HEAD", commit.trim()]);
+}
+
+#[test]
+fn a_commit_that_the_library_cannot_read_hides_no_history() {
+    let project = ENV.agreed();
+    let old = project.git(&["rev-parse", "HEAD"]);
+    commit_with_a_bad_date(&project);
+    project.write_server(ENV.name, ENV.texts[1]);
+    project.ok(&["encrypt"]);
+    project.commit();
+    project.ok(&["decrypt"]);
+    let output = project.ok(&["history", ENV.name]);
+    assert!(output.stdout.contains("A "), "{output:#?}");
+    project.git(&["reset", "-q", "--hard", old.trim()]);
+    let output = project.ok(&["status"]);
+    assert!(output.stdout.starts_with("repo behind"), "{output:#?}");
+    let output = project.run(&["decrypt"]);
+    assert_eq!(output.code, 3, "{output:#?}");
+    assert_eq!(project.read_server(ENV.name), ENV.texts[1].as_bytes());
+}

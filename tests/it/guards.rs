@@ -1098,3 +1098,33 @@ fn a_manifest_in_a_subfolder_brings_no_root_of_its_own() {
     project.ok(&["-C", "docs", "deploy"]);
     assert!(other.join("job").exists());
 }
+
+#[test]
+fn a_form_that_a_new_row_names_stores_no_value_as_the_name_of_a_key() {
+    let lone = "8b9cRRmKJM95canaryJr59rotatedXyZ0123456789AB=\n";
+    for (format, content) in [
+        ("dotenv", lone.to_owned()),
+        ("dotenv", "A=1\nalice:canary-Ny18-htpasswd=x\n".to_owned()),
+        ("dotenv", "Zb9cRRmKJM95canaryJr59rotated=\n".to_owned()),
+        ("ini", lone.to_owned()),
+        ("yaml", "Zb9cRRmKJM95canaryJr59rotated:\n".to_owned()),
+        (
+            "json",
+            "{\"Zb9cRRmKJM95canaryJr59rotated\": null}\n".to_owned(),
+        ),
+    ] {
+        let row = format!("{{ path = \"wg\", format = \"{format}\" }}");
+        let project = TestProject::with_files(&[("wg.enc", &row)], "");
+        project.write_server("wg", &content);
+        for args in [&["encrypt"][..], &["encrypt", "--force"]] {
+            let output = project.run(args);
+            assert_eq!(output.code, 3, "{content} {output:#?}");
+            assert!(output.stderr.contains("stored in clear"), "{output:#?}");
+        }
+        assert!(!project.repo_file("wg.enc").exists());
+    }
+    // Names are names.
+    let project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
+    project.write_server("a.env", "# x\n\nexport MY_KEY=\nmy.key-2=\"a b\"\nEMPTY=\n");
+    project.ok(&["encrypt"]);
+}
