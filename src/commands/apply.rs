@@ -252,11 +252,19 @@ pub fn traces(workspace: &Workspace) -> Vec<String> {
     }
 }
 
-/// Warns of what killed runs have half done, or left.
-pub fn warn_of_traces(cx: &mut Context, workspace: &Workspace) {
-    for line in traces(workspace) {
+/// Warns of what killed runs have half done, or left. Returns whether this user's next run takes something of it back.
+pub fn warn_of_traces(cx: &mut Context, workspace: &Workspace) -> bool {
+    let half_done = half_done(workspace);
+    let is_ours = !half_done.is_empty();
+    let lines = if is_ours {
+        half_done
+    } else {
+        leftovers(workspace)
+    };
+    for line in lines {
         cx.ui.warning(&line);
     }
+    is_ours
 }
 
 /// Tells of staging files beside the targets that are not ours to remove: runs of another user, or

@@ -646,6 +646,10 @@ fn compare(
         return Ok((Stored::Same, Some(opened)));
     }
     let drift = drift_of(Some(opened.plaintext.expose()));
+    if drift.verdict == Verdict::ServerAhead && drift.last_sync.is_some() {
+        let told = drift::set_back(workspace, entry, source.expose());
+        judgement.warnings.extend(told);
+    }
     // Against the direction nothing is captured anyway, and the other side explains the difference.
     if drift.verdict == Verdict::ServerAhead || options.force {
         let found = guard::check_change(

@@ -546,6 +546,19 @@ fn is_in_head(workspace: &Workspace, entry: &Entry) -> bool {
     checkout.is_in_head(&file).unwrap_or(false)
 }
 
+/// Says that the server has an older version of the repository's, though it had a later one at the last sync: its file was
+/// set back there, by a restored disk, or by hand.
+pub fn set_back(workspace: &Workspace, entry: &Entry, server: &[u8]) -> Option<String> {
+    let old = old_version(workspace, entry, server, None, false).ok()??;
+    let name = &entry.repository_path;
+    Some(format!(
+        "{name}: what the server has is the version of commit {} of {}, older than the last sync: where its disk was set back, {} brings it up to date",
+        old.commit,
+        old.date,
+        workspace.hints.ours("decrypt --force", name)
+    ))
+}
+
 /// Looks for the server's content among the versions of the repository's file.
 fn old_version(
     workspace: &Workspace,

@@ -364,6 +364,12 @@ fn fit<'w>(
             folder.display()
         ));
     }
+    if entry.kind == Kind::Secret && workspace.would_be_added(&place.path()) {
+        prepared.warnings.push(format!(
+            "{name}: git does not ignore {}, its plaintext: add it to `.gitignore`",
+            place.path().display()
+        ));
+    }
     let (target, seen) = compare(workspace, &mut prepared, &place)?;
     let foreign = prepared.data_key.as_ref();
     prepared.foreign =

@@ -90,7 +90,7 @@ pub fn run(args: &StatusArgs, cx: &mut Context) -> Result<Outcome, Error> {
             .collect();
     }
     status.next = next_commands(&workspace, &entries, &found, &status);
-    warn_of_plaintext(&workspace, &entries, cx);
+    status.is_half_done = warn_of_plaintext(&workspace, &entries, cx);
     if let Err(problem) = add_git(&workspace, &entries, &mut status) {
         problems.push(problem);
     }
@@ -342,9 +342,10 @@ fn next_commands(
 }
 
 /// Warns of plaintext where it should not be: tracked by git, or left in staging files.
-fn warn_of_plaintext(workspace: &Workspace, entries: &[&Entry], cx: &mut Context) {
+/// Returns whether a killed run of this user left something that its next one takes back.
+fn warn_of_plaintext(workspace: &Workspace, entries: &[&Entry], cx: &mut Context) -> bool {
     let Some(root) = &workspace.root else {
-        return;
+        return false;
     };
     for entry in entries.iter().filter(|entry| entry.kind == Kind::Secret) {
         let Ok(place) = root.place(entry.server_path.as_ref()) else {
@@ -361,7 +362,7 @@ fn warn_of_plaintext(workspace: &Workspace, entries: &[&Entry], cx: &mut Context
         }
     }
     // What is needed to take it back is nothing to be removed by hand.
-    apply::warn_of_traces(cx, workspace);
+    apply::warn_of_traces(cx, workspace)
 }
 
 /// Adds what git knows: files not committed, not pushed, an upstream that is ahead.

@@ -380,6 +380,33 @@ impl Workspace {
         Ok(())
     }
 
+    /// Returns whether `git add` would take a path along, links resolved, in whatever checkout it lies; not where that cannot
+    /// be told.
+    pub fn would_be_added(&self, path: &Path) -> bool {
+        let checkout = git::work_tree_of(path).map(|top| self.checkout_at(top));
+        let Some(Ok(checkout)) = checkout else {
+            return false;
+        };
+        checkout
+            .as_ref()
+            .as_ref()
+            .is_some_and(|checkout| !checkout.is_ignored(path).unwrap_or(true))
+    }
+
+    /// Returns the checkout with this work tree, opened once in a run.
+    fn checkout_at(&self, top: &Path) -> Result<Arc<Option<Checkout>>, ErrorKind> {
+        let mut known = self
+            .checkouts
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(checkout) = known.get(top) {
+            return Ok(Arc::clone(checkout));
+        }
+        let found = Arc::new(Checkout::discover(top)?);
+        known.insert(top.to_owned(), Arc::clone(&found));
+        Ok(found)
+    }
+
     /// Returns whether git tracks a path, links resolved, in whatever checkout it lies.
     ///
     /// # Errors
@@ -389,19 +416,7 @@ impl Workspace {
             return Ok(false);
         };
         let ask = || -> Result<bool, ErrorKind> {
-            let mut known = self
-                .checkouts
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            let checkout = if let Some(checkout) = known.get(top) {
-                Arc::clone(checkout)
-            } else {
-                let found = Arc::new(Checkout::discover(top)?);
-                known.insert(top.to_owned(), Arc::clone(&found));
-                found
-            };
-            drop(known);
-            match &*checkout {
+            match &*self.checkout_at(top)? {
                 Some(checkout) => Ok(checkout.is_tracked(path)?),
                 None => Ok(false),
             }

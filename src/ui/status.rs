@@ -61,6 +61,9 @@ pub struct Status {
     /// What to type next, in words.
     #[serde(skip)]
     pub next: Vec<String>,
+    /// Whether a killed run has left something to be taken back or removed first.
+    #[serde(skip)]
+    pub is_half_done: bool,
     /// Commits upstream that are not here, as of the last fetch.
     pub upstream_ahead: usize,
     /// Why nothing can be said about pushing: `detached`, `no-upstream`.
@@ -83,6 +86,7 @@ impl Status {
             entries: Vec::new(),
             found_on_server: Vec::new(),
             next: Vec::new(),
+            is_half_done: false,
             upstream_ahead: 0,
             push_note: None,
             upstream: None,
@@ -172,8 +176,13 @@ fn status_text(status: &Status, color: bool) -> String {
     let unpushed = status.entries.iter().filter(|row| row.unpushed).count();
     if uncommitted > 0 {
         out.push_str(&format!(
-            "{uncommitted} encrypted {} not committed: `git add` and `git commit` them\n",
-            files(uncommitted)
+            "{uncommitted} encrypted {} not committed: {}\n",
+            files(uncommitted),
+            if status.is_half_done {
+                "commit them when the interrupted run is taken back"
+            } else {
+                "`git add` and `git commit` them"
+            }
         ));
     }
     let first = if status.upstream_ahead > 0 {

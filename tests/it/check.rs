@@ -354,3 +354,16 @@ fn a_secret_key_in_the_rules_is_not_repeated() {
         );
     }
 }
+
+#[test]
+fn what_an_allow_lets_pass_of_rows_is_told() {
+    let project = project();
+    let manifest = project.read_repo("secret-files.toml");
+    project.write_repo("secret-files.toml", manifest.replace("keys/**", "**"));
+    let row = "a.env.enc";
+    project.write_repo(row, "A=in clear\n");
+    let output = project.ok(&["check"]);
+    assert!(output.stdout.is_empty(), "{output:#?}");
+    let told = "let pass by `allow` of [check] (**), though it is about files of rows: 1";
+    assert!(output.stderr.contains(told), "{output:#?}");
+}

@@ -922,3 +922,23 @@ fn a_commit_that_the_library_cannot_read_hides_no_history() {
     assert_eq!(output.code, 3, "{output:#?}");
     assert_eq!(project.read_server(ENV.name), ENV.texts[1].as_bytes());
 }
+
+#[test]
+fn a_server_that_was_set_back_is_told() {
+    let project = ENV.agreed();
+    let [first, second, _] = ENV.texts;
+    project.write_server(ENV.name, second);
+    project.ok(&["encrypt"]);
+    project.commit();
+    project.ok(&["decrypt"]);
+    let commit = project.git(&["rev-parse", "HEAD~1"]);
+    project.write_server(ENV.name, first);
+    let output = project.ok(&["encrypt", "-n"]);
+    let told = format!(
+        "a.env.enc: what the server has is the version of commit {}",
+        &commit[..10]
+    );
+    assert!(output.stderr.contains(&told), "{output:#?}");
+    project.ok(&["decrypt", "--force"]);
+    assert_eq!(project.read_server(ENV.name), second.as_bytes());
+}

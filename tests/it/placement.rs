@@ -486,3 +486,25 @@ fn an_encrypted_file_behind_a_link_out_of_the_repository_is_refused_with_a_way_o
     }
     assert_eq!(fs::read_dir(project.path("elsewhere")).unwrap().count(), 0);
 }
+
+#[test]
+fn a_plaintext_that_git_would_take_along_is_told() {
+    let project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
+    project.write_server("a.env", "A=canary-Vd81-database\n");
+    project.ok(&["encrypt"]);
+    project.commit();
+    fs::create_dir(project.repo_file("out")).unwrap();
+    let root = project.repo_file("out");
+    let args = ["decrypt", "--root", root.to_str().unwrap()];
+    let output = project.ok(&args);
+    assert!(
+        output.stderr.contains("a.env.enc: git does not ignore "),
+        "{output:#?}"
+    );
+    project.write_repo(".gitignore", "/out/\n");
+    let output = project.ok(&args);
+    assert!(
+        !output.stderr.contains("git does not ignore"),
+        "{output:#?}"
+    );
+}
