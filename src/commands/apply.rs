@@ -16,7 +16,7 @@ use crate::os::lock::{self, DirectoryLock, LockError};
 use crate::os::place::{Base, FileState, Ownership, Place};
 use crate::os::signal::Watch;
 use crate::os::staging::{self, Attributes, InPlace, Removed, Staged};
-use crate::os::state::{CleanedUp, StateDir, Stuck, UNDERSTAND};
+use crate::os::state::{CleanedUp, OUT_OF_REACH, StateDir, Stuck, UNDERSTAND};
 use crate::os::{self};
 
 use crate::project::error::Refusal;
@@ -416,6 +416,15 @@ fn stuck_help(stuck: &Stuck) -> String {
             action: UNDERSTAND, ..
         } => format!(
             "what an interrupted run had half done cannot be told: look for `{}*` beside your files, which are old or new ones, then remove {journal}",
+            staging::STAGING_PREFIX
+        ),
+        FsError::Io {
+            path,
+            action: OUT_OF_REACH,
+            ..
+        } => format!(
+            "bring {} back, which was moved or is not mounted, and run the command again; where it is gone for good, `rm {journal}` lets runs go on, and old files stay beside the new ones under `{}` names",
+            path.display(),
             staging::STAGING_PREFIX
         ),
         _ if stuck.bases.is_empty() => {

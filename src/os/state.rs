@@ -27,6 +27,8 @@ const KEY_FILE: &str = "key";
 const KEY_BYTES: usize = 32;
 /// What fails with a file of the directory that is damaged.
 pub const UNDERSTAND: &str = "understand";
+/// What fails with a killed run whose folder is away.
+pub const OUT_OF_REACH: &str = "find the folder of an interrupted run";
 /// Ends the name of a backup that is being written.
 const PARTIAL: &str = ".partial";
 
@@ -450,7 +452,7 @@ fn clean_up_one(path: &Path, file: Result<File, FsError>, cleaned: &mut CleanedU
     };
     let out_of_reach = |folder: &Path| FsError::Io {
         path: folder.to_owned(),
-        action: "find the folder of an interrupted run",
+        action: OUT_OF_REACH,
         source: io::ErrorKind::NotFound.into(),
     };
     if let Some(base) = listing.bases.iter().find(|base| !base.is_dir()) {

@@ -1037,14 +1037,17 @@ impl<'s> Stage<'s> {
             .collect();
         for path in &staged {
             let thing = now.remove(path).unwrap();
-            // As one of the files that it may become, or was.
-            let files = self.first.iter().chain(&self.after);
-            let mut modes = files
-                .filter(|(file, thing)| {
-                    file.parent() == path.parent() && !file.is_dir() && !thing.raw.is_empty()
+            // As one of those beside it that it may become, or was.
+            let is_folder = path.is_dir();
+            let all = self.first.iter().chain(&self.after);
+            let mut modes = all
+                .filter(|(other, thing)| {
+                    let is_one = thing.raw.is_empty() == is_folder;
+                    is_one && other.parent() == path.parent()
                 })
                 .map(|(_, thing)| thing.mode);
-            if thing.mode & !0o600 != 0 && !modes.any(|mode| mode == thing.mode) {
+            let private = if is_folder { 0o700 } else { 0o600 };
+            if thing.mode & !private != 0 && !modes.any(|mode| mode == thing.mode) {
                 wrong.push(format!("{} has mode {:o}", path.display(), thing.mode));
             }
         }
