@@ -148,11 +148,7 @@ pub fn run(args: &AddArgs, cx: &mut Context) -> Result<Outcome, Error> {
         storing::keep_backups(cx, &workspace, &captured, &mut backups)?;
         apply::run(cx, &workspace, &work).map_err(|failure| failure.problem)?;
         storing::remember(cx, &workspace, &captured);
-        let names: Vec<_> = captured
-            .iter()
-            .map(|one| &*one.entry.repository_path)
-            .collect();
-        reversal::mark(cx, &workspace, "add", &names);
+        mark(cx, &workspace, &captured);
         Applied::Done
     } else {
         Applied::Nothing
@@ -179,6 +175,12 @@ pub fn run(args: &AddArgs, cx: &mut Context) -> Result<Outcome, Error> {
         recovery: None,
     });
     Ok(Outcome::default().with_problems(&problems))
+}
+
+/// Notes the run, so that `undo` takes back no older one.
+fn mark(cx: &mut Context, workspace: &Workspace, captured: &[&Captured<'_>]) {
+    let names = captured.iter().map(|one| &*one.entry.repository_path);
+    reversal::mark(cx, workspace, "add", &names.collect::<Vec<_>>());
 }
 
 /// Returns the error of a manifest that could not be read with the new rows: they are not in it yet,

@@ -290,7 +290,7 @@ fn leftovers(workspace: &Workspace) -> Vec<String> {
         let pattern = folder.join(staging::STAGING_PREFIX);
         let remove = format!("`rm {}*`", hints::quoted(&pattern.to_string_lossy()));
         let is_kept = |name: &&String| is_beside(&folder, name);
-        let what = if staged.iter().all(|name| is_kept(name)) {
+        let what = if staged.iter().all(is_kept) {
             format!("{remove} when none is")
         } else {
             format!(

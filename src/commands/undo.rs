@@ -125,17 +125,7 @@ pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
         return show_list(cx, &workspace);
     }
     if last.files.is_empty() {
-        let Reversal { command, time, .. } = last;
-        let (status, forget) = (
-            workspace.hints.git("status"),
-            workspace.hints.ours_for_all("undo --forget"),
-        );
-        let help = format!(
-            "{status} shows what it changed in the repository, which git takes back; {forget} goes on to the run before"
-        );
-        return Err(Problem::new(Refusal::NotUndone { command, time })
-            .with_help(help)
-            .into());
+        return Err(not_undone(&workspace, last).into());
     }
     let key = state.make_key().map_err(apply::state_problem)?;
     let digester = Digester::new(key);
@@ -192,6 +182,16 @@ pub fn run(args: &UndoArgs, cx: &mut Context) -> Result<Outcome, Error> {
         recovery: None,
     });
     Ok(Outcome::default().with_problems(&problems))
+}
+
+/// Returns the problem of a run that git takes back.
+fn not_undone(workspace: &Workspace, last: Reversal) -> Problem {
+    let Reversal { command, time, .. } = last;
+    let status = workspace.hints.git("status");
+    let forget = workspace.hints.ours_for_all("undo --forget");
+    Problem::new(Refusal::NotUndone { command, time }).with_help(format!(
+        "{status} shows what it changed in the repository, which git takes back; {forget} goes on to the run before"
+    ))
 }
 
 /// Splits the files of a run into those to bring back now, and the rest.

@@ -251,7 +251,7 @@ pub fn name_in_clear(document: &Document<'_>, stored: Format) -> Option<Refusal>
         let mut located = lines::located(document.source).into_iter();
         located.find_map(|(range, item)| match item {
             lines::Item::Other(text) if text.contains(&b'=') => Some(range.start),
-            lines::Item::Assignment { key, value, .. } if value.is_empty() => {
+            lines::Item::Assignment { key, value: [], .. } => {
                 looks_random(key.as_bytes()).then_some(range.start)
             }
             _ => None,
