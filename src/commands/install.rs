@@ -42,6 +42,8 @@ pub struct Installation {
     /// Where.
     pub path: PathBuf,
     owner: Ownership,
+    /// The name of its group.
+    group: Option<String>,
     mode: u32,
     /// What is to stand there; `None` where nothing is to be installed.
     content: Option<SecretBytes>,
@@ -103,6 +105,7 @@ pub fn plan(
     Ok(Installation {
         path,
         owner,
+        group: group.filter(|_| owner.gid.is_some()).cloned(),
         mode: request.mode.unwrap_or(usual_mode),
         content: None,
         is_dry: request.write.dry_run,
@@ -112,6 +115,15 @@ pub fn plan(
         made_root: false,
         watch: None,
     })
+}
+
+impl Installation {
+    /// Says where the identity goes, and who may read it there: the manifest may say it, and others may write that.
+    pub fn destination(&self) -> String {
+        let group = self.group.as_ref();
+        let group = group.map_or_else(String::new, |group| format!(", group {group}"));
+        format!("{}, mode {:04o}{group}", self.path.display(), self.mode)
+    }
 }
 
 /// Makes sure that an identity may stand at a path: not where git would take it along, not in the

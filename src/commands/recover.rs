@@ -100,6 +100,9 @@ pub fn run(args: &RecoverArgs, cx: &mut Context) -> Result<Outcome, Error> {
         let is_good = there.is_some_and(|there| opens_all(&workspace, &entries, there.expose()));
         installation.set(content, is_good);
     } else {
+        let destination = installation.destination();
+        let line = format!("the key that is read goes to {destination}");
+        cx.ui.status(&line);
         let text = read_identity(cx, args.write.dry_run, closed)?;
         workspace.keyring = keyring_of(cx, &text)?;
         let (closed, opened) = closed_by(&workspace, &entries);
