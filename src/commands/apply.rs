@@ -423,7 +423,7 @@ fn stuck_help(stuck: &Stuck) -> String {
             action: OUT_OF_REACH,
             ..
         } => format!(
-            "bring {} back, which was moved or is not mounted, and run the command again; where it is gone for good, `rm {journal}` lets runs go on, and old files stay beside the new ones under `{}` names",
+            "an interrupted run may be half done: bring {} back, which was moved or is not mounted, and run the command again; where it is gone for good, `rm {journal}` lets runs go on, and old files stay beside the new ones under `{}` names",
             path.display(),
             staging::STAGING_PREFIX
         ),
