@@ -275,7 +275,11 @@ impl Store for IniStore {
                 {
                     out.extend_from_slice(source.expose());
                 }
-                _ => write_value(text.expose(), leaf.style, out),
+                _ => {
+                    let behind = trim(first_line(&sealed.source[leaf.span.end..]));
+                    let is_commented = matches!(behind, [b'#' | b';', ..]);
+                    write_value(text.expose(), leaf.style, is_commented, out);
+                }
             }
         })
     }
@@ -538,13 +542,16 @@ fn continues(source: &[u8], value: &[u8]) -> bool {
     matches!(text, [before @ .., b'\\'] if reader.continuation(before).expose() == value)
 }
 
-/// Appends a value in its quotes where it reads back between them, else in quotes of its own.
-fn write_value(value: &[u8], style: Style, out: &mut Vec<u8>) {
+/// Appends a value in its quotes where it reads back between them, else in quotes of its own. Before a comment a backslash
+/// at its end is nothing but that.
+fn write_value(value: &[u8], style: Style, is_commented: bool, out: &mut Vec<u8>) {
     let quote = quote_of(style);
-    let line = [b"k = ", quote, value, quote, b"\n"].concat();
+    let behind: &[u8] = if is_commented { b" ; c\n" } else { b"\n" };
+    let line = [b"k = ", quote, value, quote, behind].concat();
     let reads_back = scan(&line).is_ok_and(|scan| {
         matches!(&scan.sections[..], [Section { keys, .. }]
-            if matches!(&keys[..], [key] if key.value.expose() == value && key.comment.is_none()))
+            if matches!(&keys[..], [key]
+                if key.value.expose() == value && key.comment.is_some() == is_commented))
     });
     if reads_back {
         out.extend_from_slice(quote);
