@@ -210,7 +210,7 @@ pub fn carry_out<T: Prospect>(
 
 /// Says what killed runs have half done, where nothing is taken back now: what is seen of both sides is partly what they
 /// wrote.
-pub fn half_done(workspace: &Workspace) -> Vec<String> {
+fn half_done(workspace: &Workspace) -> Vec<String> {
     let Some(state) = &workspace.state else {
         return Vec::new();
     };
@@ -242,25 +242,20 @@ pub fn half_done(workspace: &Workspace) -> Vec<String> {
     lines
 }
 
-/// Returns what killed runs have half done, else what they left beside the targets.
-pub fn traces(workspace: &Workspace) -> Vec<String> {
+/// Returns what killed runs have half done, else what they left beside the targets; and whether this user's next run takes
+/// something of it back.
+pub fn traces(workspace: &Workspace) -> (Vec<String>, bool) {
     let half_done = half_done(workspace);
     if half_done.is_empty() {
-        leftovers(workspace)
+        (leftovers(workspace), false)
     } else {
-        half_done
+        (half_done, true)
     }
 }
 
-/// Warns of what killed runs have half done, or left. Returns whether this user's next run takes something of it back.
+/// Warns of [`traces`]. Returns whether this user's next run takes something of it back.
 pub fn warn_of_traces(cx: &mut Context, workspace: &Workspace) -> bool {
-    let half_done = half_done(workspace);
-    let is_ours = !half_done.is_empty();
-    let lines = if is_ours {
-        half_done
-    } else {
-        leftovers(workspace)
-    };
+    let (lines, is_ours) = traces(workspace);
     for line in lines {
         cx.ui.warning(&line);
     }
@@ -652,7 +647,7 @@ pub fn state_problem(source: FsError) -> Problem {
 }
 
 /// Says what to do about a state directory that cannot be used.
-pub fn state_help(source: &FsError) -> &'static str {
+fn state_help(source: &FsError) -> &'static str {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
     match source {
         FsError::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded) => {

@@ -60,8 +60,9 @@ pub fn run(_args: &DoctorArgs, cx: &mut Context) -> Result<Outcome, Error> {
     checks.push(plaintext(&workspace, &entries));
     checks.push(root(cx, &workspace));
     checks.push(state(&workspace));
-    let half_done = apply::traces(&workspace).into_iter();
-    checks.extend(half_done.map(|line| Check::of("runs", Verdict::Wrong, line, None)));
+    let (traces, _) = apply::traces(&workspace);
+    let traces = traces.into_iter();
+    checks.extend(traces.map(|line| Check::of("runs", Verdict::Wrong, line, None)));
     let view = DoctorView { checks };
     cx.ui.show_doctor(&view);
     let has = |verdict| view.checks.iter().any(|check| check.verdict == verdict);

@@ -234,6 +234,7 @@ fn another_root(workspace: &Workspace, root: &Path) -> Result<(), Problem> {
         quoted(manifest)
     );
     Err(Problem::new(Refusal::RootOfAnother {
+        new: manifest_name(workspace),
         manifest: manifest.clone(),
         trusted: trusted.clone(),
         now: root.display().to_string(),

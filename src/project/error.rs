@@ -256,9 +256,11 @@ pub enum Refusal {
     },
     /// A manifest that is new here names another root than one of the same checkout that is trusted.
     #[error(
-        "this manifest is new here and names the root {now}; {manifest} of the same checkout has {trusted}"
+        "{new}: this manifest is new here and names the root {now}; {manifest} of the same checkout has {trusted}"
     )]
     RootOfAnother {
+        /// The manifest that is new.
+        new: String,
         /// The manifest that is trusted.
         manifest: String,
         /// Its root.
