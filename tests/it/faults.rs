@@ -128,13 +128,12 @@ fn without_a_state_directory_only_new_files_are_placed() {
 }
 
 #[test]
-fn a_failure_in_the_middle_leaves_everything_as_it_was() {
+fn a_target_that_cannot_be_written_is_found_before_anything_is() {
     let project = encrypted();
     for name in ["x/a", "y/b", "z/c"] {
         project.write_server(name, "other\n");
     }
-    // A folder that appears where the third file is to be staged cannot be made by permission as
-    // root, so the third target becomes a mount-like obstacle: a folder with the file's name.
+    // Failures while writing are in sweep.rs and trouble.rs.
     fs::remove_file(project.server_file("z/c")).unwrap();
     fs::create_dir(project.server_file("z/c")).unwrap();
     let before = project.snapshot();

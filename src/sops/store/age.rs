@@ -35,7 +35,10 @@ pub(super) fn is_age(source: &[u8]) -> bool {
             .iter()
             .take_while(|byte| matches!(byte, b' ' | b'\t'))
             .count();
-        matches!(rest.get(blanks), None | Some(b'\n' | b'\r'))
+        matches!(
+            &rest[blanks..],
+            [] | [b'\r'] | [b'\n', ..] | [b'\r', b'\n', ..]
+        )
     };
     let armored = source.trim_ascii_start().strip_prefix(ARMOR_START);
     source.starts_with(BINARY_START) || armored.is_some_and(is_line)

@@ -30,6 +30,8 @@ const METADATA_SECTION: &[u8] = b"sops";
 /// The word of a note that says that its comment line was inserted for the comment behind the header
 /// below; the number of blanks behind that one's mark follows.
 const HEADER_WORD: &str = "h";
+/// As many of those blanks as are carried.
+const HEADER_BLANKS: &str = "                                                                ";
 
 pub(super) struct IniStore;
 
@@ -50,6 +52,17 @@ struct Comment {
 }
 
 impl Comment {
+    /// Returns whether it stands behind a section's header and nowhere else.
+    fn is_header_only(&self) -> bool {
+        self.on_header && self.others.is_empty()
+    }
+
+    /// Returns the number of blanks between its mark and its text.
+    fn blanks_before(&self, source: &[u8]) -> usize {
+        let before = source[..self.first.start].iter().rev();
+        before.take_while(|byte| **byte == b' ').count()
+    }
+
     fn step(&self, is_shadowed: bool) -> Step {
         if is_shadowed {
             Step::Shadowed
@@ -177,6 +190,16 @@ impl Store for IniStore {
                     name: "is `sops`",
                 });
             }
+            let comment = section.comment.as_ref();
+            if comment.is_some_and(|comment| {
+                comment.is_header_only() && comment.blanks_before(source) > HEADER_BLANKS.len()
+            }) {
+                return Err(DocumentError::Line {
+                    line: line_of(source, section.header.start),
+                    construct: "a comment behind a section header with more than 64 blanks before its text",
+                    format: "INI",
+                });
+            }
         }
         let mut leaves = Vec::new();
         let frames = scan.walk(|piece, frame, path| {
@@ -277,7 +300,10 @@ impl Store for IniStore {
                 }
                 _ => {
                     let behind = trim(first_line(&sealed.source[leaf.span.end..]));
-                    let is_commented = matches!(behind, [b'#' | b';', ..]);
+                    // Behind such quotes on one line the reference reads nothing.
+                    let is_last = matches!(leaf.style, Style::Backtick | Style::Triple)
+                        && !sealed.source[leaf.span.clone()].contains(&b'\n');
+                    let is_commented = !is_last && matches!(behind, [b'#' | b';', ..]);
                     write_value(text.expose(), leaf.style, is_commented, out);
                 }
             }
@@ -342,14 +368,13 @@ pub(super) fn header_place(
     index: usize,
     word: &str,
 ) -> Option<(usize, &'static str)> {
-    const BLANKS: &str = "                                                                ";
     let count: usize = word.strip_prefix(HEADER_WORD)?.parse().ok()?;
     let start = sealed.leaves.get(index)?.span.end;
     let rest = &sealed.source[start..];
     let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
     let line = &rest[..end];
     let at = start + trim(line).len() + (line.len() - trim_start(line).len());
-    Some((at, BLANKS.get(..count)?))
+    Some((at, HEADER_BLANKS.get(..count)?))
 }
 
 /// Lets the text of an inserted comment line return to its header: the line goes as a whole.
@@ -408,18 +433,13 @@ fn leaf_of<'a>(source: &[u8], piece: Piece<'_>, frame: u32, path: KeyPath) -> Le
             section,
             is_shadowed,
         } => {
-            let is_header_only = comment.on_header && comment.others.is_empty();
             let mut spelling = Spelling::BARE;
             let mut span = comment.first.clone();
             let mut text = comment.text.clone();
-            if let (true, Some(section)) = (is_header_only, section) {
+            if let (true, Some(section)) = (comment.is_header_only(), section) {
                 // No token may stand behind a header: its `]` would end the name.
                 let start = section.header.start;
-                let before = source[..comment.first.start]
-                    .iter()
-                    .rev()
-                    .take_while(|byte| **byte == b' ')
-                    .count();
+                let before = comment.blanks_before(source);
                 let blanks = comment.first.start - before..comment.first.end;
                 span = start..start;
                 spelling.open = "; ";
@@ -906,6 +926,10 @@ fn read_value(
         found.value = reader.continuation(before);
         found.is_continued = true;
         let end = reader.at;
+        let is_open = !source[..end].ends_with(b"\n");
+        if is_open && trim(&source[start..end]).ends_with(b"\\") {
+            return Err("a backslash at the end of the file");
+        }
         found.span = range_in(source, trim(&source[start..end]));
         found.comment = pending.take(source, None, false);
         return Ok(found);

@@ -922,6 +922,11 @@ impl<'a> Composer<'a> {
             (span, lines, indent) = (block.span, block.lines, block.indent);
         }
         let (value, has_own_tag) = self.value_of(found)?;
+        if let (true, Some(tag)) = (has_own_tag, found.tag_at)
+            && has_comment(&self.text[tag..range.start.max(tag)])
+        {
+            return Err(self.error(tag, "a comment between a tag and its value"));
+        }
         if self.open.is_empty() {
             // An empty document, or one that only has a tag or an anchor.
             let is_nothing = matches!(value, Value::Null) && range.is_empty();
@@ -1889,6 +1894,12 @@ struct Place {
     step: Step,
     order: usize,
     is_reserved: bool,
+}
+
+/// Returns whether a comment stands between the properties of a value.
+fn has_comment(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    memchr::memchr_iter(b'#', bytes).any(|at| at > 0 && bytes[at - 1].is_ascii_whitespace())
 }
 
 /// A scalar event.

@@ -129,15 +129,16 @@ impl Store for YamlStore {
                 style
             };
             // Where the text is a token, the value is the text; where quotes hide it, it is not.
+            let is_block = matches!(style, Style::Folded | Style::Literal);
             let (clear, unescaped) = match part.value {
+                Value::Str(value) if value.expose() == &source[text.clone()] => (None, None),
                 // A block's value ends with a line break that is no part of the token.
                 Value::Str(value)
-                    if value.expose() == &source[text.clone()]
-                        || (matches!(style, Style::Folded | Style::Literal)
-                            && value.expose().starts_with(b"ENC[")
-                            && value.expose().trim_ascii_end() == &source[text.clone()]) =>
+                    if is_block
+                        && value.expose().starts_with(b"ENC[")
+                        && value.expose().trim_ascii_end() == &source[text.clone()] =>
                 {
-                    (None, None)
+                    (Some(Value::Str(value).into_owned()), None)
                 }
                 Value::Str(value) if value.expose().starts_with(b"ENC[") => {
                     (None, Some(value.into_owned().into_public()))
