@@ -27,7 +27,7 @@ pub enum Severity {
 #[non_exhaustive]
 pub enum ErrorKind {
     /// An identity file would be overwritten.
-    #[error("the target `{}` is an identity file", path.display())]
+    #[error("`{}` is an identity file", path.display())]
     IdentityTarget {
         /// The path.
         path: PathBuf,
@@ -47,11 +47,13 @@ pub enum ErrorKind {
     /// A mistake in the program itself.
     #[error("internal error; every file is as it was")]
     Internal,
-    /// SIGINT or SIGTERM came.
-    #[error("interrupted; every file is as it was")]
+    /// SIGINT, SIGTERM or SIGHUP came.
+    #[error("interrupted{}", if *is_undone { "; every file is as it was" } else { "" })]
     Interrupted {
         /// The signal's number.
         signal: i32,
+        /// Whether every file is as it was.
+        is_undone: bool,
     },
     /// A key problem.
     #[error("{0}")]
@@ -269,6 +271,8 @@ impl ErrorKind {
                 Refusal::SourceMissing { .. } => "source-missing",
                 Refusal::TooLarge { .. } => "too-large",
                 Refusal::TrackedTarget { .. } => "tracked-target",
+                Refusal::UntrackedPlain { .. } => "untracked-plain",
+                Refusal::PlaintextAsPlain { .. } => "plaintext-as-plain",
                 Refusal::Unreadable { .. } => "source-unreadable",
                 Refusal::NeedsNote { .. } => "needs-note",
                 Refusal::NameInClear { .. } => "name-in-clear",

@@ -1,5 +1,6 @@
 //! The process edge: real surroundings in, exit code out.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use secret_files::cli;
@@ -21,8 +22,15 @@ fn main() -> ExitCode {
     process::protect_memory();
     process::raise_file_limit();
     // The working directory may have been removed under us: nothing can be named relative to it.
-    let Ok(env) = Env::of_process() else {
-        return ExitCode::from(2);
+    let env = match Env::of_process() {
+        Ok(env) => env,
+        Err(error) => {
+            drop(writeln!(
+                std::io::stderr(),
+                "error: the working directory cannot be found: {error}\n  help: `cd` to a folder that exists"
+            ));
+            return ExitCode::from(2);
+        }
     };
     // What panics was undone where it happened; the message of the panic stands on standard error.
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cli::run(env)));

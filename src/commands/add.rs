@@ -5,6 +5,7 @@ use std::path::Path;
 use clap::{Args, ValueEnum};
 
 use crate::error::{Error, ErrorKind, Problem};
+use crate::os::access_list;
 use crate::os::fs;
 use crate::os::place::{FileState, Found};
 use crate::os::users::{self, Database};
@@ -316,7 +317,10 @@ fn rows(workspace: &Workspace, args: &AddArgs) -> Result<Vec<Row>, Error> {
         }
         let place = place.map_err(|error| leads_out(&repository_path, error))?;
         let state = match place.look() {
-            Found::File(state, _) => Some(state),
+            Found::File(mut state, _) => {
+                state.mode = access_list::mode_alone(&place.path(), state.mode);
+                Some(state)
+            }
             Found::Unreadable(source) => {
                 let path = place.path();
                 let kind = ErrorKind::Unreadable { path, source };

@@ -234,14 +234,13 @@ fn show(cx: &mut Context, open: &Open<'_>) {
     let name = &open.entry.repository_path;
     let note = open.note.as_ref();
     let note = note.map_or_else(String::new, |note| format!(" ({note})"));
-    cx.ui
-        .plain_status(&format!("{name}{note}\n  {}", open.dates));
+    cx.ui.status(&format!("{name}{note}\n  {}", open.dates));
     let differences = &open.differences;
     if differences.is_layout_only {
-        cx.ui.plain_status("  ~ layout only (no value differs)");
+        cx.ui.status("  ~ layout only (no value differs)");
     }
     for (change, key) in &differences.changes {
-        cx.ui.plain_status(&format!("  {} {key}", change.sign()));
+        cx.ui.status(&format!("  {} {key}", change.sign()));
     }
 }
 

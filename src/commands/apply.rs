@@ -14,6 +14,7 @@ use crate::os::fs::{self, FsError};
 use crate::os::journal::{Journal, Mark};
 use crate::os::lock::{self, DirectoryLock, LockError};
 use crate::os::place::{Base, FileState, Ownership, Place};
+use crate::os::scratch::Scratch;
 use crate::os::signal::Watch;
 use crate::os::staging::{self, Attributes, InPlace, Removed, Staged};
 use crate::os::state::{CleanedUp, OUT_OF_REACH, StateDir, Stuck, UNDERSTAND};
@@ -161,6 +162,7 @@ pub fn begin(
     for line in leftovers(workspace) {
         cx.ui.warning(&line);
     }
+    warn_of_memory(cx, workspace);
     Ok(locks)
 }
 
@@ -255,11 +257,22 @@ pub fn traces(workspace: &Workspace) -> (Vec<String>, bool) {
 
 /// Warns of [`traces`]. Returns whether this user's next run takes something of it back.
 pub fn warn_of_traces(cx: &mut Context, workspace: &Workspace) -> bool {
+    warn_of_memory(cx, workspace);
     let (lines, is_ours) = traces(workspace);
     for line in lines {
         cx.ui.warning(&line);
     }
     is_ours
+}
+
+/// Warns that nothing is remembered where something should be.
+fn warn_of_memory(cx: &mut Context, workspace: &Workspace) {
+    let memory = workspace.memory();
+    if let Some(trouble) = memory.trouble.as_ref().filter(|_| !memory.is_unusable) {
+        cx.ui.warning(&format!(
+            "{trouble}: who could read the files then is not known, so a reader that was added since is not told"
+        ));
+    }
 }
 
 /// Tells of staging files beside the targets that are not ours to remove: runs of another user, or
@@ -389,10 +402,26 @@ fn tidy(cx: &mut Context, state: &StateDir, is_first: bool) -> CleanedUp {
             removed.len()
         ));
     }
+    let folders = if is_first {
+        Scratch::clean_up(&cx.env)
+    } else {
+        0
+    };
+    if folders > 0 {
+        let what = if folders == 1 { "folder" } else { "folders" };
+        cx.ui.status(&format!(
+            "removed {folders} temporary {what} that an interrupted run left behind"
+        ));
+    }
     for (base, journal) in out_of_reach.iter().filter(|_| is_first) {
-        let base = base.display();
         let journal = hints::quoted(&journal.to_string_lossy());
-        cx.ui.warning(&format!("an interrupted run left files in {base}, which is not there now; they are taken back or removed when it is back, or remove {journal} when it is gone for good"));
+        let what = if fs::is_folder(base) {
+            "and neither the old ones nor the new ones are there"
+        } else {
+            "which is not there now"
+        };
+        let base = base.display();
+        cx.ui.warning(&format!("an interrupted run left files in {base}, {what}; they are taken back or removed when they are back: `rm {journal}` when they are gone for good"));
     }
     cleaned
 }
@@ -571,8 +600,15 @@ pub fn run(cx: &mut Context, workspace: &Workspace, work: &Work<'_>) -> Result<(
         let written = work.jobs.iter().map(|job| job.place.path());
         state.settle(&written.collect::<Vec<_>>());
     }
+    cx.noted = Some(watch);
     let is_undone = ending != Ending::Stuck;
-    let result = result.map_err(|problem| if is_undone { problem } else {
+    let result = result.map_err(|mut problem| {
+        if is_undone {
+            return problem;
+        }
+        if let ErrorKind::Interrupted { signal, .. } = *problem.kind {
+            *problem.kind = ErrorKind::Interrupted { signal, is_undone };
+        }
         problem.with_help("not every file could be brought back, the warnings name them; mend the cause, then run the command again")
     });
     result.map_err(|problem| Failure { problem, is_undone })
@@ -759,7 +795,7 @@ fn synchronize(
     journal: Option<&Journal>,
     done: &Done<'_>,
 ) -> Result<(), Problem> {
-    if done.staged.len() > SYNCHRONISED_SINGLY {
+    if has_many_files(done) {
         journal
             .map_or(Ok(()), Journal::synchronize)
             .map_err(disk_problem)?;
@@ -781,7 +817,7 @@ fn synchronize(
 
 /// Writes the replaced names to disk, while the old files can still be brought back.
 fn synchronize_folders(done: &Done<'_>) -> Result<(), Problem> {
-    if done.staged.len() > SYNCHRONISED_SINGLY {
+    if has_many_files(done) {
         return synchronize_file_systems(done);
     }
     let mut folders: Vec<&Path> = Vec::new();
@@ -794,6 +830,12 @@ fn synchronize_folders(done: &Done<'_>) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Returns whether whole file systems are written to disk at once rather than file by file; Linux alone tells when one is.
+fn has_many_files(done: &Done<'_>) -> bool {
+    cfg!(target_os = "linux") && done.staged.len() > SYNCHRONISED_SINGLY
+}
+
+#[cfg(target_os = "linux")]
 fn synchronize_file_systems(done: &Done<'_>) -> Result<(), Problem> {
     let mut devices: Vec<u64> = Vec::new();
     for staged in &done.staged {
@@ -802,6 +844,11 @@ fn synchronize_file_systems(done: &Done<'_>) -> Result<(), Problem> {
             staged.synchronize_file_system().map_err(disk_problem)?;
         }
     }
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn synchronize_file_systems(_done: &Done<'_>) -> Result<(), Problem> {
     Ok(())
 }
 
@@ -841,7 +888,10 @@ fn look_again(work: &Work<'_>) -> Result<(), Problem> {
 
 fn replace<'a>(work: &Work<'a>, done: &mut Done<'a>, watch: &Watch) -> Result<(), Problem> {
     let interrupted = || match watch.received() {
-        Some(signal) => Err(Problem::new(ErrorKind::Interrupted { signal })),
+        Some(signal) => Err(Problem::new(ErrorKind::Interrupted {
+            signal,
+            is_undone: true,
+        })),
         None => Ok(()),
     };
     let renamed: Vec<&str> = work

@@ -145,6 +145,7 @@ pub fn examine(
     checker.check_entries(cx);
     checker.check_orphans();
     checker.check_targets();
+    checker.check_plain();
     checker.check_identities(cx);
     let Checker {
         mut findings,
@@ -476,6 +477,20 @@ impl Checker<'_> {
                     "a file without a row in the manifest, named as if it were encrypted, which it is not"
                 };
                 let one = finding(&self.view.shown(file), None, "orphan", text);
+                self.findings.push(one);
+            }
+        }
+    }
+
+    /// Makes sure that what rows of `[plain]` place is tracked: nothing else is placed.
+    fn check_plain(&mut self) {
+        let entries = self.manifest.entries.iter();
+        let plain = entries.filter(|entry| entry.kind == Kind::Plain && !entry.optional);
+        for entry in plain.filter(|_| self.view.checkout.is_some()) {
+            if !self.view.holds(&self.path_of(entry)) {
+                let name = &entry.repository_path;
+                let text = format!("git does not track `{name}`, which a row of [plain] names");
+                let one = finding(&self.manifest_file, Some(entry.line), "untracked", text);
                 self.findings.push(one);
             }
         }

@@ -169,7 +169,13 @@ fn plain_row(
     };
     // What was a file of ours that is encrypted is shown by no row that says otherwise.
     let target = target_of(workspace, root, entry);
-    let is_plain = workspace.memory().secret_at(&target).is_none();
+    let memory = workspace.memory();
+    let is_known = memory.record_of(&target).is_some();
+    // Nor what not everybody may read, where no sync has seen it: a row that was pushed may name any file.
+    let is_open = server
+        .as_ref()
+        .is_some_and(|(state, _)| state.mode & 0o004 != 0);
+    let is_plain = memory.secret_at(&target).is_none() && (is_known || is_open);
     let shown = match (text, mask, args.show_values) {
         (Some(text), _, true) => Some(text),
         (Some(text), Some(mask), false) if is_plain => Some(mask.apply(&text)),

@@ -301,7 +301,11 @@ impl Installation {
             Some(old) => fs::link(&self.path, old),
             None => Ok(()),
         };
-        let placed = kept.and_then(|()| fs::rename(&new, &self.path));
+        let placed = kept.and_then(|()| match old {
+            Some(_) => fs::rename(&new, &self.path),
+            // Somebody may have put one there meanwhile.
+            None => fs::rename_new(&new, &self.path),
+        });
         if let Err(source) = placed {
             drop(fs::remove(&new));
             return Err(failed(fs::failed(&self.path, "replace")(source)));
@@ -326,7 +330,10 @@ impl Installation {
     /// `Interrupted`: the identity is to be taken back.
     pub fn check_signals(&self) -> Result<(), Problem> {
         match self.watch.as_ref().and_then(Watch::received) {
-            Some(signal) => Err(Problem::new(ErrorKind::Interrupted { signal })),
+            Some(signal) => Err(Problem::new(ErrorKind::Interrupted {
+                signal,
+                is_undone: true,
+            })),
             None => Ok(()),
         }
     }

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use crate::os::fs::FsError;
 use crate::os::place::FileState;
-use crate::os::state::StateDir;
+use crate::os::state::{StateDir, UNDERSTAND};
 use crate::project::manifest::Entry;
 use crate::project::record::{Digester, NO_DATA_KEY, Record, Records};
 use crate::project::terms::{NAMES_IN_CLEAR, Terms};
@@ -56,7 +56,13 @@ impl Memory {
         };
         let key = match state.key() {
             Ok(Some(key)) => key,
-            Ok(None) => return Self::default(),
+            Ok(None) => match state.read(RECORDS_FILE) {
+                Ok(None) => return Self::default(),
+                _ => return trouble("the key of the records of the last sync is gone".to_owned()),
+            },
+            Err(FsError::Io { action, .. }) if action == UNDERSTAND => {
+                return trouble("the key of the records of the last sync is damaged".to_owned());
+            }
             Err(error) => return trouble(format!("the records cannot be read: {error}")),
         };
         let digester = Digester::new(key);

@@ -59,6 +59,7 @@ use clap::{Args, ValueEnum};
 
 use crate::error::{ErrorKind, Problem, Severity};
 use crate::os::Env;
+use crate::os::signal::Watch;
 use crate::os::terminal::Ask;
 use crate::secret::wipe_stack;
 use crate::ui::{Loudness, Ui, progress};
@@ -213,6 +214,8 @@ pub struct Context {
     pub ui: Ui,
     /// The options every command takes.
     pub global: GlobalArgs,
+    /// Notes signals once files were written, until what is remembered of that is written too.
+    pub noted: Option<Watch>,
 }
 
 /// How a command ended.
@@ -245,7 +248,7 @@ impl Outcome {
                 Severity::Refused => self.refused = true,
                 Severity::Trouble => self.trouble = true,
             }
-            if let ErrorKind::Interrupted { signal } = *problem.kind {
+            if let ErrorKind::Interrupted { signal, .. } = *problem.kind {
                 self.signal = Some(signal);
             }
         }

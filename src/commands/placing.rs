@@ -375,6 +375,10 @@ fn fit<'w>(
     prepared.foreign =
         foreign.and_then(|used| foreign_key::find(workspace, entry, &place.path(), used));
     prepared.step = plan::decrypt(name, path, &target, options.plan);
+    if entry.kind == Kind::Plain && matches!(prepared.step.action, Action::Create | Action::Replace)
+    {
+        super::sides::check_shared(workspace, entry, &place_in_repository(workspace, name)?)?;
+    }
     if let (Action::Replace, Some((state, _)), false) =
         (prepared.step.action, &seen, options.write.owner.no_owner)
         && let Some(what) = ownership::lost_owner(state, owner)
@@ -478,10 +482,8 @@ fn is_deleted(workspace: &Workspace, entry: &Entry) -> bool {
 fn read_plain(workspace: &Workspace, prepared: &mut Prepared<'_>) -> Result<bool, Problem> {
     let entry = prepared.entry;
     let name = &entry.repository_path;
-    let place = place_in_repository(workspace, name)?;
-    let path = place.path();
-    match super::sides::read_file(&place, entry, path)? {
-        Some((_, content)) => prepared.plaintext = content,
+    match super::sides::read_plain(workspace, entry)? {
+        Some(content) => prepared.plaintext = content,
         None if entry.optional => return Ok(false),
         None => {
             return Err(Problem::of(name, ErrorKind::PlainMissing)
@@ -558,7 +560,7 @@ fn compare(
             )
             .with_help("run as a user who may read it"));
         }
-        Found::TooLarge(_) => (Target::NotRegular("a file longer than can be"), None),
+        Found::TooLarge(_) => (Target::NotRegular(super::sides::TOO_LONG), None),
     })
 }
 

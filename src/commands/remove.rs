@@ -202,7 +202,10 @@ fn read_to_wipe(workspace: &Workspace, entry: &Entry) -> Result<Going, Error> {
                 .into());
         }
         Found::TooLarge(_) => {
-            return Err(Problem::of(name, ErrorKind::Internal).into());
+            let (path, kind) = (place.path(), super::sides::TOO_LONG);
+            return Err(Problem::of(name, ErrorKind::NotRegular { path, kind })
+                .with_help("leave `--wipe` out and look at it by hand")
+                .into());
         }
     };
     let kept = drift::in_history(workspace, entry, content.expose());

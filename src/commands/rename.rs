@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::error::{Error, ErrorKind, Problem};
+use crate::os::access_list;
 use crate::os::fs;
 use crate::os::place::{FileState, Found, Ownership, Place};
 use crate::os::staging::Attributes;
@@ -52,6 +53,9 @@ struct Moving {
     to: Place,
     state: FileState,
     content: SecretBytes,
+    /// Its mode without an access list, which does not move.
+    mode: u32,
+    has_access_list: bool,
 }
 
 impl Moving {
@@ -66,7 +70,7 @@ impl Moving {
             content: self.content.expose(),
             attributes: Attributes {
                 owner,
-                mode: self.state.mode,
+                mode: self.mode,
                 keep_access_list: false,
             },
             folder_owner: owner,
@@ -145,6 +149,16 @@ pub fn run(args: &MvArgs, cx: &mut Context) -> Result<Outcome, Error> {
         _ => None,
     };
     warn_of_rule(cx, &before, entry, &after, moved);
+    for moving in [&in_repository, &on_server].into_iter().flatten() {
+        if moving.has_access_list {
+            let (from, to) = (moving.from.path(), moving.to.path());
+            cx.ui.warning(&format!(
+                "{}: its access list does not move: give {} one with `setfacl` where others than its owner and group need the file",
+                from.display(),
+                to.display()
+            ));
+        }
+    }
     let plan = plan_of(
         &before,
         entry,
@@ -225,6 +239,8 @@ fn moving(name: &str, from: Place, to: Place) -> Result<Option<Moving>, Problem>
     }
     match from.read(u64::MAX) {
         Found::File(state, content) => Ok(Some(Moving {
+            mode: access_list::mode_alone(&from.path(), state.mode),
+            has_access_list: access_list::is_there(&from.path()),
             from,
             to,
             state,
@@ -241,7 +257,11 @@ fn moving(name: &str, from: Place, to: Place) -> Result<Option<Moving>, Problem>
             Err(Problem::of(name, ErrorKind::NotRegular { path, kind })
                 .with_help("put a regular file in its place"))
         }
-        Found::TooLarge(_) => Err(Problem::of(name, ErrorKind::Internal)),
+        Found::TooLarge(_) => {
+            let (path, kind) = (from.path(), super::sides::TOO_LONG);
+            Err(Problem::of(name, ErrorKind::NotRegular { path, kind })
+                .with_help("move it by hand"))
+        }
     }
 }
 

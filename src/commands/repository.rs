@@ -48,7 +48,7 @@ impl RepositoryFile {
             Found::Missing => None,
             Found::File(state, content) => Some((state, content.into_public())),
             Found::Other(kind) => return Err(unusable(kind)),
-            Found::TooLarge(_) => return Err(unusable("a file longer than can be")),
+            Found::TooLarge(_) => return Err(unusable(super::sides::TOO_LONG)),
             Found::Unreadable(source) => {
                 let path = place.path();
                 return Err(Problem::new(ErrorKind::Unreadable { path, source })

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::os::access_list;
 use crate::os::fill_random;
-use crate::os::fs::FsError;
+use crate::os::fs::{self, FsError};
 use crate::os::place::FileState;
 use crate::os::state::StateDir;
 pub use crate::project::plan::Side;
@@ -47,6 +48,9 @@ pub struct Replaced {
     pub gid: u32,
     /// Its permission bits.
     pub mode: u32,
+    /// Those that it has without its access list, where it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode_alone: Option<u32>,
     /// Keyed digest of what was written in its place.
     pub written: String,
     /// The file on the server that the record belongs to, links resolved.
@@ -134,6 +138,15 @@ pub fn note(
             uid: file.state.map_or(0, |state| state.uid),
             gid: file.state.map_or(0, |state| state.gid),
             mode: file.state.map_or(0, |state| state.mode),
+            mode_alone: file
+                .state
+                .map(|state| {
+                    (
+                        state.mode,
+                        access_list::mode_alone(&file.target, state.mode),
+                    )
+                })
+                .and_then(|(mode, alone)| (alone != mode).then_some(alone)),
             written: digester.content(file.written),
             record: workspace.memory().record_of(&file.record_target).cloned(),
             record_target: file.record_target.display().to_string(),
@@ -240,6 +253,29 @@ pub fn forget(state: &StateDir, undone: &Reversal) -> Result<(), FsError> {
     change(state, |list| list.retain(|one| !one.is(undone)))
 }
 
+impl Replaced {
+    /// Returns where the backup is: where it was kept, else in the state directory as it is named now.
+    pub fn backup_path(&self, workspace: &Workspace) -> PathBuf {
+        let path = PathBuf::from(&self.backup);
+        let backups = workspace
+            .state
+            .as_ref()
+            .map(|state| state.path().join("backups"));
+        match (backups, path.file_name()) {
+            (Some(backups), Some(name)) if !fs::is_there(&path) => backups.join(name),
+            _ => path,
+        }
+    }
+
+    /// Returns the permission bits to bring back: without its access list a file gets none that were the list's.
+    pub fn mode_now(&self) -> u32 {
+        match self.mode_alone {
+            Some(alone) if !access_list::is_there(Path::new(&self.target)) => alone,
+            _ => self.mode,
+        }
+    }
+}
+
 impl Reversal {
     fn is(&self, other: &Self) -> bool {
         self.id == other.id && self.time == other.time && self.manifest == other.manifest
@@ -277,6 +313,6 @@ fn change(state: &StateDir, change: impl FnOnce(&mut Vec<Reversal>)) -> Result<(
 
 fn manifest_name(workspace: &Workspace) -> String {
     let path: &Path = &workspace.manifest_path;
-    let path = crate::os::fs::canonical(path).unwrap_or_else(|| path.to_owned());
+    let path = fs::canonical(path).unwrap_or_else(|| path.to_owned());
     path.display().to_string()
 }

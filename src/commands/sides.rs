@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use crate::error::{ErrorKind, Problem};
+use crate::os::git;
 use crate::os::history::Version;
 use crate::os::place::{Base, FileState, Found, Ownership, Place};
 use crate::project::diff;
 use crate::project::drift::{Drift, short};
+use crate::project::error::Refusal;
 use crate::project::key_drift::{KeyDrift, Moved};
 use crate::project::manifest::Entry;
 use crate::secret::SecretBytes;
@@ -17,11 +19,15 @@ use crate::ui::keys::{KeyRow, RepositorySince, ServerSince};
 use super::OwnerArgs;
 use super::drift;
 use super::foreign_key::{self, ForeignKey};
+use super::hints;
 use super::memory::KeyInUse;
 use super::open::{Lookup, leads_out, open, place_in_repository, read_encrypted};
 use super::origin::{self, Since};
 use super::ownership::{self, Purpose};
 use super::workspace::Workspace;
+
+/// What a file is that is longer than any is read.
+pub const TOO_LONG: &str = "a file longer than 4 GiB";
 
 /// Both sides of an entry.
 pub struct Sides {
@@ -88,15 +94,54 @@ pub fn read_plain_sides(
     entry: &Entry,
 ) -> Result<Sides, Problem> {
     let name = &entry.repository_path;
-    let place = place_in_repository(workspace, name)?;
-    let shown = place.path();
+    let repository = read_plain(workspace, entry)?;
+    let server = read_server(workspace, root, entry)?;
+    // What is the same on both sides is neither placed nor shown.
+    if let (Some(repository), Some((_, server))) = (&repository, &server)
+        && repository != server
+    {
+        check_shared(workspace, entry, &place_in_repository(workspace, name)?)?;
+    }
     Ok(Sides {
         data_key: None,
-        repository: read_file(&place, entry, shown)?.map(|(_, content)| content),
+        repository,
         mac: String::new(),
-        server: read_server(workspace, root, entry)?,
+        server,
         warnings: Vec::new(),
     })
+}
+
+/// Reads the repository's file of a row of `[plain]`.
+///
+/// # Errors
+/// As [`read_file`]; what no row may place.
+pub fn read_plain(workspace: &Workspace, entry: &Entry) -> Result<Option<SecretBytes>, Problem> {
+    let place = place_in_repository(workspace, &entry.repository_path)?;
+    workspace.check_plain(entry, &place)?;
+    let shown = place.path();
+    Ok(read_file(&place, entry, shown)?.map(|(_, content)| content))
+}
+
+/// Makes sure that git tracks the repository's file of a row of `[plain]`, where there is a checkout: what only lies in its
+/// folders is no file that is shared, and whoever pushes a row for it must not have it placed or shown.
+///
+/// # Errors
+/// `UntrackedPlain`; a checkout that cannot be read.
+pub fn check_shared(workspace: &Workspace, entry: &Entry, place: &Place) -> Result<(), Problem> {
+    let name = &entry.repository_path;
+    let path = place.path();
+    if git::work_tree_of(&path).is_none() || workspace.is_tracked(entry, &path)? {
+        return Ok(());
+    }
+    let is_ignored = !workspace.would_be_added(&path);
+    let path = path.display().to_string();
+    let help = if is_ignored {
+        "git ignores it: leave the row out, or name another file".to_owned()
+    } else {
+        let add = format!("`git add -- {}`", hints::quoted(&path));
+        format!("{add} where it may be read by all who read the repository")
+    };
+    Err(Problem::of(name, Refusal::UntrackedPlain { path }).with_help(help))
 }
 
 impl Sides {
@@ -206,6 +251,7 @@ pub fn read_server(
     let place = root
         .place(entry.server_path.as_ref())
         .map_err(|error| leads_out(name, error))?;
+    workspace.check_source(entry, &place)?;
     read_file(&place, entry, workspace.server_file(entry))
 }
 
@@ -225,7 +271,7 @@ pub fn read_file(
         Found::Other(kind) => ErrorKind::NotRegular { path: shown, kind },
         Found::TooLarge(_) => ErrorKind::NotRegular {
             path: shown,
-            kind: "a file longer than can be",
+            kind: TOO_LONG,
         },
         Found::Unreadable(source) => {
             return Err(Problem::of(

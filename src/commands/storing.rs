@@ -317,6 +317,8 @@ pub fn explain(
         | Refusal::RootChanged { .. }
         | Refusal::RootOfAnother { .. }
         | Refusal::NotUndone { .. }
+        | Refusal::PlaintextAsPlain { .. }
+        | Refusal::UntrackedPlain { .. }
         | Refusal::TrackedTarget { .. } => {
             format!(
                 "{} explains the guards",

@@ -302,8 +302,8 @@ fn old_state(workspace: &Workspace, file: &Replaced) -> Result<Old, Problem> {
             })?
         }
         None if file.backup.is_empty() => return Ok(Old::Missing),
-        None => fs::read_regular(Path::new(&file.backup)).map_err(|source| {
-            let path = file.backup.clone().into();
+        None => fs::read_regular(&file.backup_path(workspace)).map_err(|source| {
+            let path = file.backup_path(workspace);
             Problem::of(name, ErrorKind::Unreadable { path, source })
                 .with_help("the backup is gone; look for the content in git's history")
         })?,
@@ -329,8 +329,8 @@ fn changed_since(workspace: &Workspace, file: &Replaced) -> Problem {
         ),
         (Side::Server, false) => {
             let (_, recipients) =
-                form_of(&fs::read_regular(Path::new(&file.backup)).unwrap_or_default());
-            let backup = hints::quoted(&file.backup);
+                form_of(&fs::read_regular(&file.backup_path(workspace)).unwrap_or_default());
+            let backup = hints::quoted(&file.backup_path(workspace).to_string_lossy());
             let command = stock_command(workspace, Format::Binary, &recipients, &backup);
             format!(
                 "what is there now would be lost; put the old content there by hand where it is meant: `{command} > {target}`"
@@ -338,7 +338,7 @@ fn changed_since(workspace: &Workspace, file: &Replaced) -> Problem {
         }
         (Side::Repository, false) => format!(
             "copy the old file there by hand: `cp {} {target}`",
-            hints::quoted(&file.backup)
+            hints::quoted(&file.backup_path(workspace).to_string_lossy())
         ),
     };
     Problem::of(name, Refusal::ChangedSince { path }).with_help(help)
@@ -394,7 +394,7 @@ fn keep_backups(
                 if entry.is_some_and(is_kept) {
                     continue;
                 }
-                let old = fs::read_regular(Path::new(&one.replaced.backup));
+                let old = fs::read_regular(&one.replaced.backup_path(workspace));
                 // Without a backup of its own, for those who read the entry.
                 let old =
                     old.or_else(|_| fs::read_regular(&workspace.repository.path().join(name)));
@@ -437,7 +437,7 @@ fn write(cx: &mut Context, workspace: &Workspace, returns: &[Return<'_>]) -> Res
                 place: one.place.clone(),
                 seen,
                 owner,
-                mode: one.replaced.mode,
+                mode: one.replaced.mode_now(),
             }),
             (Old::Content(content), seen) => work.jobs.push(Job {
                 name,
@@ -445,7 +445,7 @@ fn write(cx: &mut Context, workspace: &Workspace, returns: &[Return<'_>]) -> Res
                 content: content.expose(),
                 attributes: Attributes {
                     owner,
-                    mode: one.replaced.mode,
+                    mode: one.replaced.mode_now(),
                     keep_access_list: true,
                 },
                 folder_owner: owner,

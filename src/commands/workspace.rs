@@ -12,7 +12,7 @@ use crate::os::place::{Base, Place};
 use crate::os::process;
 use crate::os::state::StateDir;
 use crate::project::error::Refusal;
-use crate::project::manifest::{Entry, MANIFEST_FILE, Manifest, WriteMode};
+use crate::project::manifest::{Entry, Kind, MANIFEST_FILE, Manifest, WriteMode};
 use crate::rules::{RULES_FILE, Rules, RulesError};
 
 use super::hints::{self, Hints};
@@ -352,6 +352,41 @@ impl Workspace {
         Ok(())
     }
 
+    /// Checks that the repository's file of a row of `[plain]` may be placed and shown: whoever pushes the row must not
+    /// publish what lies in the checkout and is not the repository's.
+    ///
+    /// # Errors
+    /// The problem, with the entry's name.
+    pub fn check_plain(&self, entry: &Entry, place: &Place) -> Result<(), Problem> {
+        let another = "give the row of [plain] another file, or leave it out";
+        self.check_source(entry, place)
+            .map_err(|problem| problem.with_help(another))?;
+        let path = place.path();
+        let Some(root) = self
+            .root
+            .as_ref()
+            .filter(|root| path.starts_with(root.path()))
+        else {
+            return Ok(());
+        };
+        let secrets = self.manifest.entries.iter();
+        let mut secrets = secrets.filter(|one| one.kind == Kind::Secret);
+        let is_its_own = |one: &&Entry| {
+            let target = root.place(one.server_path.as_ref());
+            target.is_ok_and(|target| target.path() == path)
+        };
+        let of_entry = secrets.find(is_its_own).map(|one| &*one.repository_path);
+        let Some(of_entry) = of_entry.or_else(|| self.memory().secret_at(&path)) else {
+            return Ok(());
+        };
+        let path = path.display().to_string();
+        let refusal = Refusal::PlaintextAsPlain {
+            path,
+            entry: of_entry.to_owned(),
+        };
+        Err(Problem::of(&entry.repository_path, refusal).with_help(another))
+    }
+
     /// Checks that a plaintext may be placed at an entry's target, links resolved: not in a git
     /// folder, not over an identity, the manifest, or a file that git tracks.
     ///
@@ -528,9 +563,10 @@ fn load_keyring(
                 .flat_map(|folder| names.map(|name| folder.join(name))),
         );
     }
+    // Also where none is yet: what a row puts there would be taken for one.
     let identity_files = identity_files
         .iter()
-        .filter_map(|path| fs::canonical(path))
+        .map(|path| fs::resolved(&cx.env.absolute(path)))
         .collect();
     Ok((keyring, manifest_identity, identity_files))
 }

@@ -10,8 +10,11 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{
-    Access, AtFlags, CWD, FileType, Mode, OFlags, Stat, accessat, fchmod, fstat, linkat, open,
+    Access, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Stat, accessat, fchmod, fstat,
+    linkat, open, renameat_with,
 };
+
+use rustix::io::Errno;
 
 use crate::secret::SecretBytes;
 
@@ -26,6 +29,14 @@ pub enum FsError {
     Changed {
         /// The file.
         path: PathBuf,
+    },
+    /// The target was changed by somebody else while its old file was to come back.
+    #[error("{}: somebody changed it while this run was at work, so it was left as it is{}", path.display(), kept_in_words(kept.as_deref()))]
+    NotBroughtBack {
+        /// The file.
+        path: PathBuf,
+        /// Where the old one is, if there was one.
+        kept: Option<PathBuf>,
     },
     /// The system refused.
     #[error("{}: cannot {action}: {source}", path.display())]
@@ -75,6 +86,11 @@ pub enum FsError {
         /// The staging file's target.
         path: PathBuf,
     },
+}
+
+fn kept_in_words(kept: Option<&Path>) -> String {
+    kept.map(|path| format!("; the old file is {}", path.display()))
+        .unwrap_or_default()
 }
 
 /// Returns a closure that turns a system error into an [`FsError`] for `path`.
@@ -466,6 +482,20 @@ pub fn link(file: &Path, name: &Path) -> io::Result<()> {
 #[expect(clippy::disallowed_methods, reason = "files are renamed here")]
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     std::fs::rename(from, to)
+}
+
+/// Renames a file of our own to a name that nothing has.
+///
+/// # Errors
+/// What the system says; `AlreadyExists`.
+pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            link(from, to)?;
+            remove(from).map_err(io::Error::other)
+        }
+        renamed => renamed.map_err(io::Error::from),
+    }
 }
 
 /// Returns whether this user may write into a folder.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-use git2::{ErrorCode, Index, ObjectType, Oid, Repository};
+use git2::{ErrorCode, Index, ObjectType, Oid, Repository, RepositoryOpenFlags};
 
 use super::file_history::Graphs;
 use super::history::Walks;
@@ -83,6 +83,24 @@ pub enum GitError {
     Program(#[from] io::Error),
 }
 
+/// Returns the top folder of a repository's work tree, links resolved; `None` where it has none.
+fn top_of(repository: &Repository, folder: &Path) -> Result<Option<PathBuf>, GitError> {
+    let Some(top) = repository.workdir().and_then(|top| top.canonicalize().ok()) else {
+        return Ok(None);
+    };
+    let here = folder.canonicalize()?;
+    if here.starts_with(&top) {
+        return Ok(Some(top));
+    }
+    // Through a link named `.git` the library takes the folder that the git folder lies in.
+    let inside = here.join("-");
+    let Some(top) = work_tree_of(&inside) else {
+        return Ok(Some(top));
+    };
+    repository.set_workdir(top, false)?;
+    Ok(Some(top.to_owned()))
+}
+
 fn owner_of(folder: &Path) -> io::Result<(u32, u32)> {
     let metadata = folder.metadata()?;
     Ok((metadata.uid(), metadata.gid()))
@@ -95,9 +113,11 @@ impl Checkout {
     /// When there is one that cannot be read.
     pub fn discover(folder: &Path) -> Result<Option<Self>, GitError> {
         allow_foreign_owners();
-        match Repository::discover(folder) {
+        // Not by the path of the git folder, which may lie elsewhere (`git init --separate-git-dir`).
+        let nowhere: [&OsStr; 0] = [];
+        match Repository::open_ext(folder, RepositoryOpenFlags::CROSS_FS, nowhere) {
             Ok(repository) => {
-                let Some(top) = repository.workdir().and_then(|top| top.canonicalize().ok()) else {
+                let Some(top) = top_of(&repository, folder)? else {
                     return Ok(None);
                 };
                 let owner = owner_of(&top)?;

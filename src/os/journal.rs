@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -509,6 +509,7 @@ impl Journal {
             .inspect_err(|_| {
                 // The run is taken back: with the word in it the next one would remove old files that are still needed.
                 drop(self.file.set_len(length));
+                drop(self.file.seek(SeekFrom::Start(length)));
             })
     }
 

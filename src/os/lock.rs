@@ -147,7 +147,8 @@ fn holder_of(path: &Path) -> String {
         })?;
         let pid = line.split_whitespace().nth(4)?;
         let program = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        Some(format!("{} with process number {pid}", program.trim()))
+        let program = program.trim().replace('\n', " ");
+        Some(format!("{program} with process number {pid}"))
     };
     // The table is not read in one moment: a line may be missed while others come and go.
     let found = (0..5).find_map(|_| find());

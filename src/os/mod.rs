@@ -4,6 +4,7 @@
 //! Everything above takes an [`Env`] or plain values, so that a test can be its own outside. This
 //! layer does not know what a secret file is.
 
+pub mod access_list;
 pub mod file_history;
 pub mod fs;
 pub mod git;

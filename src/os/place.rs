@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Uid, fchmod, fchown, fstat, lstat,
-    mkdirat, open, openat, readlink, renameat, renameat_with, stat, statat, unlinkat,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Uid, fchmod, fchown, fstat,
+    lstat, mkdirat, open, openat, readlink, renameat, renameat_with, stat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -140,8 +140,14 @@ impl Base {
             .canonicalize()
             .map_err(failed(path, "open the folder"))?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory =
-            open(&canonical, flags, Mode::empty()).map_err(failed(path, "open the folder"))?;
+        let directory = open(&canonical, flags, Mode::empty());
+        // One that may be entered but not listed can still be worked in.
+        #[cfg(target_os = "linux")]
+        let directory = directory.or_else(|error| match error {
+            Errno::ACCESS => open(&canonical, OFlags::PATH | DIRECTORY, Mode::empty()),
+            other => Err(other),
+        });
+        let directory = directory.map_err(failed(path, "open the folder"))?;
         Ok(Self {
             path: canonical,
             directory: Arc::new(directory),
@@ -244,6 +250,8 @@ impl Base {
     }
 }
 
+/// The longest file that is read, in bytes: whoever may write a target must not make a run fill the memory.
+const LONGEST: u64 = 4 << 30;
 /// So many links in a row, at most, as the system has it.
 const MOST_LINKS: usize = 40;
 
@@ -324,14 +332,18 @@ impl Place {
         }
         match self.open_existing(OFlags::RDONLY) {
             Err(found) => found,
-            Ok((file, state)) if state.len > limit => {
+            Ok((file, state)) if state.len > limit.min(LONGEST) => {
                 drop(file);
                 Found::TooLarge(state.len)
             }
-            Ok((mut file, state)) => {
+            Ok((file, state)) => {
                 let length = usize::try_from(state.len).unwrap_or(0);
-                let mut content = SecretBytes::new(Vec::with_capacity(length + 1));
-                match file.read_to_end(content.expose_mut()) {
+                let mut content = Vec::new();
+                if content.try_reserve_exact(length + 1).is_err() {
+                    return Found::TooLarge(state.len);
+                }
+                let mut content = SecretBytes::new(content);
+                match file.take(LONGEST).read_to_end(content.expose_mut()) {
                     Ok(_) => Found::File(state, content),
                     Err(error) => Found::Unreadable(error),
                 }
@@ -553,6 +565,10 @@ fn make_folder(
     mkdirat(parent, temporary, Mode::from_raw_mode(0o700))?;
     let complete = || {
         let directory = openat(parent, temporary, OFlags::RDONLY | DIRECTORY, Mode::empty())?;
+        // Whoever owns the folder around it may have put another one there, which must not be given away.
+        if !is_new_and_ours(&directory)? {
+            return Err(Errno::PERM);
+        }
         owner.apply(directory.as_fd())?;
         fchmod(&directory, Mode::from_raw_mode(0o755))?;
         match renameat_with(parent, temporary, parent, name, RenameFlags::NOREPLACE) {
@@ -570,6 +586,21 @@ fn make_folder(
             Err(error)
         }
     })
+}
+
+/// Returns whether a folder is one that was just made: of this user, closed to others, and empty.
+fn is_new_and_ours(directory: &OwnedFd) -> Result<bool, Errno> {
+    let stat = fstat(directory)?;
+    if stat.st_uid != geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
+        return Ok(false);
+    }
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        if ![c".", c".."].contains(&entry.file_name()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Owner and group to give a file; `None` leaves what the system chose.

@@ -5,38 +5,77 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, Mode, OFlags, access, open};
+use rustix::fs::{Access, Mode, OFlags, access, open, stat};
+use sha2::{Digest, Sha256};
+
+use crate::secret::SecretBytes;
 
 use super::RandomPool;
-use super::fs::{FsError, failed};
+use super::fs::{FsError, failed, read_any};
 use super::place::{Base, FileState, Found, Ownership, Place};
 use super::signal::{Watch, die_of};
 use super::staging::{
     Attributes, InPlace, Staged, remove_abandoned, staging_name, staging_name_of,
 };
 
+/// Up to this length a file is compared by its content.
+const COMPARED_BYTES: u64 = 1 << 20;
 /// How many links are followed to a file that does not exist yet.
 const MOST_LINKS: usize = 40;
 
+/// A file as it was when it was read: what is written is made of that.
+pub struct Seen {
+    state: Option<FileState>,
+    /// Of a short file, as its times may be too coarse to tell.
+    digest: Option<[u8; 32]>,
+}
+
+impl Seen {
+    /// Reads whatever can be read at a path, as [`super::fs::read_any`] does, and remembers how it was.
+    ///
+    /// # Errors
+    /// As [`super::fs::read_any`].
+    pub fn read(path: &Path, limit: u64) -> io::Result<(SecretBytes, Self)> {
+        let state = stat(path).ok().map(|stat| FileState::of(&stat));
+        let content = SecretBytes::new(read_any(path, limit)?);
+        let is_short = content.len() as u64 <= COMPARED_BYTES;
+        let digest = is_short.then(|| Sha256::digest(content.expose()).into());
+        Ok((content, Self { state, digest }))
+    }
+
+    /// Returns whether what stands there still is what was read; `now` was looked at before.
+    fn is_still(&self, place: &Place, now: &FileState) -> bool {
+        match (self.digest, place.read(COMPARED_BYTES)) {
+            (Some(digest), Found::File(_, content)) => {
+                let now: [u8; 32] = Sha256::digest(content.expose()).into();
+                digest == now
+            }
+            (Some(_), _) => false,
+            (None, _) => self.state.as_ref() == Some(now),
+        }
+    }
+}
+
 /// Replaces the content of a file, following links; owner and mode stay. A new file gets `mode`. A pipe
 /// or a device is written to. Where no file can be made beside it, or it has other names, it is written
-/// over, which is not atomic. A signal ends this process when the file is whole and nothing lies beside it;
+/// over, which is not atomic. Where the content was made of what was `seen` there, it must be that still. A signal ends this process when the file is whole and nothing lies beside it;
 /// what a killed one left there is removed. `tell` is told of leftovers.
 ///
 /// # Errors
-/// `Io`, also for a file that may not be written; `NotReadBack`.
+/// `Io`, also for a file that may not be written; `NotReadBack`; `Changed`.
 pub fn write(
     path: &Path,
     content: &[u8],
     mode: u32,
+    seen: Option<&Seen>,
     tell: &mut dyn FnMut(&str),
 ) -> Result<(), FsError> {
     let watch = Watch::start();
-    let done = write_whole(path, content, mode, tell);
+    let done = write_whole(path, content, mode, seen, tell);
     if let Some(signal) = watch.received() {
         die_of(signal);
     }
@@ -58,6 +97,7 @@ fn write_whole(
     path: &Path,
     content: &[u8],
     mode: u32,
+    seen: Option<&Seen>,
     tell: &mut dyn FnMut(&str),
 ) -> Result<(), FsError> {
     if path.metadata().is_ok_and(|found| !found.is_file()) {
@@ -67,10 +107,11 @@ fn write_whole(
     let (Some(folder), Some(name)) = (target.parent(), target.file_name()) else {
         return write_through(&target, content);
     };
-    let Ok(base) = Base::open(folder) else {
-        return write_through(&target, content);
-    };
-    let place = base.place(name.as_ref())?;
+    let place = Base::open(folder).and_then(|base| base.place(name.as_ref()));
+    let place = place.map_err(|error| match error {
+        FsError::Io { source, .. } => failed(&target, "open for writing")(source),
+        other => other,
+    })?;
     let own_name = staging_name_of(name);
     let (was_there, is_free) = remove_abandoned(&place, &own_name);
     if was_there {
@@ -82,13 +123,19 @@ fn write_whole(
         staging_name(&mut |buffer| RandomPool::new().fill(buffer))
     };
     match place.look() {
-        Found::File(seen, _) => {
+        Found::File(now, _) => {
             // Another file in its place would need the folder only.
             access(&target, Access::WRITE_OK).map_err(failed(&target, "open for writing"))?;
-            replace(&place, temporary, &seen, content, tell)
+            if seen.is_some_and(|seen| !seen.is_still(&place, &now)) {
+                return Err(FsError::Changed { path: target });
+            }
+            replace(&place, temporary, &now, content, tell)
         }
-        Found::Missing => create(place, temporary, content, mode, tell),
-        _ => write_through(&target, content),
+        Found::Missing if seen.is_none() => create(place, temporary, content, mode, tell),
+        Found::Unreadable(error) => Err(failed(&target, "open for writing")(error)),
+        Found::Missing | Found::Other(_) | Found::TooLarge(_) => {
+            Err(FsError::Changed { path: target })
+        }
     }
 }
 
@@ -181,7 +228,13 @@ fn exchange(mut staged: Staged, tell: &mut dyn FnMut(&str)) -> Result<(), FsErro
     let done = staged
         .synchronize()
         .and_then(|()| staged.replace())
-        .and_then(|()| staged.synchronize_folder());
+        .and_then(|()| staged.synchronize_folder())
+        .and_then(|()| {
+            // What was written meanwhile went into the old file and would be lost.
+            let path = staged.path();
+            let is_untouched = staged.is_old_untouched();
+            is_untouched.then_some(()).ok_or(FsError::Changed { path })
+        });
     if let Err(error) = done {
         if let Err(failure) = staged.roll_back() {
             let old = staged.temporary_path();

@@ -1,12 +1,14 @@
 //! SIGINT, SIGTERM and SIGHUP while files are being written.
 //!
 //! Reading commands die at once, as the system has it. While a plan is carried out the signals are
-//! only noted, and the run stops at the next moment at which every file is whole.
+//! only noted, and the run stops at the next moment at which every file is whole; afterwards they end the
+//! process again.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -17,26 +19,96 @@ use signal_hook::{SigId, flag, low_level};
 pub struct Watch {
     received: Arc<AtomicUsize>,
     registered: Vec<SigId>,
+    _held: Held,
+}
+
+/// The signals that would end this process, each once it is caught.
+struct Caught {
+    signals: Vec<i32>,
+    /// Whether they still end it: while nobody holds them back.
+    ends: Arc<AtomicBool>,
+    holders: Mutex<usize>,
+}
+
+/// Returns what is caught. What catches a signal cannot let go of it again, so its default is kept for the time in which
+/// nobody wants it; what is ignored, as `nohup` has it, stays ignored.
+fn caught() -> &'static Caught {
+    static CAUGHT: OnceLock<Caught> = OnceLock::new();
+    CAUGHT.get_or_init(|| {
+        let ends = Arc::new(AtomicBool::new(false));
+        let signals = [SIGINT, SIGTERM, SIGHUP].into_iter();
+        let signals = signals.filter(|&signal| !is_ignored(signal));
+        let catch =
+            |&signal: &i32| flag::register_conditional_default(signal, Arc::clone(&ends)).is_ok();
+        Caught {
+            signals: signals.filter(catch).collect(),
+            ends: Arc::clone(&ends),
+            holders: Mutex::default(),
+        }
+    })
+}
+
+/// Returns whether a signal was to be ignored when this process began.
+#[expect(
+    unsafe_code,
+    reason = "no crate at hand asks for the disposition of a signal"
+)]
+fn is_ignored(signal: i32) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: nothing is set, and what is written fits where it goes.
+    let asked = unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: zero bytes are a value of it, whether or not the call has written another.
+    let action = unsafe { action.assume_init() };
+    asked == 0 && action.sa_sigaction == libc::SIG_IGN
+}
+
+/// Holds back what signals do by default.
+struct Held(&'static Caught);
+
+impl Held {
+    fn new() -> Self {
+        let caught = caught();
+        let mut holders = caught
+            .holders
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *holders += 1;
+        caught.ends.store(false, Ordering::SeqCst);
+        Self(caught)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut holders = self
+            .0
+            .holders
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *holders -= 1;
+        self.0.ends.store(*holders == 0, Ordering::SeqCst);
+    }
 }
 
 impl Watch {
     /// Starts noting SIGINT, SIGTERM and SIGHUP instead of dying from them.
     pub fn start() -> Self {
+        let held = Held::new();
         let received = Arc::new(AtomicUsize::new(0));
-        let register = |signal| {
+        let register = |&signal: &i32| {
             flag::register_usize(
                 signal,
                 Arc::clone(&received),
                 usize::try_from(signal).unwrap_or(0),
             )
         };
-        let registered = [SIGINT, SIGTERM, SIGHUP]
-            .into_iter()
-            .filter_map(|signal| register(signal).ok())
-            .collect();
+        let registered = held.0.signals.iter();
         Self {
+            registered: registered
+                .filter_map(|signal| register(signal).ok())
+                .collect(),
             received,
-            registered,
+            _held: held,
         }
     }
 
@@ -67,6 +139,7 @@ pub fn watched<T>(work: impl FnOnce(&Watch) -> T) -> T {
 pub struct Cleanup {
     handle: Handle,
     waiting: Option<JoinHandle<()>>,
+    _held: Held,
 }
 
 impl Cleanup {
@@ -79,7 +152,8 @@ impl Cleanup {
         reason = "the caller's own folder is removed here"
     )]
     pub fn start(folder: &Path) -> io::Result<Self> {
-        let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+        let held = Held::new();
+        let mut signals = Signals::new(&held.0.signals)?;
         let handle = signals.handle();
         let folder = folder.to_owned();
         let waiting = thread::Builder::new().spawn(move || {
@@ -91,6 +165,7 @@ impl Cleanup {
         Ok(Self {
             handle,
             waiting: Some(waiting),
+            _held: held,
         })
     }
 }

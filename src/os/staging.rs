@@ -5,10 +5,12 @@
 //! exchanged with the target in one step; until [`Staged::finish`] the old file still exists and
 //! [`Staged::roll_back`] brings it back.
 
+use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -22,6 +24,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
+use super::access_list::{self, MOST_ATTRIBUTE_BYTES};
 use super::fs::kind_in_words;
 use super::fs::{self, FsError, failed, reads_back};
 use super::journal::{Mark, Step};
@@ -65,6 +68,16 @@ enum Replacement {
     Exchanged,
     /// The staging name plus `-old` is a second name of the old file.
     Linked,
+}
+
+/// What stands under a name when a replacement is taken back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stands {
+    Nothing,
+    /// The new file, as it was written.
+    New,
+    /// Something that somebody put there, or wrote into, since.
+    Other,
 }
 
 /// Returns a staging name that nobody else uses.
@@ -155,7 +168,7 @@ impl Staged {
                 .apply(file.as_fd())
                 .map_err(failed(&path, "set owner and group"))?;
             if expected.is_some() {
-                copy_security(&place, &file, attributes.keep_access_list);
+                copy_security(&place, &file, attributes.keep_access_list)?;
             }
             fchmod(&file, Mode::from_raw_mode(attributes.mode))
                 .map_err(failed(&path, "set the mode"))?;
@@ -316,12 +329,17 @@ impl Staged {
             (&*self.place.directory, &self.place.name, &self.temporary);
         let action = "bring back the old file, which is still there under its staging name";
         let failed = failed(&path, action);
+        let somebodys = |kept: Option<OsString>| FsError::NotBroughtBack {
+            path: path.clone(),
+            kept: kept.map(|name| self.place.folder.join(name)),
+        };
         match self.step {
             Replacement::Pending => {}
             Replacement::Created => {
-                let now = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(&failed)?;
-                if FileState::of(&now).is_same_file(&self.written) {
-                    unlinkat(directory, name, AtFlags::empty()).map_err(&failed)?;
+                match self.stands(name).map_err(&failed)? {
+                    Stands::Nothing => {}
+                    Stands::New => unlinkat(directory, name, AtFlags::empty()).map_err(&failed)?,
+                    Stands::Other => return Err(somebodys(None)),
                 }
                 self.step = Replacement::Pending;
                 if self.has_spare_name {
@@ -330,15 +348,34 @@ impl Staged {
                 return Ok(());
             }
             Replacement::Exchanged => {
-                let exchange = RenameFlags::EXCHANGE;
-                if renameat_with(directory, temporary, directory, name, exchange).is_err() {
-                    // What is new may go.
-                    renameat(directory, temporary, directory, name).map_err(&failed)?;
-                    self.step = Replacement::Pending;
-                    return Ok(());
+                let swap = |flags| renameat_with(directory, temporary, directory, name, flags);
+                let is_swapped = swap(RenameFlags::EXCHANGE).is_ok();
+                let new_name = if is_swapped { temporary } else { name };
+                match self.stands(new_name).map_err(&failed)? {
+                    Stands::New if is_swapped => {}
+                    Stands::Other if is_swapped => {
+                        // What somebody put there meanwhile gets its name again.
+                        swap(RenameFlags::EXCHANGE).map_err(&failed)?;
+                        return Err(somebodys(Some(temporary.clone())));
+                    }
+                    Stands::Other => return Err(somebodys(Some(temporary.clone()))),
+                    Stands::New => {
+                        // What is new may go.
+                        renameat(directory, temporary, directory, name).map_err(&failed)?;
+                        self.step = Replacement::Pending;
+                        return Ok(());
+                    }
+                    Stands::Nothing => {
+                        move_to_free_name(directory, temporary, name).map_err(&failed)?;
+                        self.step = Replacement::Pending;
+                        return Ok(());
+                    }
                 }
             }
             Replacement::Linked => {
+                if self.stands(name).map_err(&failed)? == Stands::Other {
+                    return Err(somebodys(Some(self.old_name())));
+                }
                 renameat(directory, self.old_name(), directory, name).map_err(&failed)?;
                 self.step = Replacement::Pending;
                 return Ok(());
@@ -351,6 +388,17 @@ impl Staged {
             unlinkat(directory, self.old_name(), AtFlags::empty()).map_err(&failed)?;
         }
         unlinkat(directory, temporary, AtFlags::empty()).map_err(failed)
+    }
+
+    /// Returns what has a name beside the target, or its own.
+    fn stands(&self, name: &OsStr) -> Result<Stands, Errno> {
+        let now = match statat(&*self.place.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => FileState::of(&stat),
+            Err(Errno::NOENT) => return Ok(Stands::Nothing),
+            Err(error) => return Err(error),
+        };
+        let is_new = now.is_same_file(&self.written) && now.has_same_content_as(&self.written);
+        Ok(if is_new { Stands::New } else { Stands::Other })
     }
 
     /// Returns whether the target is what it was, after a [`Staged::roll_back`] that failed.
@@ -420,17 +468,23 @@ impl Staged {
     ///
     /// # Errors
     /// `Io`: fatal, never to be tried again.
+    #[cfg(target_os = "linux")]
     pub fn synchronize_file_system(&self) -> Result<(), FsError> {
-        #[cfg(target_os = "linux")]
-        {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let directory = open(&self.place.folder, flags, Mode::empty());
-            if let Ok(directory) = directory {
-                return rustix::fs::syncfs(directory)
-                    .map_err(failed(&self.place.folder, "write to disk"));
-            }
-        }
-        self.synchronize()
+        let failed = failed(&self.place.folder, "write to disk");
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // A folder that may not be listed cannot be opened: any file on the file system does.
+        let opened = open(&self.place.folder, flags, Mode::empty()).or_else(|_| {
+            let name = match self.step {
+                Replacement::Pending => &self.temporary,
+                _ => &self.place.name,
+            };
+            let open = |access: OFlags| {
+                let flags = access | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                openat(&*self.place.directory, name, flags, Mode::empty())
+            };
+            open(OFlags::RDONLY).or_else(|_| open(OFlags::WRONLY))
+        });
+        rustix::fs::syncfs(opened.map_err(&failed)?).map_err(failed)
     }
 }
 
@@ -497,9 +551,14 @@ impl Removed {
     /// # Errors
     /// `Io`: it is still there under its staging name.
     pub fn roll_back(&mut self) -> Result<(), FsError> {
-        let directory = &*self.place.directory;
-        renameat(directory, &self.temporary, directory, &self.place.name)
-            .map_err(failed(&self.place.path(), "bring back the file"))
+        let path = self.place.path();
+        match move_to_free_name(&self.place.directory, &self.temporary, &self.place.name) {
+            Err(Errno::EXIST) => Err(FsError::NotBroughtBack {
+                path,
+                kept: Some(self.place.folder.join(&self.temporary)),
+            }),
+            moved => moved.map_err(failed(&path, "bring back the file")),
+        }
     }
 
     /// Removes the file for good.
@@ -515,32 +574,57 @@ impl Removed {
     }
 }
 
-/// Copies access lists and security labels of the file being replaced. What the file system does
-/// not have, or a plain user may not set, is left out.
-fn copy_security(place: &Place, new: &File, keep_access_list: bool) {
-    let Ok((old, _)) = place.open_existing(OFlags::RDONLY) else {
-        return;
+/// Gives a file another name in its folder, where nothing has it.
+fn move_to_free_name(directory: &OwnedFd, from: &OsStr, to: &OsStr) -> Result<(), Errno> {
+    match renameat_with(directory, from, directory, to, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            match statat(directory, to, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => renameat(directory, from, directory, to),
+                Ok(_) => Err(Errno::EXIST),
+                Err(error) => Err(error),
+            }
+        }
+        moved => moved,
+    }
+}
+
+/// Copies access list and security labels of the file being replaced. Labels that the file system does not have, or
+/// a plain user may not set, are left out; without its access list, a file could be read by its group.
+fn copy_security(place: &Place, new: &File, keep_access_list: bool) -> Result<(), FsError> {
+    let path = place.path();
+    const LOOK: &str = "look at its access list";
+    let (old, _) = place
+        .open_existing(OFlags::RDONLY)
+        .map_err(|found| match found {
+            Found::Unreadable(error) => failed(&path, LOOK)(error),
+            _ => FsError::Changed { path: path.clone() },
+        })?;
+    if keep_access_list && let Some(list) = access_list::of(&old).map_err(failed(&path, LOOK))? {
+        fsetxattr(new, access_list::NAME, &list, XattrFlags::empty())
+            .map_err(failed(&path, "keep its access list"))?;
+    }
+    let Ok(names) = attribute_names(&old) else {
+        return Ok(());
     };
-    let mut names = vec![0_u8; 4096];
-    let Ok(length) = flistxattr(&old, &mut names[..]) else {
-        return;
-    };
-    for name in names[..length]
-        .split(|&byte| byte == 0)
-        .filter(|name| !name.is_empty())
-    {
-        let is_access_list = name == b"system.posix_acl_access";
-        let is_label = name.starts_with(b"security.") && name != b"security.capability";
-        let is_kept = is_label || (is_access_list && keep_access_list);
-        if !is_kept {
+    for name in names.split(|&byte| byte == 0) {
+        if !name.starts_with(b"security.") || name == b"security.capability" {
             continue;
         }
-        let name = OsStr::new(std::str::from_utf8(name).unwrap_or_default());
-        let mut value = vec![0_u8; 4096];
+        let name = OsStr::from_bytes(name);
+        let mut value = vec![0_u8; MOST_ATTRIBUTE_BYTES];
         if let Ok(length) = fgetxattr(&old, name, &mut value[..]) {
             let _ = fsetxattr(new, name, &value[..length], XattrFlags::empty());
         }
     }
+    Ok(())
+}
+
+/// Returns the names of a file's extended attributes, each ended by a zero byte.
+fn attribute_names(file: &File) -> Result<Vec<u8>, Errno> {
+    let mut names = vec![0_u8; MOST_ATTRIBUTE_BYTES];
+    let length = flistxattr(file, &mut names[..])?;
+    names.truncate(length);
+    Ok(names)
 }
 
 /// A file opened for writing in place: for a target that is mounted as a single file, where a
@@ -548,6 +632,8 @@ fn copy_security(place: &Place, new: &File, keep_access_list: bool) {
 pub struct InPlace {
     file: File,
     path: PathBuf,
+    /// How it was when it was written whole.
+    written: Cell<Option<FileState>>,
 }
 
 impl InPlace {
@@ -558,7 +644,11 @@ impl InPlace {
     pub fn open(place: &Place, seen: &FileState) -> Result<Self, FsError> {
         let path = place.path();
         match place.open_existing(OFlags::RDWR) {
-            Ok((file, state)) if state.is_same_file(seen) => Ok(Self { file, path }),
+            Ok((file, state)) if state.is_same_file(seen) => Ok(Self {
+                file,
+                path,
+                written: Cell::new(None),
+            }),
             Err(Found::Unreadable(source)) => Err(FsError::Io {
                 path,
                 action: "open for writing",
@@ -578,11 +668,25 @@ impl InPlace {
         self.fill(content)
     }
 
+    fn state(&self) -> Result<FileState, Errno> {
+        fstat(&self.file).map(|stat| FileState::of(&stat))
+    }
+
     /// Brings back the old content, then owner and mode: the content counts most.
     ///
     /// # Errors
-    /// The first that failed; the others were tried.
+    /// The first that failed; the others were tried. `NotBroughtBack` where somebody wrote into it since.
     pub fn put_back(&self, content: &[u8], attributes: Attributes) -> Result<(), FsError> {
+        let is_same = |written: FileState| {
+            let now = self.state();
+            now.is_ok_and(|now| now.has_same_content_as(&written))
+        };
+        if self.written.get().is_some_and(|written| !is_same(written)) {
+            return Err(FsError::NotBroughtBack {
+                path: self.path.clone(),
+                kept: None,
+            });
+        }
         let filled = self.fill(content);
         filled.and(self.set_attributes(attributes))
     }
@@ -607,6 +711,8 @@ impl InPlace {
         self.file
             .set_len(content.len() as u64)
             .map_err(failed(path, "write"))?;
+        // What somebody writes from here on is seen.
+        self.written.set(self.state().ok());
         if !reads_back(&self.file, content).map_err(failed(path, "read back"))? {
             return Err(FsError::NotReadBack { path: path.clone() });
         }
@@ -642,7 +748,11 @@ pub fn remove_abandoned(place: &Place, temporary: &OsStr) -> (bool, bool) {
     };
     let is_ours = || {
         let stat = fstat(&file).ok()?;
-        let is_own = stat.st_uid == rustix::process::geteuid().as_raw();
+        // It was given to the owner of the file it was made for.
+        let target = statat(directory, &place.name, AtFlags::SYMLINK_NOFOLLOW);
+        let owner = rustix::process::geteuid();
+        let is_own = stat.st_uid == owner.as_raw()
+            || (owner.is_root() && target.is_ok_and(|target| target.st_uid == stat.st_uid));
         (is_own && kind_in_words(&stat).is_none()).then_some(())
     };
     if is_ours().is_none() {

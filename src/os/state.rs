@@ -29,6 +29,8 @@ const KEY_BYTES: usize = 32;
 pub const UNDERSTAND: &str = "understand";
 /// What fails with a killed run whose folder is away.
 pub const OUT_OF_REACH: &str = "find the folder of an interrupted run";
+/// So much of a file's path stands in the name of its backup.
+const MOST_LABEL_CHARACTERS: usize = 120;
 /// Ends the name of a backup that is being written.
 const PARTIAL: &str = ".partial";
 
@@ -229,6 +231,8 @@ impl StateDir {
             .and_then(|_| fs::rename(&partial, &path).map_err(fs::failed(&path, "replace")));
         if written.is_err() {
             drop(fs::remove(&partial));
+        } else {
+            fs::synchronize_folder(&self.path);
         }
         written
     }
@@ -236,31 +240,34 @@ impl StateDir {
     /// Returns the key of the directory's digests, 32 bytes; `None` where none was made yet.
     ///
     /// # Errors
-    /// `Io`.
+    /// `Io`, also for one that is damaged: what was digested with it is not known any more.
     pub fn key(&self) -> Result<Option<SecretBytes>, FsError> {
-        Ok(self
-            .read(KEY_FILE)?
-            .filter(|key| key.len() == KEY_BYTES)
-            .map(SecretBytes::new))
+        match self.read(KEY_FILE)?.map(SecretBytes::new) {
+            Some(key) if key.len() != KEY_BYTES => Err(self.damaged(KEY_FILE)),
+            key => Ok(key),
+        }
     }
 
-    /// Returns the key of the directory's digests, 32 bytes; makes it where there is none.
+    /// Returns the key of the directory's digests, 32 bytes; makes it where there is none. A damaged one is set aside.
     ///
     /// # Errors
     /// `Io`.
     pub fn make_key(&self) -> Result<SecretBytes, FsError> {
-        if let Some(key) = self.key()? {
-            return Ok(key);
+        let is_there = self.read(KEY_FILE)?.is_some();
+        match self.key() {
+            Ok(Some(key)) => return Ok(key),
+            Err(_) if is_there => self.set_aside(KEY_FILE)?,
+            _ => {}
         }
-        self.update(KEY_FILE, |old| match old {
-            Some(key) if key.len() == KEY_BYTES => key,
-            _ => {
+        self.update(KEY_FILE, |old| {
+            // Another run may have made it meanwhile.
+            old.unwrap_or_else(|| {
                 let mut key = vec![0; KEY_BYTES];
                 fill_random(&mut key);
                 key
-            }
+            })
         })?;
-        Ok(self.key()?.unwrap_or_default())
+        self.key()?.ok_or_else(|| self.damaged(KEY_FILE))
     }
 
     /// Takes back what runs that were killed had done by half, and removes their staging files and journals. Runs
@@ -288,7 +295,10 @@ impl StateDir {
     /// Returns what killed runs have left below one of `folders`.
     pub fn traces(&self, folders: &[&Path]) -> Traces {
         let mut traces = Traces::default();
-        for (path, file) in abandoned(&self.path.join("journal"), is_journal) {
+        let folder = self.path.join("journal");
+        // What is locked while it is read would be taken for a living run's.
+        let _guard = lock_folder(&folder);
+        for (path, file) in abandoned(&folder, is_journal) {
             let read = read_journal(&path, file)
                 .and_then(|journal| Ok((journal.half_done(folders)?, journal)));
             match read {
@@ -312,8 +322,13 @@ impl StateDir {
             let Ok(listing) = read_journal(&path, file) else {
                 continue;
             };
+            // What else it lists, as staging files, is for the next run to look after.
+            let is_over_alone = listing.steps.is_empty()
+                && listing.staging.is_empty()
+                && listing.folders.is_empty()
+                && !listing.written_over.is_empty();
             let mut over = listing.written_over.iter();
-            if listing.steps.is_empty() && over.all(|(file, _)| written.contains(file)) {
+            if is_over_alone && over.all(|(file, _)| written.contains(file)) {
                 drop(fs::remove(&path));
             }
         }
@@ -370,7 +385,10 @@ impl StateDir {
                 '_'
             }
         };
-        let label: String = label.chars().map(plain).collect();
+        let label: Vec<char> = label.chars().map(plain).collect();
+        // The end of a long path tells more than its beginning.
+        let label = &label[label.len().saturating_sub(MOST_LABEL_CHARACTERS)..];
+        let label = String::from_iter(label);
         let time = now.replace([':', '-'], "");
         let path = folder.join(format!("{time}-{}-{label}.enc", &unique_name("")[..6]));
         // A run that is killed here leaves no half backup that looks like a whole one.
@@ -411,8 +429,12 @@ fn create_locked(folder: &Path, path: &Path, content: &[u8]) -> Result<File, FsE
     let _guard = lock_folder(folder);
     let file = fs::write_new_private(path, content)?;
     // Without a lock another run would take it for one that nobody holds.
-    match rustix::io::retry_on_intr(|| flock(&file, FlockOperation::NonBlockingLockExclusive)) {
-        Ok(()) => Ok(file),
+    // A command that only reads may hold it for a moment.
+    match rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive)) {
+        Ok(()) => {
+            fs::synchronize_folder(folder);
+            Ok(file)
+        }
         Err(error) => {
             drop(fs::remove(path));
             Err(fs::failed(path, "lock")(error))

@@ -328,6 +328,20 @@ pub enum Refusal {
         /// The limit.
         limit: u64,
     },
+    /// The repository's file of a row of `[plain]` is not tracked by git.
+    #[error("git does not track `{path}`, so it is no file that the repository shares")]
+    UntrackedPlain {
+        /// The path.
+        path: String,
+    },
+    /// The repository's file of a row of `[plain]` is the plaintext of an encrypted entry.
+    #[error("`{path}` is the plaintext of `{entry}`")]
+    PlaintextAsPlain {
+        /// The path.
+        path: String,
+        /// The entry.
+        entry: String,
+    },
     /// The target is tracked by git.
     #[error("git tracks the plaintext file `{path}`")]
     TrackedTarget {

@@ -16,6 +16,9 @@ pub fn check_server_path(path: &str) -> Result<(), &'static str> {
     if matches!(name, "secret-files.toml" | ".sops.yaml" | ".sops.yml") {
         return Err("a plaintext file may not take the place of the manifest or of the rules");
     }
+    if name.starts_with(".secrets-staging-") {
+        return Err("names like this one are for files that are being written");
+    }
     Ok(())
 }
 

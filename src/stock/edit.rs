@@ -7,8 +7,9 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use crate::os::scratch::Scratch;
-use crate::os::{fs, shell, signal};
+use crate::os::scratch::{Scratch, Use};
+use crate::os::state::StateDir;
+use crate::os::{fill_random, fs, shell, signal};
 use crate::secret::SecretBytes;
 use crate::sops::metadata::FORMAT_VERSION;
 use crate::sops::store::{Format, Indents};
@@ -64,6 +65,7 @@ pub(super) fn edit(
         ..
     } = *request;
     files::clean_up(run, path);
+    files::clean_up_scratch(run);
     let indents = config::indents(run, output)?;
     let before = if fs::exists(path) {
         Some(files::read(run, Some(path))?)
@@ -119,6 +121,22 @@ fn put_back(
     });
     let beside = names.into_iter().find(|path| !fs::is_there(path));
     let kept = beside.filter(|path| files::write(run, path, text, Holds::Ciphertext).is_ok());
+    // Another disk may have room.
+    let kept = kept.or_else(|| {
+        let state = StateDir::locate(run.env)?;
+        let now = run.env.now();
+        let label = path.file_name()?.to_string_lossy();
+        state.keep_backup(&label, &now, text.expose()).ok()
+    });
+    let kept = kept.or_else(|| {
+        let folder = run.env.path_var("TMPDIR").unwrap_or_else(|| "/tmp".into());
+        let mut number = [0; 8];
+        fill_random(&mut number);
+        let name = format!("{:016x}.edited", u64::from_be_bytes(number));
+        let path = folder.join(name);
+        fs::write_new_private(&path, text.expose()).ok()?;
+        Some(path)
+    });
     let text = if let Some(beside) = kept {
         format!(
             "{reason}; what you edited is in {}, encrypted",
@@ -161,7 +179,7 @@ fn in_folder(
     let unwritable = |what: &str, error: &fs::FsError| {
         Failure::new(code::UNWRITABLE, format!("Could not {what}: {error}"))
     };
-    let folder = Scratch::create(run.env, "sops-edit-")
+    let folder = Scratch::create(run.env, Use::Edit)
         .map_err(|error| unwritable("create temporary directory", &error))?;
     let name = PathBuf::from(request.path.file_name().unwrap_or(OsStr::new("file")));
     let file = folder

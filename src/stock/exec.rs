@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use crate::os::scratch::Scratch;
+use crate::os::scratch::{Scratch, Use};
 use crate::os::shell::{self, End};
 use crate::os::signal;
 use crate::sops::tree::{Item, Node};
@@ -164,9 +164,10 @@ pub(super) fn with_file(run: &mut Run<'_>, parsed: &Parsed) -> Result<u8, Failur
         run.warn("exec-file's --background option is deprecated and will be removed in a future version of sops");
     }
     let name = name_of(parsed)?;
+    files::clean_up_scratch(run);
     let failed = |error: crate::os::fs::FsError| Failure::generic(error.to_string());
     signal::watched(|watch| {
-        let folder = Scratch::create(run.env, ".sops").map_err(failed)?;
+        let folder = Scratch::create(run.env, Use::Exec).map_err(failed)?;
         let path = if parsed.is_on("no-fifo") {
             folder.write(&name, text.expose()).map_err(failed)?
         } else {

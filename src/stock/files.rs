@@ -5,7 +5,8 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use crate::os::fs::FsError;
-use crate::os::rewrite;
+use crate::os::rewrite::{self, Seen};
+use crate::os::scratch::Scratch;
 use crate::secret::{SecretBytes, SecretText};
 use crate::sops::document::{Document, Note, SealedDocument};
 use crate::sops::error::DocumentError;
@@ -72,13 +73,13 @@ pub(super) fn read(run: &mut Run<'_>, path: Option<&Path>) -> Result<SecretBytes
             )),
         };
     };
-    crate::os::fs::read_any(path, LONGEST)
-        .map(SecretBytes::new)
-        .map_err(|error| {
-            let path = path.display();
-            let text = format!("Error reading file: open {path}: {}", in_words(&error));
-            Failure::new(code::UNREADABLE, text)
-        })
+    let (bytes, seen) = Seen::read(path, LONGEST).map_err(|error| {
+        let path = path.display();
+        let text = format!("Error reading file: open {path}: {}", in_words(&error));
+        Failure::new(code::UNREADABLE, text)
+    })?;
+    run.seen.insert(path.to_owned(), seen);
+    Ok(bytes)
 }
 
 /// Says what the system said, as Go says it.
@@ -284,6 +285,17 @@ pub(super) fn clean_up(run: &mut Run<'_>, path: &Path) {
     }
 }
 
+/// Says and removes what killed runs left of plaintext that was in an editor or given to another program.
+pub(super) fn clean_up_scratch(run: &mut Run<'_>) {
+    let removed = Scratch::clean_up(run.env);
+    if removed > 0 {
+        let folders = if removed == 1 { "folder" } else { "folders" };
+        let text =
+            format!("removed {removed} temporary {folders} that an interrupted run left behind");
+        drop(writeln!(run.env.stderr, "{text}"));
+    }
+}
+
 /// Writes a file that was named.
 ///
 /// # Errors
@@ -298,11 +310,19 @@ pub(super) fn write(
         Holds::Plaintext => PRIVATE,
         Holds::Ciphertext => PUBLIC & !crate::os::process::umask(),
     };
-    let done = rewrite::write(path, content.expose(), mode, &mut |text| {
-        drop(writeln!(run.env.stderr, "{}", super::harmless(text)));
+    let (seen, stderr) = (run.seen.remove(path), &mut run.env.stderr);
+    let done = rewrite::write(path, content.expose(), mode, seen.as_ref(), &mut |text| {
+        drop(writeln!(stderr, "{}", super::harmless(text)));
     });
     done.map_err(|error| {
         let reason = match &error {
+            FsError::Changed { path } => {
+                let text = format!(
+                    "{} was changed since it was read, so nothing is written: run the command again",
+                    path.display()
+                );
+                return Failure::new(code::UNWRITABLE, text);
+            }
             FsError::Io { path, source, .. } => {
                 format!("open {}: {}", path.display(), in_words(source))
             }

@@ -270,6 +270,7 @@ pub(super) fn parse(flags: &[Flag], args: &[OsString], env: &Env) -> Result<Pars
             None => (name, None),
         };
         let Some(flag) = flags.iter().find(|flag| flag.names.contains(&name)) else {
+            let name = super::harmless(name);
             return Err(format!("flag provided but not defined: -{name}"));
         };
         let value = match (value, flag.is_switch()) {

@@ -150,7 +150,7 @@ pub(super) fn completion(run: &mut Run<'_>, args: &[OsString]) -> Result<u8, Fai
     if matches!(shell.as_deref(), Some("bash" | "zsh"))
         && let Some(flag) = flag.filter(|arg| arg.len() > 1 && arg.starts_with('-') && arg != "--")
     {
-        let name = flag.trim_start_matches('-');
+        let name = super::harmless(flag.trim_start_matches('-'));
         let text = format!("flag provided but not defined: -{name}");
         return wrong_usage(run, None, &text);
     }

@@ -16,11 +16,13 @@ mod groups;
 mod help;
 mod publish;
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::keys::keyring::{Keyring, Sources};
+use crate::os::rewrite::Seen;
 use crate::os::{Env, fs, terminal};
 use crate::secret::SecretBytes;
 use crate::sops::master_key::KeyId;
@@ -46,6 +48,8 @@ struct Run<'e> {
     uses_own_keys: bool,
     /// Whether it is said that a data key was had.
     is_verbose: bool,
+    /// The files that were read, as they were then.
+    seen: HashMap<PathBuf, Seen>,
 }
 
 impl Run<'_> {
@@ -115,6 +119,7 @@ pub fn run(env: &mut Env, args: &[OsString]) -> u8 {
         trusted: Vec::new(),
         uses_own_keys: true,
         is_verbose: false,
+        seen: HashMap::new(),
     };
     match commands::dispatch(&mut run, args) {
         Ok(code) => code,

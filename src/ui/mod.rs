@@ -117,24 +117,17 @@ impl Ui {
         self.data(&harmless_json(&text));
     }
 
-    /// Says what was done or found; silent with `-q`.
+    /// Says what was done or found; silent with `-q`. Each line is made harmless.
     pub fn status(&mut self, text: &str) {
         if self.loudness >= Loudness::Normal {
-            self.say(text);
-        }
-    }
-
-    /// Says text whose lines hold names from files: each line is made harmless.
-    pub fn plain_status(&mut self, text: &str) {
-        for line in text.lines() {
-            self.status(&harmless(line));
+            self.say_lines(text);
         }
     }
 
     /// Says why; only with `-v`.
     pub fn detail(&mut self, text: &str) {
         if self.loudness >= Loudness::Verbose {
-            self.say(text);
+            self.say_lines(text);
         }
     }
 
@@ -211,6 +204,12 @@ impl Ui {
                 .write_all(text.as_bytes())
                 .and_then(|()| self.err.flush()),
         );
+    }
+
+    fn say_lines(&mut self, text: &str) {
+        for line in text.lines() {
+            self.say(&harmless(line));
+        }
     }
 
     fn say(&mut self, text: &str) {

@@ -181,7 +181,7 @@ impl Ui {
         self.problems(report.problems);
         self.status(&summary(report));
         if let Some(recovery) = report.recovery {
-            self.plain_status(&recovery.in_words());
+            self.status(&recovery.in_words());
         }
     }
 }

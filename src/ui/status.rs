@@ -62,7 +62,7 @@ pub struct Status {
     #[serde(skip)]
     pub next: Vec<String>,
     /// Whether a killed run has left something to be taken back or removed first.
-    #[serde(skip)]
+    #[serde(rename = "half_done")]
     pub is_half_done: bool,
     /// Commits upstream that are not here, as of the last fetch.
     pub upstream_ahead: usize,

@@ -1,6 +1,7 @@
 //! `diff`: what is shown, masked, and how it ends.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use super::support::{TestProject, timeless};
 
@@ -16,6 +17,8 @@ fn changed() -> TestProject {
         "compose.yaml",
         "# compose.yaml\nserver_name portal.example.org;\npassword: canary-Hb65-grafana\n",
     );
+    let everybodys = fs::Permissions::from_mode(0o644);
+    fs::set_permissions(project.server_file("compose.yaml"), everybodys).unwrap();
     fs::remove_file(project.server_file("monitoring/.env")).unwrap();
     project
 }

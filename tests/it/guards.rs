@@ -840,6 +840,7 @@ fn a_data_key_in_the_place_of_a_plain_file_stays_told() {
     let plain = "\n[plain]\n\"p.env\" = \"p.env\"\n";
     project.write_repo("secret-files.toml", manifest + plain);
     project.write_repo("p.env", "A=1\n");
+    project.git(&["add", "p.env"]);
     project.ok(&["deploy"]);
     project.write_manifest(&[("a.env.enc", "p.env"), ("b.enc", "b")], "");
     project.commit();
