@@ -2,10 +2,10 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::Duration;
 
-use super::support::{LAPTOP_KEY, SERVER_KEY, TestProject, key_file, recipient};
+use super::support::{LAPTOP_KEY, SERVER_KEY, TestProject, assert_hidden, key_file, recipient};
 
 const FULL: &str = "A=1\nB=2\nC=3\nD=4\nE=5\n";
 
@@ -1128,4 +1128,105 @@ fn a_form_that_a_new_row_names_stores_no_value_as_the_name_of_a_key() {
     let project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
     project.write_server("a.env", "# x\n\nexport MY_KEY=\nmy.key-2=\"a b\"\nEMPTY=\n");
     project.ok(&["encrypt"]);
+}
+
+/// Whoever may push a row of `[plain]` must not publish what only lies in the checkout.
+#[test]
+fn a_row_of_plain_places_and_shows_nothing_that_is_not_shared() {
+    let mut project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
+    project.write_server("a.env", "ONE=canary-Vd81-database\n");
+    project.ok(&["encrypt"]);
+    project.write_repo(".gitignore", "/identity.txt\n/.env\n");
+    project.commit();
+    fs::copy(key_file(SERVER_KEY), project.repo_file("identity.txt")).unwrap();
+    project.set("SOPS_AGE_KEY_FILE", project.repo_file("identity.txt"));
+    project.write_repo(".env", "canary-Ku36-sqlrole\n");
+    project.write_repo("untracked", "canary-Ku36-sqlrole\n");
+    let manifest = project.read_repo("secret-files.toml");
+    for (source, word) in [
+        ("identity.txt", "is an identity file"),
+        (".env", "git does not track"),
+        ("untracked", "git does not track"),
+    ] {
+        let row = format!("\n[plain]\n\"{source}\" = {{ path = \"www/x\", mode = \"0644\" }}\n");
+        project.write_repo("secret-files.toml", manifest.clone() + &row);
+        let output = project.run(&["deploy"]);
+        assert_eq!(output.code, 3, "{output:#?}");
+        assert!(output.stderr.contains(word), "{output:#?}");
+        assert!(!project.server_file("www/x").exists(), "{source}");
+        let output = project.run(&["check"]);
+        assert!(output.stdout.contains("[untracked]"), "{output:#?}");
+        // Nor is it shown beside another file.
+        project.write_server("www/x", "something\n");
+        let output = project.run(&["diff"]);
+        assert_hidden(&output.stdout, "diff");
+        assert!(!output.stdout.contains("AGE-SECRET-KEY"));
+        fs::remove_file(project.server_file("www/x")).unwrap();
+    }
+    // What git tracks is placed.
+    project.git(&["add", "untracked"]);
+    project.ok(&["deploy"]);
+    assert!(project.server_file("www/x").exists());
+}
+
+#[test]
+fn a_row_of_plain_shows_no_file_that_no_sync_has_seen() {
+    let project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
+    project.write_server("a.env", "ONE=canary-Vd81-database\n");
+    project.ok(&["encrypt"]);
+    let manifest = project.read_repo("secret-files.toml");
+    project.write_server("shadow", "root:one\n");
+    project.write_repo("p", "x\n");
+    let row = "\n[plain]\n\"p\" = \"shadow\"\n";
+    project.write_repo("secret-files.toml", manifest + row);
+    project.commit();
+    let file = project.server_file("shadow");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let output = project.run(&["diff"]);
+    assert_eq!(output.code, 1, "{output:#?}");
+    assert!(!output.stdout.contains("root:"), "{output:#?}");
+    // What everybody may read is, and what was placed.
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(project.run(&["diff"]).stdout.contains("root:"));
+    project.ok(&["deploy", "--force"]);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    project.write_server("shadow", "root:x\n");
+    assert!(project.run(&["diff"]).stdout.contains("root:"));
+}
+
+#[test]
+fn a_row_of_plain_does_not_take_the_plaintext_of_another() {
+    let project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
+    let inside = project.repo_file("srv");
+    fs::create_dir(&inside).unwrap();
+    fs::write(inside.join("a.env"), "ONE=canary-Vd81-database\n").unwrap();
+    let root = ["--root", inside.to_str().unwrap()];
+    let run = |args: &[&str]| project.run(&[&root[..], args].concat());
+    assert_eq!(run(&["encrypt"]).code, 0);
+    let manifest = project.read_repo("secret-files.toml");
+    let row = "\n[plain]\n\"srv/a.env\" = { path = \"www/a\", mode = \"0644\" }\n";
+    project.write_repo("secret-files.toml", manifest + row);
+    let output = run(&["deploy"]);
+    assert_eq!(output.code, 3, "{output:#?}");
+    assert!(
+        output.stderr.contains("is the plaintext of `a.env.enc`"),
+        "{output:#?}"
+    );
+    assert!(!inside.join("www/a").exists());
+}
+
+#[test]
+fn the_places_of_keys_are_no_targets_where_none_is_yet() {
+    let mut project = TestProject::with_files(&[("a.enc", "home/.config/sops/age/keys.txt")], "");
+    let home = project.server_file("home");
+    fs::create_dir_all(home.join(".config/sops/age")).unwrap();
+    project.write_server("home/.config/sops/age/keys.txt", "AGE-PLUGIN-EVIL-1QQQQ\n");
+    project.ok(&["encrypt"]);
+    fs::remove_file(home.join(".config/sops/age/keys.txt")).unwrap();
+    project.set("HOME", &home);
+    project.vars.remove(std::ffi::OsStr::new("XDG_CONFIG_HOME"));
+    let output = project.run(&["decrypt"]);
+    assert_eq!(output.code, 3, "{output:#?}");
+    assert!(output.stderr.contains("is an identity file"), "{output:#?}");
+    assert!(!home.join(".config/sops/age/keys.txt").exists());
 }

@@ -322,9 +322,36 @@ fn control_characters_reach_no_terminal() {
         &["drill"],
         &["list"],
         &["undo", "--list"],
+        &["sops", "--x\u{1b}[2J", "a.yaml.enc"],
     ] {
         run(args);
     }
+    // A data key of somebody with such a name, agreed to.
+    fs::remove_dir_all(project.path("state/journal")).unwrap();
+    run(&["encrypt", "--force"]);
+    project.write_repo("a.yaml", "plain: 1\n");
+    let mut args = vec![
+        "sops",
+        "--config",
+        "/dev/null",
+        "encrypt",
+        "--output",
+        "a.yaml.enc",
+        "--input-type",
+        "yaml",
+    ];
+    let reader = recipient(SERVER_KEY);
+    args.extend(["--output-type", "yaml", "--age", &reader, "a.yaml"]);
+    project.ok(&args);
+    fs::remove_file(project.repo_file("a.yaml")).unwrap();
+    project.git(&["add", "-A"]);
+    let author = format!("user.name=Eve {EVIL}");
+    project.git(&["-c", &author, "commit", "-q", "-m", "other"]);
+    let output = run(&["trust", "a.yaml"]);
+    assert!(
+        output.stderr.contains("agreed") && output.stderr.contains("Eve"),
+        "{output:#?}"
+    );
     // In the files of the repository: refused, and shown harmlessly.
     let manifest = project.read_repo("secret-files.toml");
     for hostile in [

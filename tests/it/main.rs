@@ -33,6 +33,7 @@ mod hostile;
 mod interop;
 mod keys;
 mod manifest;
+mod meanwhile;
 mod memory;
 mod merge;
 mod migrate;
