@@ -148,7 +148,6 @@ pub fn run(mut env: Env) -> Exit {
         env,
         ui,
         global: cli.global,
-        noted: None,
     };
     let entered = enter_directory(&mut cx);
     if let (Ok(()), Command::Sops(sops)) = (&entered, &cli.command) {

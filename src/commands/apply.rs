@@ -600,7 +600,8 @@ pub fn run(cx: &mut Context, workspace: &Workspace, work: &Work<'_>) -> Result<(
         let written = work.jobs.iter().map(|job| job.place.path());
         state.settle(&written.collect::<Vec<_>>());
     }
-    cx.noted = Some(watch);
+    // What is remembered of it is written too, and the run is said to be done when it is.
+    watch.for_good();
     let is_undone = ending != Ending::Stuck;
     let result = result.map_err(|mut problem| {
         if is_undone {
@@ -825,6 +826,12 @@ fn synchronize_folders(done: &Done<'_>) -> Result<(), Problem> {
         if !folders.contains(&staged.folder()) {
             folders.push(staged.folder());
             staged.synchronize_folder().map_err(disk_problem)?;
+        }
+    }
+    for made in done.made_folders.iter().filter_map(|made| made.parent()) {
+        if !folders.contains(&made) {
+            folders.push(made);
+            fs::synchronize_folder(made);
         }
     }
     Ok(())

@@ -47,8 +47,10 @@ pub struct ForeignKey {
 /// Since when something is so.
 enum Since {
     Commit(Version),
-    /// It is not committed, or git does not tell.
+    /// It is not committed.
     NoCommit,
+    /// The history cannot be read.
+    Untold,
 }
 
 /// Returns how an encrypted file that is there is encrypted, under `key`. A raw age file does not say for whom it is: its
@@ -179,6 +181,7 @@ struct Past<'w> {
     read: Vec<Option<(Format, Metadata)>>,
     /// Whether something was found to be so as far as a shallow clone goes back.
     is_cut: bool,
+    is_unreadable: bool,
 }
 
 impl<'w> Past<'w> {
@@ -188,6 +191,7 @@ impl<'w> Past<'w> {
         let changes = checkout.map(|checkout| checkout.file_history(&file, None));
         Self {
             checkout,
+            is_unreadable: matches!(changes, Some(Err(_))),
             changes: changes.and_then(Result::ok).unwrap_or_default(),
             read: Vec::new(),
             is_cut: false,
@@ -219,6 +223,7 @@ impl<'w> Past<'w> {
             && self.checkout.is_some_and(Checkout::is_shallow);
         match count.checked_sub(1) {
             Some(oldest) => Since::Commit(self.changes[oldest].version.clone()),
+            None if self.is_unreadable => Since::Untold,
             None => Since::NoCommit,
         }
     }
@@ -252,6 +257,10 @@ impl ForeignKey {
             ),
             Since::Commit(version) => format!("{what} {}", commit_in_words(version)),
             Since::NoCommit => "its data key was replaced, in no commit of this branch".to_owned(),
+            Since::Untold => {
+                "its data key was replaced, in which commit cannot be told: git's history cannot be read"
+                    .to_owned()
+            }
         });
         let terms = self.terms_since(|_| true);
         let both: Vec<String> = key.into_iter().chain(terms).collect();
@@ -273,6 +282,7 @@ impl ForeignKey {
             }
             Some(Since::Commit(version)) => format!("{words} since {}", commit_in_words(version)),
             Some(Since::NoCommit) => format!("{words}, in no commit of this branch"),
+            Some(Since::Untold) => format!("{words}, git's history cannot be read"),
             None => format!("{words} when it is encrypted anew, by its rule"),
         });
         terms.collect()
@@ -282,7 +292,7 @@ impl ForeignKey {
     pub fn since_version(&self) -> Option<RepositorySince> {
         let version = match self.since.as_ref()? {
             Since::Commit(version) => Some(version),
-            Since::NoCommit => None,
+            Since::NoCommit | Since::Untold => None,
         };
         Some(since_version(version))
     }

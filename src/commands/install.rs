@@ -310,6 +310,9 @@ impl Installation {
             drop(fs::remove(&new));
             return Err(failed(fs::failed(&self.path, "replace")(source)));
         }
+        if let Some(folder) = self.path.parent() {
+            fs::synchronize_folder(folder);
+        }
         self.action = if old.is_some() {
             "replaced"
         } else {
@@ -357,11 +360,22 @@ impl Installation {
     }
 
     /// Takes the identity away again, where what it was installed for came to nothing.
-    pub fn take_back(&mut self, workspace: &Workspace) {
+    pub fn take_back(&mut self, cx: &mut Context, workspace: &Workspace) {
         if matches!(self.action, "installed" | "replaced") {
+            let path = self.path.display();
             match self.old.take() {
-                Some(old) => drop(fs::rename(&old, &self.path)),
-                None => drop(fs::remove(&self.path)),
+                Some(old) => {
+                    if let Err(error) = fs::rename(&old, &self.path) {
+                        let old = old.display();
+                        cx.ui.warning(&format!("{path}: the key that was there cannot be brought back, it is {old}: {error}"));
+                    }
+                }
+                None => {
+                    if let Err(error) = fs::remove(&self.path) {
+                        cx.ui
+                            .warning(&format!("the identity that was installed stays: {error}"));
+                    }
+                }
             }
             self.action = "not-installed";
         }
@@ -385,13 +399,13 @@ impl Recovering for Installation {
         }
         let installed = self.install(cx).and_then(|()| self.check_signals());
         if installed.is_err() {
-            self.take_back(workspace);
+            self.take_back(cx, workspace);
         }
         installed
     }
 
-    fn undone(&mut self, workspace: &Workspace) {
-        self.take_back(workspace);
+    fn undone(&mut self, cx: &mut Context, workspace: &Workspace) {
+        self.take_back(cx, workspace);
     }
 
     fn after(&self, workspace: &Workspace, _plan: &Plan) -> Recovery {

@@ -185,7 +185,7 @@ pub fn run(
             .and_then(|()| installation.check_signals())
             .and_then(|()| write(cx, workspace, &files));
         if let Err(problem) = written {
-            installation.take_back(workspace);
+            installation.take_back(cx, workspace);
             take_back_note(workspace, &noted);
             return Err(problem.into());
         }

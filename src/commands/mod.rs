@@ -59,7 +59,6 @@ use clap::{Args, ValueEnum};
 
 use crate::error::{ErrorKind, Problem, Severity};
 use crate::os::Env;
-use crate::os::signal::Watch;
 use crate::os::terminal::Ask;
 use crate::secret::wipe_stack;
 use crate::ui::{Loudness, Ui, progress};
@@ -214,8 +213,6 @@ pub struct Context {
     pub ui: Ui,
     /// The options every command takes.
     pub global: GlobalArgs,
-    /// Notes signals once files were written, until what is remembered of that is written too.
-    pub noted: Option<Watch>,
 }
 
 /// How a command ended.

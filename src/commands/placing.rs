@@ -237,7 +237,7 @@ pub trait Recovering {
     fn before(&mut self, cx: &mut Context, workspace: &Workspace) -> Result<(), Problem>;
 
     /// Is done where nothing could be placed after all.
-    fn undone(&mut self, workspace: &Workspace);
+    fn undone(&mut self, cx: &mut Context, workspace: &Workspace);
 
     /// Says afterwards what was done besides, and what is left to do.
     fn after(&self, workspace: &Workspace, plan: &Plan) -> Recovery;
@@ -278,7 +278,7 @@ pub fn finish(
                 Some(recovery),
             ) = (&done, &mut recovery)
             {
-                recovery.undone(workspace);
+                recovery.undone(cx, workspace);
             }
             done
         },

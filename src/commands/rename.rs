@@ -79,6 +79,17 @@ impl Moving {
         }
     }
 
+    fn warn(&self, cx: &mut Context) {
+        if self.has_access_list {
+            let (from, to) = (self.from.path(), self.to.path());
+            cx.ui.warning(&format!(
+                "{}: its access list does not move: give {} one with `setfacl` where others than its owner and group need the file",
+                from.display(),
+                to.display()
+            ));
+        }
+    }
+
     fn removal<'a>(&'a self, name: &'a str) -> Removal<'a> {
         Removal {
             name,
@@ -149,16 +160,8 @@ pub fn run(args: &MvArgs, cx: &mut Context) -> Result<Outcome, Error> {
         _ => None,
     };
     warn_of_rule(cx, &before, entry, &after, moved);
-    for moving in [&in_repository, &on_server].into_iter().flatten() {
-        if moving.has_access_list {
-            let (from, to) = (moving.from.path(), moving.to.path());
-            cx.ui.warning(&format!(
-                "{}: its access list does not move: give {} one with `setfacl` where others than its owner and group need the file",
-                from.display(),
-                to.display()
-            ));
-        }
-    }
+    let both = [&in_repository, &on_server];
+    both.into_iter().flatten().for_each(|one| one.warn(cx));
     let plan = plan_of(
         &before,
         entry,

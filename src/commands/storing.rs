@@ -233,6 +233,7 @@ pub fn explain(
     let server = server.display();
     let binary = "`format = \"binary\"` in its row stores the file byte for byte";
     let restore = hints.ours("decrypt --force", name);
+    let updated = hints.ours(&format!("{command} --update-recipients"), name);
     if let (Refusal::UnknownDirection { .. }, true) = (refusal, workspace.memory().is_unusable) {
         return apply::unusable_state(name, refusal);
     }
@@ -275,21 +276,16 @@ pub fn explain(
         }
         Refusal::RecipientsDiffer { .. }
         | Refusal::SelectionDiffers { .. }
-        | Refusal::TermsUnknown { .. } => {
-            format!(
-                "if that is meant: {}",
-                hints.ours(&format!("{command} --update-recipients"), name)
-            )
-        }
+        | Refusal::TermsUnknown { .. } => format!("if that is meant: {updated}"),
         Refusal::Shrunk { .. } | Refusal::RequiredMissing { .. } | Refusal::Placeholder { .. } => {
             let meant = hints.ours(&format!("{command} {}", allowing(one)), name);
-            if is_stored {
-                format!(
-                    "{restore} brings back the whole file from the repository; if that is meant: {meant}"
-                )
+            let back = format!("{restore} brings back the whole file from the repository");
+            let mend = if is_stored {
+                back
             } else {
-                format!("mend {server}; if that is meant: {meant}")
-            }
+                format!("mend {server}")
+            };
+            format!("{mend}; if that is meant: {meant}")
         }
         Refusal::BeingWritten { .. } => {
             "run the command again when whatever writes it has ended".to_owned()

@@ -588,11 +588,13 @@ fn move_to_free_name(directory: &OwnedFd, from: &OsStr, to: &OsStr) -> Result<()
     }
 }
 
+/// What fails with an access list that cannot be read.
+const LOOK: &str = "look at its access list";
+
 /// Copies access list and security labels of the file being replaced. Labels that the file system does not have, or
 /// a plain user may not set, are left out; without its access list, a file could be read by its group.
 fn copy_security(place: &Place, new: &File, keep_access_list: bool) -> Result<(), FsError> {
     let path = place.path();
-    const LOOK: &str = "look at its access list";
     let (old, _) = place
         .open_existing(OFlags::RDONLY)
         .map_err(|found| match found {

@@ -1208,6 +1208,14 @@ impl<'s> Stage<'s> {
             wrong.push(format!("the next run does not finish the work: {names:?}"));
         }
         let says_taken_back = run.text.contains("took back what an interrupted run");
+        let mut temporary = Snapshot::new();
+        self.walk(&self.project.path("tmp"), &mut temporary);
+        if temporary
+            .values()
+            .any(|thing| !values_in(&thing.raw).is_empty())
+        {
+            wrong.push("the next run leaves plaintext in a temporary folder".to_owned());
+        }
         if has_leftovers && !says_taken_back && !run.text.contains("staging file") {
             wrong.push("the next run removes staging files without a word".to_owned());
         }

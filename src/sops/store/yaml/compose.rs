@@ -921,12 +921,7 @@ impl<'a> Composer<'a> {
             header = Some(block.header);
             (span, lines, indent) = (block.span, block.lines, block.indent);
         }
-        let (value, has_own_tag) = self.value_of(found)?;
-        if let (true, Some(tag)) = (has_own_tag, found.tag_at)
-            && has_comment(&self.text[tag..range.start.max(tag)])
-        {
-            return Err(self.error(tag, "a comment between a tag and its value"));
-        }
+        let (value, has_own_tag) = self.checked_value_of(found)?;
         if self.open.is_empty() {
             // An empty document, or one that only has a tag or an anchor.
             let is_nothing = matches!(value, Value::Null) && range.is_empty();
@@ -1008,6 +1003,19 @@ impl<'a> Composer<'a> {
         }
         self.item_ends(value_end);
         Ok(())
+    }
+
+    /// As [`Self::value_of`]; refuses a comment between a tag that has to go with the value and the value.
+    fn checked_value_of(&self, found: &Found<'a, '_>) -> Result<(Value<'a>, bool), DocumentError> {
+        let (value, has_own_tag) = self.value_of(found)?;
+        match found.tag_at {
+            Some(tag)
+                if has_own_tag && has_comment(&self.text[tag..found.range.start.max(tag)]) =>
+            {
+                Err(self.error(tag, "a comment between a tag and its value"))
+            }
+            _ => Ok((value, has_own_tag)),
+        }
     }
 
     /// Refuses what the reference's parser does not read as this one does.
