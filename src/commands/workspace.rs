@@ -370,7 +370,10 @@ impl Workspace {
             return Ok(());
         };
         let secrets = self.manifest.entries.iter();
-        let mut secrets = secrets.filter(|one| one.kind == Kind::Secret);
+        // A link in the place of a file is none of ours, so that the last name tells most of them apart.
+        let is_named_so =
+            |one: &&Entry| Path::new(&one.server_path).file_name() == path.file_name();
+        let mut secrets = secrets.filter(|one| one.kind == Kind::Secret && is_named_so(one));
         let is_its_own = |one: &&Entry| {
             let target = root.place(one.server_path.as_ref());
             target.is_ok_and(|target| target.path() == path)

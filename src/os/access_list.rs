@@ -12,8 +12,6 @@ use rustix::io::Errno;
 
 /// The attribute.
 pub(super) const NAME: &str = "system.posix_acl_access";
-/// The longest value, and list of names, of extended attributes (Linux, `limits.h`).
-pub(super) const MOST_ATTRIBUTE_BYTES: usize = 64 << 10;
 /// The version that the list begins with, and the length of that and of an entry: tag, rights and number
 /// (Linux, `posix_acl_xattr.h`).
 const VERSION: u32 = 2;
@@ -24,15 +22,19 @@ const GROUP: u16 = 4;
 
 /// Returns a file's access list; `None` where it has none, or its file system knows none.
 pub(super) fn of(file: &File) -> Result<Option<Vec<u8>>, Errno> {
-    let mut list = vec![0_u8; MOST_ATTRIBUTE_BYTES];
-    match fgetxattr(file.as_fd(), NAME, &mut list[..]) {
-        Ok(length) => {
-            list.truncate(length);
-            Ok(Some(list))
-        }
+    match whole(|list| fgetxattr(file.as_fd(), NAME, list)) {
+        Ok(list) => Ok(Some(list)),
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Reads an attribute, its length first: most files have none.
+fn whole(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut list = vec![0; read(&mut [])?];
+    let length = read(&mut list)?;
+    list.truncate(length);
+    Ok(list)
 }
 
 /// Returns whether a file has an access list, as far as that can be told.
@@ -42,9 +44,8 @@ pub fn is_there(path: &Path) -> bool {
 
 /// Returns the mode that a copy of a file gets which leaves the access list behind: its own where it has none.
 pub fn mode_alone(path: &Path, mode: u32) -> u32 {
-    let mut list = vec![0_u8; MOST_ATTRIBUTE_BYTES];
-    match lgetxattr(path, NAME, &mut list[..]) {
-        Ok(length) => mode_without(&list[..length], mode),
+    match whole(|list| lgetxattr(path, NAME, list)) {
+        Ok(list) => mode_without(&list, mode),
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOENT) => mode,
         // It cannot be told.
         Err(_) => mode_without(&[], mode),

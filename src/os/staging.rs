@@ -24,7 +24,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-use super::access_list::{self, MOST_ATTRIBUTE_BYTES};
+use super::access_list;
 use super::fs::kind_in_words;
 use super::fs::{self, FsError, failed, reads_back};
 use super::journal::{Mark, Step};
@@ -588,6 +588,8 @@ fn move_to_free_name(directory: &OwnedFd, from: &OsStr, to: &OsStr) -> Result<()
     }
 }
 
+/// The longest label that is copied.
+const MOST_LABEL_BYTES: usize = 4096;
 /// What fails with an access list that cannot be read.
 const LOOK: &str = "look at its access list";
 
@@ -613,7 +615,7 @@ fn copy_security(place: &Place, new: &File, keep_access_list: bool) -> Result<()
             continue;
         }
         let name = OsStr::from_bytes(name);
-        let mut value = vec![0_u8; MOST_ATTRIBUTE_BYTES];
+        let mut value = vec![0_u8; MOST_LABEL_BYTES];
         if let Ok(length) = fgetxattr(&old, name, &mut value[..]) {
             let _ = fsetxattr(new, name, &value[..length], XattrFlags::empty());
         }
@@ -623,7 +625,8 @@ fn copy_security(place: &Place, new: &File, keep_access_list: bool) -> Result<()
 
 /// Returns the names of a file's extended attributes, each ended by a zero byte.
 fn attribute_names(file: &File) -> Result<Vec<u8>, Errno> {
-    let mut names = vec![0_u8; MOST_ATTRIBUTE_BYTES];
+    let length = flistxattr(file, &mut [0; 0])?;
+    let mut names = vec![0_u8; length];
     let length = flistxattr(file, &mut names[..])?;
     names.truncate(length);
     Ok(names)

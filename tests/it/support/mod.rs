@@ -80,9 +80,26 @@ pub(crate) struct Output {
     pub stderr: String,
 }
 
+/// Lets signals end the programs that tests start, also where these tests run in the background of a shell, which
+/// ignores SIGINT there: what is ignored is inherited, and the program keeps to it.
+#[expect(
+    unsafe_code,
+    reason = "no crate at hand sets the disposition of a signal"
+)]
+fn default_signals() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            // SAFETY: nothing here catches these signals before the first project is made.
+            let _ = unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+    });
+}
+
 impl TestProject {
     /// Returns a repository with a rule for every `.enc` file and an empty root.
     pub(crate) fn new() -> Self {
+        default_signals();
         let folder = tempfile::tempdir().unwrap();
         let project = Self {
             folder,
