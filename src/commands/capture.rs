@@ -225,7 +225,8 @@ pub fn capture_content<'w>(
             }));
     }
     let shown = workspace.server_file(entry).display().to_string();
-    let (source, refusals) = read_source(&source_place, &shown, options.max_size);
+    let limit = options.max_size.min(LONGEST_SOURCE);
+    let (source, refusals) = read_source(&source_place, &shown, limit);
     let (mut existing, place) = match read_encrypted(workspace, entry)? {
         Lookup::Found(encrypted) => {
             let place = encrypted.place.clone();
@@ -552,6 +553,8 @@ fn read_source(
     (None, vec![refusal])
 }
 
+/// The longest source that is captured, in bytes.
+pub const LONGEST_SOURCE: u64 = 4 << 30;
 /// Files longer than this are not opened as a whole only to name keys or count lines.
 const NAMED_BYTES: usize = 1 << 20;
 

@@ -9,7 +9,7 @@ use crate::project::manifest::Entry;
 use crate::ui::report::Report;
 
 use super::apply;
-use super::capture::{self, CaptureOptions, GuardArgs};
+use super::capture::{self, CaptureOptions, GuardArgs, LONGEST_SOURCE};
 use super::gather::gather;
 use super::settle;
 use super::storing;
@@ -47,7 +47,7 @@ pub struct EncryptArgs {
     /// Capture also files that match a pattern on the server and are not in the repository yet
     #[arg(long)]
     new: bool,
-    /// Refuse sources longer than this (bytes, or with KiB, MiB, GiB)
+    /// Refuse sources longer than this (bytes, or with KiB, MiB, GiB; at most 4GiB)
     #[arg(long, value_name = "SIZE", default_value = "512MiB", value_parser = parse_size)]
     max_size: u64,
     #[command(flatten)]
@@ -147,5 +147,6 @@ fn parse_size(text: &str) -> Result<u64, String> {
         .map_err(|_| "not a size such as 512MiB".to_owned())?;
     number
         .checked_mul(factor)
-        .ok_or_else(|| "too large".to_owned())
+        .filter(|&bytes| bytes <= LONGEST_SOURCE)
+        .ok_or_else(|| "more than 4GiB".to_owned())
 }

@@ -17,8 +17,8 @@ use super::hints::quoted;
 use super::lost_key;
 use super::workspace::Workspace;
 
-/// The longest encrypted file that is read: a few times what `encrypt --max-size` would write.
-const LARGEST_ENCRYPTED: u64 = 16 << 30;
+/// The longest encrypted file that is read, in bytes: more than what is written of the longest source.
+const LARGEST_ENCRYPTED: u64 = 8 << 30;
 
 /// An encrypted file as found in the repository, not yet opened.
 pub struct Encrypted {
@@ -60,7 +60,7 @@ pub fn read_encrypted(workspace: &Workspace, entry: &Entry) -> Result<Lookup, Pr
                 .with_help("run as a user who may read the repository"));
         }
         Found::TooLarge(_) => {
-            let kind = "a file longer than can be";
+            let kind = super::sides::TOO_LONG;
             return Err(Problem::of(name, ErrorKind::NotRegular { path, kind })
                 .with_help(workspace.hints.older_version(name)));
         }

@@ -27,7 +27,7 @@ use super::ownership::{self, Purpose};
 use super::workspace::Workspace;
 
 /// What a file is that is longer than any is read.
-pub const TOO_LONG: &str = "a file longer than 4 GiB";
+pub const TOO_LONG: &str = "a file longer than 8 GiB";
 
 /// Both sides of an entry.
 pub struct Sides {

@@ -29,17 +29,27 @@ pub(super) fn of(file: &File) -> Result<Option<Vec<u8>>, Errno> {
     }
 }
 
-/// Reads an attribute, its length first: most files have none.
-fn whole(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
-    let mut list = vec![0; read(&mut [])?];
-    let length = read(&mut list)?;
-    list.truncate(length);
-    Ok(list)
+/// Reads an extended attribute, or the list of their names. Most are short, or not there.
+pub(super) fn whole(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    /// The longest that there are (Linux, `limits.h`).
+    const MOST_BYTES: usize = 64 << 10;
+    for size in [512, MOST_BYTES] {
+        let mut bytes = vec![0; size];
+        match read(&mut bytes) {
+            Ok(length) => {
+                bytes.truncate(length);
+                return Ok(bytes);
+            }
+            Err(Errno::RANGE) if size < MOST_BYTES => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Errno::RANGE)
 }
 
 /// Returns whether a file has an access list, as far as that can be told.
 pub fn is_there(path: &Path) -> bool {
-    lgetxattr(path, NAME, &mut [0_u8; 0][..]).is_ok()
+    whole(|list| lgetxattr(path, NAME, list)).is_ok()
 }
 
 /// Returns the mode that a copy of a file gets which leaves the access list behind: its own where it has none.

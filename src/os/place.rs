@@ -251,7 +251,7 @@ impl Base {
 }
 
 /// The longest file that is read, in bytes: whoever may write a target must not make a run fill the memory.
-const LONGEST: u64 = 4 << 30;
+const LONGEST: u64 = 8 << 30;
 /// So many links in a row, at most, as the system has it.
 const MOST_LINKS: usize = 40;
 

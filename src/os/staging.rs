@@ -24,7 +24,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 
-use super::access_list;
+use super::access_list::{self, whole};
 use super::fs::kind_in_words;
 use super::fs::{self, FsError, failed, reads_back};
 use super::journal::{Mark, Step};
@@ -588,8 +588,6 @@ fn move_to_free_name(directory: &OwnedFd, from: &OsStr, to: &OsStr) -> Result<()
     }
 }
 
-/// The longest label that is copied.
-const MOST_LABEL_BYTES: usize = 4096;
 /// What fails with an access list that cannot be read.
 const LOOK: &str = "look at its access list";
 
@@ -607,7 +605,7 @@ fn copy_security(place: &Place, new: &File, keep_access_list: bool) -> Result<()
         fsetxattr(new, access_list::NAME, &list, XattrFlags::empty())
             .map_err(failed(&path, "keep its access list"))?;
     }
-    let Ok(names) = attribute_names(&old) else {
+    let Ok(names) = whole(|names| flistxattr(&old, names)) else {
         return Ok(());
     };
     for name in names.split(|&byte| byte == 0) {
@@ -615,21 +613,11 @@ fn copy_security(place: &Place, new: &File, keep_access_list: bool) -> Result<()
             continue;
         }
         let name = OsStr::from_bytes(name);
-        let mut value = vec![0_u8; MOST_LABEL_BYTES];
-        if let Ok(length) = fgetxattr(&old, name, &mut value[..]) {
-            let _ = fsetxattr(new, name, &value[..length], XattrFlags::empty());
+        if let Ok(label) = whole(|label| fgetxattr(&old, name, label)) {
+            let _ = fsetxattr(new, name, &label, XattrFlags::empty());
         }
     }
     Ok(())
-}
-
-/// Returns the names of a file's extended attributes, each ended by a zero byte.
-fn attribute_names(file: &File) -> Result<Vec<u8>, Errno> {
-    let length = flistxattr(file, &mut [0; 0])?;
-    let mut names = vec![0_u8; length];
-    let length = flistxattr(file, &mut names[..])?;
-    names.truncate(length);
-    Ok(names)
 }
 
 /// A file opened for writing in place: for a target that is mounted as a single file, where a
