@@ -70,7 +70,8 @@ impl Scratch {
             // Those that this process starts inherit it.
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
             let lock = open(&unlocked, flags, Mode::empty())?;
-            flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+            // Where folders cannot be locked nobody takes one for left over.
+            let _ = flock(&lock, FlockOperation::NonBlockingLockExclusive);
             rename(&unlocked, &path)?;
             Ok(lock)
         };
@@ -104,7 +105,9 @@ impl Scratch {
                 let Ok(folder) = open(&path, flags, Mode::empty()) else {
                     continue;
                 };
-                let is_own = fstat(&folder).is_ok_and(|stat| stat.st_uid == geteuid().as_raw());
+                let is_own = fstat(&folder).is_ok_and(|stat| {
+                    stat.st_uid == geteuid().as_raw() && stat.st_mode & 0o077 == 0
+                });
                 if is_own && flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok() {
                     removed += usize::from(std::fs::remove_dir_all(&path).is_ok());
                 }
