@@ -271,6 +271,7 @@ impl ErrorKind {
                 Refusal::SourceMissing { .. } => "source-missing",
                 Refusal::TooLarge { .. } => "too-large",
                 Refusal::TrackedTarget { .. } => "tracked-target",
+                Refusal::OwnerSince { .. } => "owner-since",
                 Refusal::UntrackedPlain { .. } => "untracked-plain",
                 Refusal::PlaintextAsPlain { .. } => "plaintext-as-plain",
                 Refusal::Unreadable { .. } => "source-unreadable",

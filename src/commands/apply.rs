@@ -230,6 +230,13 @@ fn half_done(workspace: &Workspace) -> Vec<String> {
         [file] => file.display().to_string(),
         [first, ..] => format!("{} files, {} among them", files.len(), first.display()),
     };
+    for (file, old) in &traces.kept {
+        lines.push(format!(
+            "{} was changed while a run was taken back: it is left as it is, and its old content is in {}",
+            file.display(),
+            old.display()
+        ));
+    }
     if !traces.half_done.is_empty() {
         let files = named(&traces.half_done);
         lines.push(format!(

@@ -7,7 +7,10 @@ use clap::Args;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::error::{Error, ErrorKind, Problem};
+use crate::keys::age::canonical;
 use crate::keys::age::shortened;
+use crate::keys::keyring::Keyring;
+use crate::keys::locked;
 use crate::os::fs;
 use crate::os::git::Checkout;
 use crate::os::staging;
@@ -155,7 +158,10 @@ pub fn examine(
     // What stands against a row's own file is let pass, and not without a word.
     let entries = manifest.entries.iter();
     let rows: HashSet<&str> = entries.map(|entry| &*entry.repository_path).collect();
-    let of_rows = |one: &&Finding| allowed.is_match(&one.path) && rows.contains(&*one.path);
+    let of_rows = |one: &&Finding| {
+        let is_of_row = one.code == "tracked-plaintext" || rows.contains(&*one.path);
+        allowed.is_match(&one.path) && is_of_row
+    };
     let let_pass = findings.iter().filter(of_rows).count();
     if let_pass > 0 {
         let allow = manifest.check_allow.join(", ");
@@ -311,8 +317,11 @@ fn changed_files(
                 "name a commit that is here, `--changed REV`; in CI fetch it first (`{revision}` may need a deeper clone)"
             ))
         })?;
-    let governs =
-        |path: &String| path == manifest_file || path.rsplit('/').next() == Some(RULES_FILE);
+    // Attributes can change what a checkout makes of every file.
+    let governs = |path: &String| {
+        let name = path.rsplit('/').next();
+        path == manifest_file || [Some(RULES_FILE), Some(".gitattributes")].contains(&name)
+    };
     if changed.iter().any(governs) {
         return Ok(None);
     }
@@ -485,9 +494,11 @@ impl Checker<'_> {
     /// Makes sure that what rows of `[plain]` place is tracked: nothing else is placed.
     fn check_plain(&mut self) {
         let entries = self.manifest.entries.iter();
-        let plain = entries.filter(|entry| entry.kind == Kind::Plain && !entry.optional);
+        let plain = entries.filter(|entry| entry.kind == Kind::Plain);
         for entry in plain.filter(|_| self.view.checkout.is_some()) {
-            if !self.view.holds(&self.path_of(entry)) {
+            let path = self.path_of(entry);
+            let may_be_absent = entry.optional && !fs::is_there(&self.view.top.join(&path));
+            if !may_be_absent && !self.view.holds(&path) {
                 let name = &entry.repository_path;
                 let text = format!("git does not track `{name}`, which a row of [plain] names");
                 let one = finding(&self.manifest_file, Some(entry.line), "untracked", text);
@@ -579,7 +590,21 @@ impl Checker<'_> {
         self.unchecked.extend(unchecked);
     }
 
-    /// Finds the secret halves of age keys in the files.
+    /// Returns whether an SSH key is one that files are encrypted for.
+    fn is_of_reader(&self, content: &[u8]) -> bool {
+        let own = Keyring::of_text("it", content, None).recipients();
+        let own: Vec<String> = own.iter().map(|key| canonical(key)).collect();
+        self.secret_entries().iter().any(|entry| {
+            let sealed = self.view.read(&self.path_of(entry)).ok().flatten();
+            let sealed = sealed.and_then(|content| sops::parse_sealed(content).ok());
+            sealed.is_some_and(|(_, sealed)| {
+                let mut readers = sealed.metadata.age_keys();
+                readers.any(|(reader, _)| own.contains(&canonical(reader)))
+            })
+        })
+    }
+
+    /// Finds the secret halves of age keys, and of SSH keys that are recipients, in the files.
     fn check_identities(&mut self, cx: &Context) {
         let view = self.view;
         let lines = in_parallel(&view.files, jobs_of(cx), |file| {
@@ -589,14 +614,21 @@ impl Checker<'_> {
                 return Ok(Vec::new());
             }
             let content = view.read(file)?.unwrap_or_default();
-            Ok::<_, String>(identities_in(&content))
+            let age = "holds the secret half of an age key";
+            let lines = identities_in(&content).into_iter();
+            let mut found: Vec<_> = lines.map(|line| (line, age)).collect();
+            if locked::is_ssh_key(&content) && self.is_of_reader(&content) {
+                found.push((1, "is an SSH key that files are encrypted for"));
+            }
+            Ok::<_, String>(found)
         });
         for (file, lines) in view.files.iter().zip(lines) {
             match lines {
-                Ok(lines) => self.findings.extend(lines.into_iter().map(|line| {
-                    let text = "holds the secret half of an age key";
-                    finding(&view.shown(file), Some(line), "identity", text)
-                })),
+                Ok(lines) => {
+                    self.findings.extend(lines.into_iter().map(|(line, text)| {
+                        finding(&view.shown(file), Some(line), "identity", text)
+                    }));
+                }
                 Err(reason) if !self.unchecked.contains(&reason) => self.unchecked.push(reason),
                 Err(_) => {}
             }

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::error::{Error, Problem};
+use crate::os::fs;
 use crate::os::place::{Base, Ownership};
 use crate::os::process;
 use crate::project::manifest::{Entry, Kind};
@@ -172,9 +173,7 @@ fn plain_row(
     let memory = workspace.memory();
     let is_known = memory.record_of(&target).is_some();
     // Nor what not everybody may read, where no sync has seen it: a row that was pushed may name any file.
-    let is_open = server
-        .as_ref()
-        .is_some_and(|(state, _)| state.mode & 0o004 != 0);
+    let is_open = server.is_some() && fs::may_be_read_by_all(&target);
     let is_plain = memory.secret_at(&target).is_none() && (is_known || is_open);
     let shown = match (text, mask, args.show_values) {
         (Some(text), _, true) => Some(text),

@@ -214,6 +214,13 @@ impl<'w> Past<'w> {
             }
             let is_one = |(format, metadata): &(Format, Metadata)| is_such(*format, metadata);
             if !self.read[count].as_ref().is_some_and(is_one) {
+                // What a partial clone has left with the server may have been so, too.
+                let change = &self.changes[count];
+                let is_away = |blob: &String| {
+                    let content = self.checkout.map(|checkout| checkout.blob(blob));
+                    content.is_some_and(|content| content.is_err())
+                };
+                self.is_cut |= change.after.as_ref().is_some_and(is_away);
                 break;
             }
             count += 1;

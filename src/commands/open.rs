@@ -252,10 +252,14 @@ pub fn stock_command(
         .iter()
         .filter_map(|key| key.recipient().map(str::to_owned))
         .collect();
-    let identity = workspace
-        .keyring
-        .file_to_name(&recipients)
-        .map(|file| format!("SOPS_AGE_KEY_FILE={} ", quoted(&file.to_string_lossy())));
+    let file = workspace.keyring.file_to_name(&recipients);
+    if format == Format::Age {
+        let file = file.as_ref().map(|file| quoted(&file.to_string_lossy()));
+        let file = file.unwrap_or_else(|| "IDENTITY_FILE".to_owned());
+        return format!("age -d -i {file} {path}");
+    }
+    let identity =
+        file.map(|file| format!("SOPS_AGE_KEY_FILE={} ", quoted(&file.to_string_lossy())));
     let identity = identity.unwrap_or_default();
     let kind = format.name();
     format!("{identity}sops decrypt --input-type {kind} --output-type {kind} {path}")

@@ -8,6 +8,7 @@ use clap::Args;
 use crate::error::{Error, ErrorKind, Problem};
 use crate::os::fs;
 use crate::os::place::{FileState, Found, Ownership, Place};
+use crate::os::users;
 use crate::project::diff;
 use crate::project::drift::{Drift, Verdict};
 use crate::project::error::Refusal;
@@ -25,6 +26,7 @@ use super::delivering;
 use super::drift;
 use super::foreign_key::{self, ForeignKey};
 use super::gather::{Prospect, gather};
+use super::hints;
 use super::memory::KeyInUse;
 use super::open::{Lookup, leads_out, open, place_in_repository, read_encrypted};
 use super::ownership::{self, Purpose};
@@ -375,7 +377,11 @@ fn fit<'w>(
     prepared.foreign =
         foreign.and_then(|used| foreign_key::find(workspace, entry, &place.path(), used));
     prepared.step = plan::decrypt(name, path, &target, options.plan);
-    if entry.kind == Kind::Plain && matches!(prepared.step.action, Action::Create | Action::Replace)
+    if entry.kind == Kind::Plain
+        && matches!(
+            prepared.step.action,
+            Action::Create | Action::Replace | Action::Mend
+        )
     {
         super::sides::check_shared(workspace, entry, &place_in_repository(workspace, name)?)?;
     }
@@ -385,6 +391,18 @@ fn fit<'w>(
     {
         return Err(Problem::of(name, ErrorKind::NoRightToGive { what })
             .with_help("run as root, or `--no-owner` to let the file become yours"));
+    }
+    if let (Kind::Secret, Action::Replace, Some((state, _))) =
+        (entry.kind, prepared.step.action, &seen)
+    {
+        check_owner(
+            workspace,
+            &mut prepared.warnings,
+            entry,
+            owner,
+            state,
+            &place,
+        )?;
     }
     // A file that is written into has no old version to go back to.
     let is_in_place = entry.write == WriteMode::InPlace;
@@ -405,6 +423,37 @@ fn fit<'w>(
         )
     });
     Ok(prepared)
+}
+
+/// Refuses to replace a file that another user put in the place of the one that was there at the last sync: the new one would
+/// be theirs. Warns where its group or mode is another one since, which is kept.
+fn check_owner(
+    workspace: &Workspace,
+    warnings: &mut Vec<String>,
+    entry: &Entry,
+    owner: Ownership,
+    state: &FileState,
+    place: &Place,
+) -> Result<(), Problem> {
+    let name = &entry.repository_path;
+    let record = workspace.memory().record_of(&place.path());
+    let since = ownership::drift_since(state, owner, entry.mode, record);
+    if since.is_empty() {
+        return Ok(());
+    }
+    let what = since.join("; ");
+    let (own, _) = users::own_ids();
+    let is_others = record.is_some_and(|record| record.uid != state.uid)
+        && ![0, own].contains(&state.uid)
+        && owner.uid.is_none();
+    if is_others {
+        let path = hints::quoted(&place.path().to_string_lossy());
+        return Err(Problem::of(name, Refusal::OwnerSince { what }).with_help(format!(
+            "`owner = \"…\"` in its row says whose it is to be; where that is not meant, look who may write the folder, and `chown` {path} back"
+        )));
+    }
+    warnings.push(format!("{name}: {what}; the new file is like it"));
+    Ok(())
 }
 
 /// Opens the encrypted file of an entry. Returns whether there is one; an optional one may be absent.

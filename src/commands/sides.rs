@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use crate::error::{ErrorKind, Problem};
-use crate::os::git;
 use crate::os::history::Version;
 use crate::os::place::{Base, FileState, Found, Ownership, Place};
 use crate::project::diff;
@@ -97,9 +96,11 @@ pub fn read_plain_sides(
     let repository = read_plain(workspace, entry)?;
     let server = read_server(workspace, root, entry)?;
     // What is the same on both sides is neither placed nor shown.
-    if let (Some(repository), Some((_, server))) = (&repository, &server)
-        && repository != server
-    {
+    let is_same = match (&repository, &server) {
+        (Some(repository), Some((_, server))) => repository == server,
+        (repository, _) => repository.is_none(),
+    };
+    if !is_same {
         check_shared(workspace, entry, &place_in_repository(workspace, name)?)?;
     }
     Ok(Sides {
@@ -130,10 +131,22 @@ pub fn read_plain(workspace: &Workspace, entry: &Entry) -> Result<Option<SecretB
 pub fn check_shared(workspace: &Workspace, entry: &Entry, place: &Place) -> Result<(), Problem> {
     let name = &entry.repository_path;
     let path = place.path();
-    if git::work_tree_of(&path).is_none() || workspace.is_tracked(entry, &path)? {
+    // The checkout of the manifest: a repository below it is none that is shared with it.
+    let ask = || -> Result<(bool, bool), ErrorKind> {
+        Ok(match workspace.checkout()? {
+            Some(checkout) => (
+                checkout.is_tracked(&path)?,
+                checkout.is_ignored(&path).unwrap_or(false),
+            ),
+            None => (true, false),
+        })
+    };
+    let (is_shared, is_ignored) = ask().map_err(|error| {
+        Problem::of(name, error).with_help("`git status` shows what is wrong with the checkout")
+    })?;
+    if is_shared {
         return Ok(());
     }
-    let is_ignored = !workspace.would_be_added(&path);
     let path = path.display().to_string();
     let help = if is_ignored {
         "git ignores it: leave the row out, or name another file".to_owned()

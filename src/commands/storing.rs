@@ -313,6 +313,7 @@ pub fn explain(
         | Refusal::RootChanged { .. }
         | Refusal::RootOfAnother { .. }
         | Refusal::NotUndone { .. }
+        | Refusal::OwnerSince { .. }
         | Refusal::PlaintextAsPlain { .. }
         | Refusal::UntrackedPlain { .. }
         | Refusal::TrackedTarget { .. } => {

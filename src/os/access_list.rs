@@ -22,6 +22,9 @@ const GROUP: u16 = 4;
 
 /// Returns a file's access list; `None` where it has none, or its file system knows none.
 pub(super) fn of(file: &File) -> Result<Option<Vec<u8>>, Errno> {
+    if !cfg!(target_os = "linux") {
+        return Ok(None);
+    }
     match whole(|list| fgetxattr(file.as_fd(), NAME, list)) {
         Ok(list) => Ok(Some(list)),
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(None),
@@ -54,6 +57,9 @@ pub fn is_there(path: &Path) -> bool {
 
 /// Returns the mode that a copy of a file gets which leaves the access list behind: its own where it has none.
 pub fn mode_alone(path: &Path, mode: u32) -> u32 {
+    if !cfg!(target_os = "linux") {
+        return mode;
+    }
     match whole(|list| lgetxattr(path, NAME, list)) {
         Ok(list) => mode_without(&list, mode),
         Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOENT) => mode,

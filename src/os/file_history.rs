@@ -1,7 +1,8 @@
 //! The history of one file: the commits that changed it, each with what was there before.
 //!
 //! Simplified as `git log -- FILE` does it: a commit that has the file of one of its parents leads on to
-//! that parent alone. Renames are not followed.
+//! that parent alone; but not a merge that left out what another parent had changed since they parted, which is a
+//! change of its own: an older version comes back by it. Renames are not followed.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -14,6 +15,9 @@ use super::history::{Step, Version, commits};
 
 /// Commits since some commit, or all, walked once.
 pub(super) type Graphs = Mutex<HashMap<Option<String>, Option<Arc<Vec<Step>>>>>;
+
+/// Trees of the best common ancestors of two commits.
+pub(super) type Bases = Mutex<HashMap<(Oid, Oid), Option<Oid>>>;
 
 /// A commit that changed a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +60,8 @@ impl Checkout {
                     Err(error) if self.turns_to_program(&error) => self.file_history(path, since),
                     nodes => {
                         let nodes = nodes?.unwrap_or_default();
-                        Ok(changes_in_library(&repository, relative, &nodes))
+                        let mut base = |one, other| self.base(&repository, one, other);
+                        Ok(changes_in_library(&repository, relative, &nodes, &mut base))
                     }
                 }
             }
@@ -124,6 +129,18 @@ impl Checkout {
                 Ok((version, self.git(&["cat-file", "blob", &object]).ok()))
             }
         }
+    }
+
+    /// Returns the tree of the best common ancestor of two commits, looked for once in a run.
+    fn base(&self, repository: &Repository, one: Oid, other: Oid) -> Option<Oid> {
+        let mut bases = self
+            .bases
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        *bases.entry((one, other)).or_insert_with(|| {
+            let base = repository.merge_base(one, other).ok()?;
+            Some(repository.find_commit(base).ok()?.tree_id())
+        })
     }
 
     /// Walks the commits once, newest first, whatever file is looked for. `None` when `since` is not
@@ -215,7 +232,12 @@ fn blob_of(repository: &Repository, tree: Oid, path: &Path) -> Option<Oid> {
     (entry.kind() == Some(git2::ObjectType::Blob)).then(|| entry.id())
 }
 
-fn changes_in_library(repository: &Repository, path: &Path, nodes: &[Step]) -> Vec<FileChange> {
+fn changes_in_library(
+    repository: &Repository,
+    path: &Path,
+    nodes: &[Step],
+    base: &mut dyn FnMut(Oid, Oid) -> Option<Oid>,
+) -> Vec<FileChange> {
     let mut trees: HashMap<Oid, Option<Oid>> = HashMap::new();
     let mut blob = |tree: Oid| {
         *trees
@@ -240,8 +262,15 @@ fn changes_in_library(repository: &Repository, path: &Path, nodes: &[Step]) -> V
             })
             .collect();
         if let Some((same, _)) = parents.iter().find(|(_, before)| *before == after) {
-            wanted.insert(*same);
-            continue;
+            let mut others = parents.iter().filter(|(_, before)| *before != after);
+            let leaves_out = others.any(|(other, _)| {
+                let base = base(*same, *other);
+                base.is_some_and(|tree| blob(tree) == after)
+            });
+            if !leaves_out {
+                wanted.insert(*same);
+                continue;
+            }
         }
         wanted.extend(parents.iter().map(|(parent, _)| *parent));
         if parents.is_empty() && after.is_none() {

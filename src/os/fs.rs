@@ -484,6 +484,12 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     std::fs::rename(from, to)
 }
 
+/// Returns whether everybody may read a file: its mode says so, and every folder on the way lets everybody through.
+pub fn may_be_read_by_all(path: &Path) -> bool {
+    let has = |path: &Path, bit: u32| path.metadata().is_ok_and(|found| found.mode() & bit != 0);
+    has(path, 0o004) && path.ancestors().skip(1).all(|folder| has(folder, 0o001))
+}
+
 /// Renames a file of our own to a name that nothing has.
 ///
 /// # Errors

@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use git2::{ErrorCode, Index, ObjectType, Oid, Repository, RepositoryOpenFlags};
 
-use super::file_history::Graphs;
+use super::file_history::{Bases, Graphs};
 use super::history::Walks;
 use super::process;
 
@@ -33,6 +33,8 @@ pub struct Checkout {
     pub(super) walks: Walks,
     /// The same with parents, for the history of single files.
     pub(super) graphs: Graphs,
+    /// The trees of the best common ancestors of commits.
+    pub(super) bases: Bases,
 }
 
 pub(super) enum Reader {
@@ -85,17 +87,19 @@ pub enum GitError {
 
 /// Returns the top folder of a repository's work tree, links resolved; `None` where it has none.
 fn top_of(repository: &Repository, folder: &Path) -> Result<Option<PathBuf>, GitError> {
-    let Some(top) = repository.workdir().and_then(|top| top.canonicalize().ok()) else {
+    let Some(known) = repository.workdir() else {
         return Ok(None);
     };
     let here = folder.canonicalize()?;
-    if here.starts_with(&top) {
-        return Ok(Some(top));
+    let known = known.canonicalize().ok();
+    if known.as_ref().is_some_and(|top| here.starts_with(top)) {
+        return Ok(known);
     }
-    // Through a link named `.git` the library takes the folder that the git folder lies in.
+    // Through a link named `.git` the library takes the folder that the git folder lies in, and of a linked work tree
+    // that was moved the folder where it was.
     let inside = here.join("-");
     let Some(top) = work_tree_of(&inside) else {
-        return Ok(Some(top));
+        return Ok(known);
     };
     repository.set_workdir(top, false)?;
     Ok(Some(top.to_owned()))
@@ -130,6 +134,7 @@ impl Checkout {
                     index: None,
                     walks: Walks::default(),
                     graphs: Graphs::default(),
+                    bases: Bases::default(),
                 }))
             }
             Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
@@ -153,6 +158,7 @@ impl Checkout {
             index: None,
             walks: Walks::default(),
             graphs: Graphs::default(),
+            bases: Bases::default(),
         }))
     }
 
@@ -310,8 +316,15 @@ impl Checkout {
                 Ok(Some(repository.find_blob(entry.id)?.content().to_vec()))
             }
             Reader::Program => {
-                let object = format!(":{path}");
-                Ok(self.git(&["cat-file", "blob", &object]).ok())
+                // Not `:PATH`, where a path may begin with a stage.
+                let args = ["--literal-pathspecs", "ls-files", "-s", "-z", "--", path];
+                let listed = self.git(&args)?;
+                let listed = String::from_utf8_lossy(&listed);
+                let is_it =
+                    |line: &&str| line.split_once('\t').is_some_and(|(_, name)| name == path);
+                let line = listed.split('\0').find(is_it);
+                let blob = line.and_then(|line| line.split(' ').nth(1));
+                Ok(blob.and_then(|blob| self.git(&["cat-file", "blob", blob]).ok()))
             }
         }
     }
@@ -361,11 +374,16 @@ impl Checkout {
                 Ok(paths.flatten().collect())
             }
             Reader::Program => {
+                // In full, as a revision could be taken for an option.
+                let named = format!("{revision}^{{commit}}");
+                let commit =
+                    self.git(&["show", "-s", "--format=%H", "--end-of-options", &named])?;
+                let commit = String::from_utf8_lossy(commit.trim_ascii()).into_owned();
                 let mut args = vec!["diff", "--name-only", "-z", "--no-ext-diff"];
                 if is_staged {
                     args.push("--cached");
                 }
-                args.extend([revision, "--"]);
+                args.extend([&commit, "--"]);
                 let mut listed = self.git(&args)?;
                 if !is_staged {
                     let others = ["ls-files", "-z", "--others", "--exclude-standard"];

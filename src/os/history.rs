@@ -20,6 +20,15 @@ pub(super) struct Step {
     author: String,
 }
 
+/// Returns whether the files of older commits may be left with the server (`git clone --filter`).
+fn is_partial(repository: &Repository) -> bool {
+    let config = repository.config().and_then(|mut config| config.snapshot());
+    config.is_ok_and(|config| {
+        let promised = config.entries(Some(r"^remote\..*\.promisor$"));
+        promised.is_ok_and(|mut entries| entries.next().is_some())
+    })
+}
+
 impl Step {
     pub(super) fn version(&self) -> Version {
         Version {
@@ -183,10 +192,17 @@ impl Checkout {
     /// Returns whether the history is cut: a shallow clone.
     pub fn is_shallow(&self) -> bool {
         match self.reader() {
-            Reader::Library(repository) => locked(repository).is_shallow(),
-            Reader::Program => self
-                .git(&["rev-parse", "--is-shallow-repository"])
-                .is_ok_and(|answer| answer.trim_ascii() == b"true"),
+            Reader::Library(repository) => {
+                let repository = locked(repository);
+                repository.is_shallow() || is_partial(&repository)
+            }
+            Reader::Program => {
+                let is_shallow = self
+                    .git(&["rev-parse", "--is-shallow-repository"])
+                    .is_ok_and(|answer| answer.trim_ascii() == b"true");
+                let promised = ["config", "--get-regexp", r"^remote\..*\.promisor$"];
+                is_shallow || self.git(&promised).is_ok_and(|found| !found.is_empty())
+            }
         }
     }
 

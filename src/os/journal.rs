@@ -421,6 +421,26 @@ impl Listing {
         }
         Ok(found)
     }
+
+    /// Returns the files below one of `folders` that somebody changed since they were replaced, each with where its
+    /// old content is: it is not taken back.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn kept(&self, folders: &[&Path]) -> Result<Vec<(PathBuf, PathBuf)>, FsError> {
+        let is_wanted = |path: &Path| folders.iter().any(|folder| path.starts_with(folder));
+        let mut bases = Bases::default();
+        let mut found = Vec::new();
+        for step in self.steps.iter().filter(|_| !self.is_done) {
+            if is_wanted(&step.target)
+                && let Some(place) = bases.place(self, &step.target)?
+                && let Standing::Changed(Some(old)) = step.standing(&place)?
+            {
+                found.push((step.target.clone(), place.folder.join(old)));
+            }
+        }
+        Ok(found)
+    }
 }
 
 /// Folders that were opened, each once.

@@ -67,7 +67,9 @@ pub fn lock_directory(
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = open(path, flags, Mode::empty()).map_err(failed)?;
     match lock(directory, path, path, wait, &mut waiting) {
-        Err(LockError::Io { source, .. }) if has_no_locks(&source) => {
+        Err(LockError::Io { source, .. })
+            if Errno::from_io_error(&source).is_some_and(has_no_locks) =>
+        {
             let file = state.and_then(|state| state.lock_file(path).ok());
             let Some((file, name)) = file else {
                 return Err(LockError::Io {
@@ -82,7 +84,7 @@ pub fn lock_directory(
 }
 
 /// Returns whether an error says that a file system does not lock a directory.
-fn has_no_locks(error: &io::Error) -> bool {
+pub(super) fn has_no_locks(error: Errno) -> bool {
     let codes = [
         Errno::BADF,
         Errno::NOLCK,
@@ -91,7 +93,7 @@ fn has_no_locks(error: &io::Error) -> bool {
         Errno::INVAL,
         Errno::ISDIR,
     ];
-    Errno::from_io_error(error).is_some_and(|code| codes.contains(&code))
+    codes.contains(&error)
 }
 
 /// Locks a descriptor of `file`, which stands for the directory `path`.

@@ -344,6 +344,7 @@ impl Place {
                 }
                 let mut content = SecretBytes::new(content);
                 match file.take(LONGEST).read_to_end(content.expose_mut()) {
+                    Ok(length) if length as u64 >= LONGEST => Found::TooLarge(state.len),
                     Ok(_) => Found::File(state, content),
                     Err(error) => Found::Unreadable(error),
                 }
@@ -565,8 +566,8 @@ fn make_folder(
     mkdirat(parent, temporary, Mode::from_raw_mode(0o700))?;
     let complete = || {
         let directory = openat(parent, temporary, OFlags::RDONLY | DIRECTORY, Mode::empty())?;
-        // Whoever owns the folder around it may have put another one there, which must not be given away.
-        if !is_new_and_ours(&directory)? {
+        // Whoever owns the folder around it may have put another one there, which must not be opened or given away.
+        if !is_empty(&directory)? || (owner.differs(&directory)? && !is_ours(&directory)?) {
             return Err(Errno::PERM);
         }
         owner.apply(directory.as_fd())?;
@@ -588,12 +589,14 @@ fn make_folder(
     })
 }
 
-/// Returns whether a folder is one that was just made: of this user, closed to others, and empty.
-fn is_new_and_ours(directory: &OwnedFd) -> Result<bool, Errno> {
+/// Returns whether a folder is of this user, and closed to others.
+fn is_ours(directory: &OwnedFd) -> Result<bool, Errno> {
     let stat = fstat(directory)?;
-    if stat.st_uid != geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
-        return Ok(false);
-    }
+    let is_closed = Mode::from_raw_mode(stat.st_mode) & (Mode::RWXG | Mode::RWXO);
+    Ok(stat.st_uid == geteuid().as_raw() && is_closed.is_empty())
+}
+
+fn is_empty(directory: &OwnedFd) -> Result<bool, Errno> {
     for entry in Dir::read_from(directory)? {
         let entry = entry?;
         if ![c".", c".."].contains(&entry.file_name()) {
@@ -613,6 +616,13 @@ pub struct Ownership {
 }
 
 impl Ownership {
+    /// Returns whether applying it would change something.
+    fn differs(self, file: &OwnedFd) -> Result<bool, Errno> {
+        let stat = fstat(file)?;
+        let is_other_user = self.uid.is_some_and(|uid| uid != stat.st_uid);
+        Ok(is_other_user || self.gid.is_some_and(|gid| gid != stat.st_gid))
+    }
+
     pub(super) fn apply(self, descriptor: BorrowedFd<'_>) -> Result<(), Errno> {
         let stat = fstat(descriptor)?;
         let uid = self

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::secret::SecretBytes;
 
 use super::RandomPool;
-use super::fs::{FsError, failed, read_any};
+use super::fs::{FsError, failed, is_same_file, read_any};
 use super::place::{Base, FileState, Found, Ownership, Place};
 use super::signal::{Watch, die_of};
 use super::staging::{
@@ -104,6 +104,10 @@ fn write_whole(
         return write_through(path, content);
     }
     let target = resolved(path);
+    // What `/dev/stdout` leads to may have no name any more.
+    if path.exists() && !is_same_file(path, &target) {
+        return write_through(path, content);
+    }
     let (Some(folder), Some(name)) = (target.parent(), target.file_name()) else {
         return write_through(&target, content);
     };
@@ -197,8 +201,10 @@ fn replace(
         owner: Ownership::default(),
         ..attributes
     };
-    let Found::File(_, old) = place.read(u64::MAX) else {
-        return Err(FsError::Changed { path: place.path() });
+    let old = match place.read(u64::MAX) {
+        Found::File(_, old) => old,
+        Found::Unreadable(error) => return Err(failed(&place.path(), "read")(error)),
+        _ => return Err(FsError::Changed { path: place.path() }),
     };
     let file = InPlace::open(place, seen)?;
     file.write(content, as_is).inspect_err(|_| {

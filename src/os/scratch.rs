@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{
     CWD, FileType, FlockOperation, Mode, OFlags, flock, fstat, mkdir, mknodat, open, rename,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::geteuid;
 
 use crate::secret::SecretBytes;
 
 use super::fs::{FsError, failed, is_folder, read_regular};
+use super::lock::has_no_locks;
 use super::{Env, fill_random};
 
 /// Where files are in memory only.
@@ -23,8 +24,8 @@ const MEMORY: &str = "/dev/shm";
 /// Where they are else.
 const TEMPORARY: &str = "/tmp";
 
-/// What the names of the folders begin with, by what they are for; digits follow.
-const PREFIXES: [&str; 2] = ["sops-edit-", ".sops-exec-"];
+/// What the names of the folders begin with, by what they are for; sixteen hexadecimal digits follow.
+const PREFIXES: [&str; 2] = ["secrets-edit-", ".secrets-exec-"];
 /// Begins the name of a folder before it is locked.
 const UNLOCKED: &str = ".new-";
 
@@ -60,7 +61,7 @@ impl Scratch {
         let mut bytes = [0; 8];
         fill_random(&mut bytes);
         let prefix = PREFIXES[purpose as usize];
-        let name = format!("{prefix}{}", u64::from_be_bytes(bytes));
+        let name = format!("{prefix}{:016x}", u64::from_be_bytes(bytes));
         let path = parent.join(&name);
         // Under another name until it is locked, so that nobody takes it for left over.
         let unlocked = parent.join(format!("{UNLOCKED}{name}"));
@@ -70,8 +71,11 @@ impl Scratch {
             // Those that this process starts inherit it.
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
             let lock = open(&unlocked, flags, Mode::empty())?;
-            // Where folders cannot be locked nobody takes one for left over.
-            let _ = flock(&lock, FlockOperation::NonBlockingLockExclusive);
+            match retry_on_intr(|| flock(&lock, FlockOperation::NonBlockingLockExclusive)) {
+                // Where folders cannot be locked nobody takes one for left over.
+                Err(error) if has_no_locks(error) => {}
+                locked => locked?,
+            }
             rename(&unlocked, &path)?;
             Ok(lock)
         };
@@ -106,7 +110,7 @@ impl Scratch {
                     continue;
                 };
                 let is_own = fstat(&folder).is_ok_and(|stat| {
-                    stat.st_uid == geteuid().as_raw() && stat.st_mode & 0o077 == 0
+                    stat.st_uid == geteuid().as_raw() && stat.st_mode & 0o7777 == 0o700
                 });
                 if is_own && flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok() {
                     removed += usize::from(std::fs::remove_dir_all(&path).is_ok());
@@ -157,7 +161,9 @@ impl Scratch {
 
 fn is_ours(name: &str) -> bool {
     let digits = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix));
-    digits.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
+    digits.is_some_and(|digits| {
+        digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
 }
 
 impl Drop for Scratch {

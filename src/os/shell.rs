@@ -11,10 +11,12 @@ use std::sync::mpsc;
 use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::secret::SecretBytes;
+
+use super::signal::Held;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +89,8 @@ pub fn run_program(words: &[OsString], variables: &Variables) -> io::Result<End>
 
 fn wait(mut command: Command) -> io::Result<End> {
     // From before the start, so that no signal ends us and leaves the command behind.
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    let held = Held::new();
+    let mut signals = Signals::new(held.signals())?;
     let handle = signals.handle();
     // The thread is there before the command: a system that has none to give leaves nothing running.
     let (tell, told) = mpsc::channel::<Option<Pid>>();

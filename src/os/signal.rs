@@ -63,10 +63,16 @@ fn is_ignored(signal: i32) -> bool {
 }
 
 /// Holds back what signals do by default.
-struct Held(&'static Caught);
+pub(super) struct Held(&'static Caught);
 
 impl Held {
-    fn new() -> Self {
+    /// Returns the signals that are held back: those that are not ignored.
+    pub(super) fn signals(&self) -> &'static [i32] {
+        &self.0.signals
+    }
+
+    /// Holds back until it is dropped.
+    pub(super) fn new() -> Self {
         let caught = caught();
         let mut holders = caught
             .holders
@@ -102,7 +108,7 @@ impl Watch {
                 usize::try_from(signal).unwrap_or(0),
             )
         };
-        let registered = held.0.signals.iter();
+        let registered = held.signals().iter();
         Self {
             registered: registered
                 .filter_map(|signal| register(signal).ok())
@@ -158,7 +164,7 @@ impl Cleanup {
     )]
     pub fn start(folder: &Path) -> io::Result<Self> {
         let held = Held::new();
-        let mut signals = Signals::new(&held.0.signals)?;
+        let mut signals = Signals::new(held.signals())?;
         let handle = signals.handle();
         let folder = folder.to_owned();
         let waiting = thread::Builder::new().spawn(move || {

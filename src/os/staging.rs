@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use rustix::fs::{
     AtFlags, FallocateFlags, FlockOperation, Mode, OFlags, RenameFlags, XattrFlags, fallocate,
-    fchmod, fgetxattr, flistxattr, flock, fsetxattr, fstat, fsync, linkat, open, openat, renameat,
-    renameat_with, statat, unlinkat,
+    fchmod, fgetxattr, flistxattr, flock, fremovexattr, fsetxattr, fstat, fsync, linkat, open,
+    openat, renameat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
@@ -601,6 +601,10 @@ fn copy_security(place: &Place, new: &File, keep_access_list: bool) -> Result<()
             Found::Unreadable(error) => failed(&path, LOOK)(error),
             _ => FsError::Changed { path: path.clone() },
         })?;
+    // The new file may have one by its folder's default, which its mode would open.
+    if access_list::of(new).map_err(failed(&path, LOOK))?.is_some() {
+        fremovexattr(new, access_list::NAME).map_err(failed(&path, "leave out an access list"))?;
+    }
     if keep_access_list && let Some(list) = access_list::of(&old).map_err(failed(&path, LOOK))? {
         fsetxattr(new, access_list::NAME, &list, XattrFlags::empty())
             .map_err(failed(&path, "keep its access list"))?;

@@ -11,6 +11,8 @@ use std::io::{self, Read, Seek};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{Access, AtFlags, CWD, FlockOperation, Mode, OFlags, accessat, flock, open};
 use rustix::io::Errno;
@@ -20,6 +22,7 @@ use crate::secret::SecretBytes;
 
 use super::fs::{self, FsError};
 use super::journal::{Journal, Listing, TakenBack};
+use super::lock::has_no_locks;
 use super::{Env, fill_random, staging};
 
 /// The key of digests, and its length.
@@ -31,6 +34,9 @@ pub const UNDERSTAND: &str = "understand";
 pub const OUT_OF_REACH: &str = "find the folder of an interrupted run";
 /// So much of a file's path stands in the name of its backup.
 const MOST_LABEL_CHARACTERS: usize = 120;
+/// So often a command that only reads looks whether the journals are free, with pauses of this length.
+const LOOKS: usize = 40;
+const PAUSE: Duration = Duration::from_millis(50);
 /// Ends the name of a backup that is being written.
 const PARTIAL: &str = ".partial";
 
@@ -64,6 +70,8 @@ pub struct Traces {
     pub half_done: Vec<PathBuf>,
     /// Staging files.
     pub staging: Vec<PathBuf>,
+    /// Files that somebody changed since they were replaced, and where their old content is.
+    pub kept: Vec<(PathBuf, PathBuf)>,
     /// Why that cannot be told of a journal.
     pub trouble: Option<FsError>,
 }
@@ -220,7 +228,7 @@ impl StateDir {
         change: impl FnOnce(Option<Vec<u8>>) -> Vec<u8>,
     ) -> Result<(), FsError> {
         fs::create_folder(&self.path, 0o700)?;
-        let _guard = lock_folder(&self.path);
+        let _guard = lock_folder(&self.path, FlockOperation::LockExclusive);
         let path = self.path.join(name);
         let content = change(self.read(name)?);
         let partial = self.path.join(format!("{name}{PARTIAL}"));
@@ -253,11 +261,10 @@ impl StateDir {
     /// # Errors
     /// `Io`.
     pub fn make_key(&self) -> Result<SecretBytes, FsError> {
-        let is_there = self.read(KEY_FILE)?.is_some();
-        match self.key() {
-            Ok(Some(key)) => return Ok(key),
-            Err(_) if is_there => self.set_aside(KEY_FILE)?,
-            _ => {}
+        match self.read(KEY_FILE)?.map(SecretBytes::new) {
+            Some(key) if key.len() == KEY_BYTES => return Ok(key),
+            Some(_) => self.set_aside(KEY_FILE)?,
+            None => {}
         }
         self.update(KEY_FILE, |old| {
             // Another run may have made it meanwhile.
@@ -275,7 +282,7 @@ impl StateDir {
     pub fn clean_up(&self) -> CleanedUp {
         let mut cleaned = CleanedUp::default();
         let folder = self.path.join("backups");
-        let guard = lock_folder(&folder);
+        let guard = lock_folder(&folder, FlockOperation::LockExclusive);
         for (path, file) in abandoned(&folder, is_partial) {
             match file.and_then(|_file| fs::remove(&path)) {
                 Ok(()) => cleaned.removed.push(path),
@@ -284,7 +291,7 @@ impl StateDir {
         }
         drop(guard);
         let folder = self.path.join("journal");
-        let _guard = lock_folder(&folder);
+        let _guard = lock_folder(&folder, FlockOperation::LockExclusive);
         for (path, file) in abandoned(&folder, is_journal) {
             clean_up_one(&path, file, &mut cleaned);
         }
@@ -296,15 +303,32 @@ impl StateDir {
     pub fn traces(&self, folders: &[&Path]) -> Traces {
         let mut traces = Traces::default();
         let folder = self.path.join("journal");
-        // What is locked while it is read would be taken for a living run's.
-        let _guard = lock_folder(&folder);
+        // What is locked while it is read would be taken for a living run's. Another run that holds the folder for long has
+        // been stopped: it is not waited for.
+        let mut guard = None;
+        for _ in 0..LOOKS {
+            guard = lock_folder(&folder, FlockOperation::NonBlockingLockExclusive);
+            if guard.is_some() {
+                break;
+            }
+            thread::sleep(PAUSE);
+        }
+        if guard.is_none() && File::open(&folder).is_ok() {
+            let error = io::Error::from(io::ErrorKind::WouldBlock);
+            traces.trouble = Some(fs::failed(&folder, "lock")(error));
+            return traces;
+        }
         for (path, file) in abandoned(&folder, is_journal) {
-            let read = read_journal(&path, file)
-                .and_then(|journal| Ok((journal.half_done(folders)?, journal)));
+            let read = read_journal(&path, file).and_then(|journal| {
+                Ok((journal.half_done(folders)?, journal.kept(folders)?, journal))
+            });
             match read {
-                Ok((files, journal)) => {
+                Ok((files, kept, journal)) => {
+                    let mut left = journal.left(folders);
+                    left.retain(|path| kept.iter().all(|(_, old)| old != path));
                     traces.half_done.extend(files);
-                    traces.staging.extend(journal.left(folders));
+                    traces.staging.extend(left);
+                    traces.kept.extend(kept);
                 }
                 Err(error) => traces.trouble = Some(error),
             }
@@ -317,7 +341,7 @@ impl StateDir {
     /// Forgets that killed runs were writing into a file: it is whole again, or its owner says that it is.
     pub fn settle(&self, written: &[PathBuf]) {
         let folder = self.path.join("journal");
-        let _guard = lock_folder(&folder);
+        let _guard = lock_folder(&folder, FlockOperation::LockExclusive);
         for (path, file) in abandoned(&folder, is_journal) {
             let Ok(listing) = read_journal(&path, file) else {
                 continue;
@@ -426,7 +450,7 @@ impl StateDir {
 /// Creates a file that is locked before another run can take it for abandoned: creating and
 /// looking for abandoned files exclude each other by a lock on the folder.
 fn create_locked(folder: &Path, path: &Path, content: &[u8]) -> Result<File, FsError> {
-    let _guard = lock_folder(folder);
+    let _guard = lock_folder(folder, FlockOperation::LockExclusive);
     let file = fs::write_new_private(path, content)?;
     // Without a lock another run would take it for one that nobody holds.
     // A command that only reads may hold it for a moment.
@@ -599,18 +623,20 @@ fn abandoned(folder: &Path, is_wanted: fn(&Path) -> bool) -> Vec<(PathBuf, Resul
     found
 }
 
-fn lock_folder(folder: &Path) -> Option<File> {
-    let lock = |file: File| {
-        rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockExclusive)).ok()?;
-        Some(file)
-    };
+/// Locks a folder; `None` where that cannot be, or somebody else has it.
+fn lock_folder(folder: &Path, how: FlockOperation) -> Option<File> {
+    let lock = |file: &File| rustix::io::retry_on_intr(|| flock(file, how));
     let folder_itself = File::open(folder).ok()?;
-    // A network file system locks no folders.
-    lock(folder_itself).or_else(|| {
-        let name = with_suffix(folder, ".lock");
-        let file = File::options().create(true).append(true).open(name).ok()?;
-        lock(file)
-    })
+    match lock(&folder_itself) {
+        Ok(()) => Some(folder_itself),
+        Err(error) if has_no_locks(error) => {
+            // A network file system locks no folders.
+            let name = with_suffix(folder, ".lock");
+            let file = File::options().create(true).append(true).open(name).ok()?;
+            lock(&file).ok().map(|()| file)
+        }
+        Err(_) => None,
+    }
 }
 
 fn is_journal(path: &Path) -> bool {

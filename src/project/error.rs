@@ -328,6 +328,12 @@ pub enum Refusal {
         /// The limit.
         limit: u64,
     },
+    /// The server's file belongs to somebody else than at the last sync, who could read what is placed.
+    #[error("its file on the server is another user's now: {what}")]
+    OwnerSince {
+        /// Whose it is and was.
+        what: String,
+    },
     /// The repository's file of a row of `[plain]` is not tracked by git.
     #[error("git does not track `{path}`, so it is no file that the repository shares")]
     UntrackedPlain {

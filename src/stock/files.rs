@@ -311,12 +311,13 @@ pub(super) fn write(
         Holds::Ciphertext => PUBLIC & !crate::os::process::umask(),
     };
     let (seen, stderr) = (run.seen.remove(path), &mut run.env.stderr);
+    let was_read = seen.is_some();
     let done = rewrite::write(path, content.expose(), mode, seen.as_ref(), &mut |text| {
         drop(writeln!(stderr, "{}", super::harmless(text)));
     });
     done.map_err(|error| {
         let reason = match &error {
-            FsError::Changed { path } => {
+            FsError::Changed { path } if was_read => {
                 let text = format!(
                     "{} was changed since it was read, so nothing is written: run the command again",
                     path.display()

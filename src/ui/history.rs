@@ -75,7 +75,7 @@ impl Ui {
             self.data(&format!("{sign} {key:<width$}  {when}{note}\n"));
         }
         if view.is_cut {
-            self.status("this is a shallow clone: its history is cut");
+            self.status("this is a shallow clone, or one without the files of older commits: its history is cut");
         }
     }
 }

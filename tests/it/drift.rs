@@ -881,6 +881,46 @@ fn an_old_version_that_is_pushed_as_a_new_one_is_told() {
     assert_eq!(project.read_server(ENV.name), second.as_bytes());
 }
 
+/// Merges a branch from before, as Mallory, so that the old encrypted file comes back.
+fn merge_an_old_branch(project: &TestProject, from: &str) {
+    let mallory = ["-c", "user.name=Mallory"];
+    let run = |args: &[&str]| project.git(&[&mallory[..], args].concat());
+    run(&["checkout", "-q", "-b", "old", from]);
+    run(&["commit", "-q", "--allow-empty", "-m", "side"]);
+    run(&["checkout", "-q", "main"]);
+    run(&["merge", "-q", "-s", "ours", "--no-commit", "old"]);
+    run(&["checkout", "-q", "old", "--", "a.env.enc"]);
+    run(&["commit", "-q", "-m", "Merge"]);
+}
+
+#[test]
+fn an_old_version_that_a_merge_brings_back_is_told() {
+    let project = ENV.agreed();
+    let [_, second, third] = ENV.texts;
+    for text in [second, third] {
+        project.write_server(ENV.name, text);
+        project.ok(&["encrypt"]);
+        project.commit();
+    }
+    project.ok(&["decrypt"]);
+    merge_an_old_branch(&project, "HEAD~2");
+    let output = project.ok(&["decrypt"]);
+    let told = "a.env.enc: the repository has what it had in commit";
+    assert!(output.stderr.contains(told), "{output:#?}");
+
+    // So is an old data key, by whom it came back.
+    let project = ENV.agreed();
+    project.ok(&["encrypt", "--new-data-key"]);
+    project.commit();
+    project.ok(&["decrypt"]);
+    merge_an_old_branch(&project, "HEAD~1");
+    let merge = project.git(&["rev-parse", "HEAD"]);
+    let output = project.ok(&["status"]);
+    let told = format!("its data key was replaced in commit {}", &merge[..10]);
+    assert!(output.stdout.contains(&told), "{output:#?}");
+    assert!(output.stdout.contains("by Mallory"), "{output:#?}");
+}
+
 /// Puts a commit on the branch whose author's date is none; git itself reads it.
 fn commit_with_a_bad_date(project: &TestProject) {
     let [tree, parent] =

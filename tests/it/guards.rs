@@ -1163,6 +1163,30 @@ fn a_row_of_plain_places_and_shows_nothing_that_is_not_shared() {
         assert!(!output.stdout.contains("AGE-SECRET-KEY"));
         fs::remove_file(project.server_file("www/x")).unwrap();
     }
+    // Nor is its mode opened, where it is a target itself, or what the target holds is the same.
+    let row = "\n[plain]\n\"untracked\" = { path = \"www/x\", mode = \"0644\" }\n";
+    project.write_repo("secret-files.toml", manifest.clone() + row);
+    project.write_server("www/x", "canary-Ku36-sqlrole\n");
+    let file = project.server_file("www/x");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(project.run(&["deploy"]).code, 3);
+    let mode = fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    fs::remove_file(&file).unwrap();
+    // What `status` proposes is what can be done.
+    assert_eq!(project.run(&["status"]).code, 3);
+    // A repository below is another one.
+    fs::create_dir(project.repo_file("below")).unwrap();
+    project.write_repo("below/p", "canary-Ku36-sqlrole\n");
+    for args in [&["init", "-q"][..], &["add", "p"]] {
+        project.git(&[&["-C", "below"], args].concat());
+    }
+    let row = "\n[plain]\n\"below/p\" = { path = \"www/x\", mode = \"0644\" }\n";
+    project.write_repo("secret-files.toml", manifest.clone() + row);
+    assert_eq!(project.run(&["deploy"]).code, 3);
+    assert!(!file.exists());
+    let row = "\n[plain]\n\"untracked\" = { path = \"www/x\", mode = \"0644\" }\n";
+    project.write_repo("secret-files.toml", manifest + row);
     // What git tracks is placed.
     project.git(&["add", "untracked"]);
     project.ok(&["deploy"]);
@@ -1187,7 +1211,14 @@ fn a_row_of_plain_shows_no_file_that_no_sync_has_seen() {
     assert!(!output.stdout.contains("root:"), "{output:#?}");
     // What everybody may read is, and what was placed.
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-    assert!(project.run(&["diff"]).stdout.contains("root:"));
+    let folders = [project.path(""), project.root()];
+    for (mode, is_shown) in [(0o700, false), (0o755, true)] {
+        for folder in &folders {
+            fs::set_permissions(folder, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let output = project.run(&["diff"]);
+        assert_eq!(output.stdout.contains("root:"), is_shown, "{output:#?}");
+    }
     project.ok(&["deploy", "--force"]);
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     project.write_server("shadow", "root:x\n");
@@ -1229,4 +1260,48 @@ fn the_places_of_keys_are_no_targets_where_none_is_yet() {
     assert_eq!(output.code, 3, "{output:#?}");
     assert!(output.stderr.contains("is an identity file"), "{output:#?}");
     assert!(!home.join(".config/sops/age/keys.txt").exists());
+}
+
+#[test]
+fn a_file_of_another_user_gets_no_secret() {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("SECRETS_CI").is_none(), "CI is root");
+        drop(writeln!(
+            std::io::stderr(),
+            "skipped: a_file_of_another_user_gets_no_secret (not root)"
+        ));
+        return;
+    }
+    let mut project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
+    project.write_server("a.env", "ONE=1\n");
+    project.ok(&["encrypt"]);
+    project.commit();
+    project.capture_elsewhere("a.env", "ONE=2\n");
+    let file = project.server_file("a.env");
+    std::os::unix::fs::chown(&file, Some(1234), None).unwrap();
+    for args in [
+        &["decrypt"][..],
+        &["decrypt", "--force"],
+        &["merge", "--repository"],
+    ] {
+        let output = project.run(args);
+        assert_eq!(output.code, 3, "{output:#?}");
+        assert!(
+            output.stderr.contains("is another user's now"),
+            "{output:#?}"
+        );
+        assert_eq!(project.read_server("a.env"), b"ONE=1\n");
+    }
+    // Declared, it is meant.
+    project.write_manifest(
+        &[("a.env.enc", "{ path = \"a.env\", owner = \"1234\" }")],
+        "",
+    );
+    if project.run(&["decrypt", "-n"]).code != 0 {
+        // Accounts that do not exist here cannot be declared.
+        project.write_manifest(&[("a.env.enc", "a.env")], "");
+        std::os::unix::fs::chown(&file, Some(0), None).unwrap();
+    }
+    project.ok(&["decrypt"]);
+    assert_eq!(project.read_server("a.env"), b"ONE=2\n");
 }
