@@ -1,6 +1,6 @@
 //! `merge`: brings together what was changed on both sides, key by key.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use clap::{Args, ValueEnum};
 
@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Problem};
 use crate::os::fs::FsError;
 use crate::os::place::{Base, Ownership};
 use crate::os::terminal::Ask;
-use crate::project::diff::{self, Differences};
+use crate::project::diff::{self, Change, Differences};
 use crate::project::drift::{Drift, Verdict};
 use crate::project::error::Refusal;
 use crate::project::key_drift::{KeyDrift, Moved};
@@ -385,14 +385,17 @@ fn decide(
     let mut decisions = HashMap::new();
     let mut undecided = Conflict::default();
     let asker = cx.asker().filter(|_| !args.write.dry_run);
+    let shifted = shifted_lists(&open.drift.keys);
     for (one, row) in open.drift.keys.iter().zip(&open.keys) {
+        let is_shifted = lists_of(&one.key).any(|list| shifted.contains(list));
+        let moved = if is_shifted { Moved::Both } else { one.moved };
         let named = choices.iter().find(|(key, _)| is_called(&one.key, key));
         let for_all = match (args.server, args.repository) {
             (true, _) => Some(Side::Server),
             (_, true) => Some(Side::Repository),
             _ => None,
         };
-        let decision = match (named, one.moved) {
+        let decision = match (named, moved) {
             (Some((_, side)), _) => Some(*side),
             (None, Moved::Server) => Some(Side::Server),
             (None, Moved::Repository) => Some(Side::Repository),
@@ -404,7 +407,7 @@ fn decide(
         let decision = match (decision, &asker) {
             (Some(side), _) => Decision::Side(side),
             (None, None) => {
-                let list = match one.moved {
+                let list = match moved {
                     Moved::Both => &mut undecided.both,
                     _ => &mut undecided.unknown,
                 };
@@ -427,6 +430,31 @@ fn decide(
     } else {
         Ok(Answer::Conflict(undecided))
     }
+}
+
+/// Returns the lists that both sides changed, one of them by an item more or less: the items that a number names on the two
+/// sides may be different ones then.
+fn shifted_lists(keys: &[KeyDrift]) -> HashSet<&str> {
+    let mut sides: HashMap<&str, (bool, bool, bool)> = HashMap::new();
+    for one in keys {
+        for list in lists_of(&one.key) {
+            let (server, repository, is_shifted) = sides.entry(list).or_default();
+            *server |= one.moved != Moved::Repository;
+            *repository |= one.moved != Moved::Server;
+            *is_shifted |= one.change != Change::Changed;
+        }
+    }
+    let both = sides
+        .into_iter()
+        .filter(|(_, sides)| *sides == (true, true, true));
+    both.map(|(list, _)| list).collect()
+}
+
+/// Returns the lists that a key is in, as far as it names them: `a[0].b[1]` is in `a` and in `a[0].b`.
+fn lists_of(key: &str) -> impl Iterator<Item = &str> {
+    let starts = key.match_indices('[').map(|(at, _)| at);
+    let is_item = |at: &usize| key[at + 1..].starts_with(|c: char| c.is_ascii_digit());
+    starts.filter(is_item).map(|at| &key[..at])
 }
 
 /// Asks which side's value of a key to take, or for another one. `None` leaves the entry as it is.
@@ -573,12 +601,12 @@ fn is_keyed(open: &Open<'_>) -> bool {
     open.entry.reading().has_keys() && !keys.any(|one| one.key.starts_with("(content"))
 }
 
-/// Returns the side that alone changed comments, where the other one's stay.
+/// Returns the side that changed comments, where the other one's stay.
 fn lost_comments(open: &Open<'_>, layout: Side) -> Option<Side> {
     let comments = open.drift.keys.iter().find(|one| one.key == COMMENTS)?;
     match (comments.moved, layout) {
-        (Moved::Server, Side::Repository) => Some(Side::Server),
-        (Moved::Repository, Side::Server) => Some(Side::Repository),
+        (Moved::Server | Moved::Both, Side::Repository) => Some(Side::Server),
+        (Moved::Repository | Moved::Both, Side::Server) => Some(Side::Repository),
         _ => None,
     }
 }

@@ -830,3 +830,30 @@ fn interrupting_a_hidden_prompt_leaves_the_terminal_as_it_was() {
         "{shown}"
     );
 }
+
+/// The items that a number names on the two sides may be different ones.
+#[test]
+fn a_list_that_both_sides_changed_is_not_put_together_by_numbers() {
+    let mut project = TestProject::with_files(&[("a.yaml.enc", "a.yaml")], "");
+    let anna = "  - name: anna\n    token: one\n    role: user\n";
+    project.write_server("a.yaml", format!("users:\n{anna}other: 1\n"));
+    project.ok(&["encrypt"]);
+    project.commit();
+    let admin = anna.replace("user", "admin");
+    project.capture_elsewhere("a.yaml", &format!("users:\n{admin}other: 1\n"));
+    let guest = "  - name: guest\n    token: two\n    role: user\n";
+    let now = format!("users:\n{guest}{anna}other: 1\n");
+    project.write_server("a.yaml", &now);
+    let output = project.run(&["merge", "--no-input"]);
+    assert_eq!(output.code, 3, "{output:#?}");
+    assert!(output.stderr.contains("users[0].role"), "{output:#?}");
+    assert_eq!(project.read_server("a.yaml"), now.as_bytes());
+    // An item more on one side alone is taken.
+    project.write_server("a.yaml", format!("users:\n{anna}{guest}other: 1\n"));
+    project.capture_elsewhere("a.yaml", &format!("users:\n{anna}other: 2\n"));
+    project.ok(&["merge", "--no-input"]);
+    assert_eq!(
+        project.read_server("a.yaml"),
+        format!("users:\n{anna}{guest}other: 2\n").as_bytes()
+    );
+}
