@@ -212,13 +212,16 @@ fn left_out(
 }
 
 /// Says that the repository's file is an older version again: a revert, or an old file that somebody pushed anew, for which
-/// no key is needed. Its MAC token tells, as nobody without the data key makes another one.
+/// no key is needed. Its MAC token tells, as nobody without the data key makes another one; where there is none, of raw age
+/// files and rows of `[plain]`, the content does.
 pub fn again(workspace: &Workspace, entry: &Entry) -> Option<String> {
     let checkout = workspace.checkout().ok()??;
     let file = workspace.repository_file(entry);
     let mac_of = |content: Vec<u8>| {
-        let (_, sealed) = sops::parse_sealed(content).ok()?;
-        Some(sealed.metadata.mac).filter(|mac| !mac.is_empty())
+        let mac = sops::parse_sealed(content.clone()).ok();
+        let mac = mac.map(|(_, sealed)| sealed.metadata.mac);
+        let mac = mac.filter(|mac| !mac.is_empty());
+        Some(mac.map_or(content, String::into_bytes))
     };
     let now = mac_of(fs::read_regular(&file).ok()?)?;
     let versions = checkout.file_history(&file, None).ok()?;

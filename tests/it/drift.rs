@@ -908,6 +908,20 @@ fn an_old_version_that_a_merge_brings_back_is_told() {
     let told = "a.env.enc: the repository has what it had in commit";
     assert!(output.stderr.contains(told), "{output:#?}");
 
+    // And one without a MAC.
+    let project =
+        TestProject::with_files(&[("a.age.enc", "{ path = \"a\", format = \"age\" }")], "");
+    for text in ["one", "two"] {
+        project.write_server("a", text);
+        project.ok(&["encrypt"]);
+        project.commit();
+    }
+    project.ok(&["decrypt"]);
+    project.git(&["checkout", "-q", "HEAD~1", "--", "a.age.enc"]);
+    project.commit();
+    let output = project.ok(&["decrypt"]);
+    assert!(output.stderr.contains("once more"), "{output:#?}");
+
     // So is an old data key, by whom it came back.
     let project = ENV.agreed();
     project.ok(&["encrypt", "--new-data-key"]);
