@@ -7,7 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,9 +17,8 @@ use secret_files::os::fs::FsError;
 use secret_files::os::place::{Base, FileState, Found, Ownership, Place};
 use secret_files::os::staging::{Attributes, InPlace, Removed, Staged};
 
-use super::support::{
-    LAPTOP_KEY, SERVER_KEY, TestProject, assert_hidden, key_file, recipient, stock,
-};
+use super::support::{LAPTOP_KEY, SERVER_KEY, TestProject, key_file, recipient, stock};
+use super::trouble::{ended, secrets};
 
 const STAGING_NAME: &str = ".secrets-staging-0123456789abcdef";
 
@@ -338,20 +337,6 @@ fn an_old_file_that_is_kept_is_not_called_a_leftover() {
     assert!(kept.exists());
 }
 
-fn secrets(project: &TestProject, program: &str, args: &[&str]) -> Command {
-    let mut command = Command::new(program);
-    command
-        .args(args)
-        .current_dir(project.repo())
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap())
-        .envs(&project.vars)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
-}
-
 /// Runs the built program under another one. Returns its code and what it said.
 fn secrets_under(
     project: &TestProject,
@@ -364,18 +349,6 @@ fn secrets_under(
     all.push(env!("CARGO_BIN_EXE_secrets"));
     all.extend(args);
     ended(secrets(project, program[0], &all).spawn().unwrap())
-}
-
-fn ended(child: Child) -> (i32, String) {
-    let output = child.wait_with_output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    assert_hidden(&said, "a run");
-    let code = output.status.code();
-    (
-        code.unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0)),
-        said,
-    )
 }
 
 fn wait_for(what: &Path) {

@@ -36,7 +36,7 @@ fn is_new(project: &TestProject) -> bool {
         && project.read_server("y/b") == text("new b", LONG).as_bytes()
 }
 
-fn secrets(project: &TestProject, program: &str, args: &[&str]) -> Command {
+pub(crate) fn secrets(project: &TestProject, program: &str, args: &[&str]) -> Command {
     let mut command = Command::new(program);
     command
         .args(args)
@@ -54,7 +54,7 @@ fn secrets(project: &TestProject, program: &str, args: &[&str]) -> Command {
     command
 }
 
-fn ended(child: Child) -> (i32, String) {
+pub(crate) fn ended(child: Child) -> (i32, String) {
     let Output {
         status,
         stdout,
