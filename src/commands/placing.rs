@@ -448,8 +448,10 @@ fn check_owner(
         && owner.uid.is_none();
     if is_others {
         let path = hints::quoted(&place.path().to_string_lossy());
+        let was = record.map_or(own, |record| record.uid);
+        let was = users::name_of(users::Database::Passwd, was);
         return Err(Problem::of(name, Refusal::OwnerSince { what }).with_help(format!(
-            "`owner = \"…\"` in its row says whose it is to be; where that is not meant, look who may write the folder, and `chown` {path} back"
+            "look who may write its folder, then `chown {was} {path}`; where it is meant, name the `owner` in its row"
         )));
     }
     warnings.push(format!("{name}: {what}; the new file is like it"));
