@@ -333,12 +333,24 @@ impl Problem {
         }
     }
 
-    /// Adds what to do about it.
+    /// Adds what to do about it, where it is not that no more files can be opened.
     #[must_use]
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(if has_too_many_files_open(&*self.kind) {
+            "raise the limit of open files (`ulimit -n`), then run the command again".to_owned()
+        } else {
+            help.into()
+        });
         self
     }
+}
+
+/// Returns whether an error is due to the limit of open files, of this process or of the system.
+fn has_too_many_files_open(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| {
+        let code = error.downcast_ref().and_then(std::io::Error::raw_os_error);
+        matches!(code, Some(libc::EMFILE | libc::ENFILE))
+    })
 }
 
 /// Why a command stopped before it could report: everything that was wrong.

@@ -40,7 +40,7 @@ pub enum LockError {
         holder: String,
     },
     /// The directory cannot be opened or the file system has no locks.
-    #[error("{}: cannot be locked", path.display())]
+    #[error("{}: cannot be locked: {source}", path.display())]
     Io {
         /// The directory.
         path: PathBuf,

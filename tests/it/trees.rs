@@ -795,6 +795,12 @@ fn layout_exact_refuses_with_the_line_and_the_choices() {
         ("a: &x s\nb: *x\n", 2, "an alias to a value"),
         ("a: \"\\u00e9\"\n", 1, "a string with unusual escapes"),
         ("a: one\n  two\n", 1, "a plain value over several lines"),
+        ("a: \"\u{feff}\"\n", 1, "a string with unusual escapes"),
+        (
+            "a: '\u{feff}'\n",
+            1,
+            "a quoted value with unusual characters",
+        ),
     ] {
         project.write_server("a.yaml", text);
         let output = project.run(&["encrypt"]);
@@ -812,6 +818,29 @@ fn layout_exact_refuses_with_the_line_and_the_choices() {
     }
     project.write_server("a.yaml", "a: [x, 1.5] # fine\n");
     project.ok(&["encrypt"]);
+}
+
+#[test]
+fn what_ends_a_line_for_stock_alone_is_refused() {
+    let row = |layout| format!("{{ path = \"a.yaml\", layout = \"{layout}\" }}");
+    for layout in ["exact", "note", "stock"] {
+        let project = TestProject::with_files(&[("a.yaml.enc", &row(layout))], "");
+        for end in ["\r", "\u{85}", "\u{2028}", "\u{2029}"] {
+            project.write_server("a.yaml", format!("a: 1\n# comment{end}b: 2\n"));
+            let output = project.run(&["encrypt"]);
+            assert_eq!(output.code, 3, "{end:?}: {output:#?}");
+            assert!(output.stderr.contains("line 2: "), "{output:#?}");
+            assert!(!project.repo_file("a.yaml.enc").exists());
+        }
+        let escaped = "a: \"\\r\\x85\\u2028\\u2029\" # £ \u{2027}\n";
+        project.write_server("a.yaml", escaped);
+        project.ok(&["encrypt"]);
+        fs::remove_file(project.server_file("a.yaml")).unwrap();
+        project.ok(&["decrypt"]);
+        if layout != "stock" {
+            assert_eq!(text(&project.read_server("a.yaml")), escaped);
+        }
+    }
 }
 
 #[test]

@@ -940,6 +940,29 @@ fn a_limit_on_the_size_of_files_is_like_a_kill() {
 }
 
 #[test]
+fn with_too_few_open_files_nothing_is_half_done() {
+    if !stock::available("prlimit", "with_too_few_open_files_nothing_is_half_done") {
+        return;
+    }
+    let project = behind();
+    let mut failed = 0;
+    for limit in 7..64 {
+        let limit = format!("--nofile={limit}");
+        let args = [&limit, env!("CARGO_BIN_EXE_secrets"), "decrypt"];
+        let (code, said) = ended(secrets(&project, "prlimit", &args).spawn().unwrap());
+        if code == 0 {
+            break;
+        }
+        failed += 1;
+        assert!(said.contains("`ulimit -n`"), "{limit}: {said}");
+        assert_eq!(project.read_server("x/a"), text("old a", 1).as_bytes());
+        assert_eq!(project.read_server("y/b"), text("old b", 1).as_bytes());
+        assert!(!has_staging_files(&project.snapshot()), "{limit}: {said}");
+    }
+    assert!(failed > 3 && is_new(&project), "{failed}");
+}
+
+#[test]
 fn a_file_with_two_names_that_cannot_be_written_keeps_its_content() {
     let test = "a_file_with_two_names_that_cannot_be_written_keeps_its_content";
     if !stock::available("strace", test) {

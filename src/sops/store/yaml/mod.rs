@@ -469,17 +469,28 @@ fn spelling_of(source: &[u8], part: &Part<'_>) -> Spelling {
     quoted_spelling(source, part, quote, in_flow)
 }
 
-/// Refuses a carriage return by itself: YAML ends a line there, and nothing else that reads files does.
+/// Refuses what ends a line for stock and for nothing else that reads files: a carriage return by itself, and
+/// U+0085, U+2028 and U+2029. Behind one of them a comment can be a key, and in a value it can stand for a
+/// blank (go-yaml, `is_break`).
 fn check_line_ends(source: &[u8]) -> Result<(), DocumentError> {
-    let alone = memchr::memchr_iter(b'\r', source).find(|&at| source.get(at + 1) != Some(&b'\n'));
-    match alone {
-        None => Ok(()),
-        Some(at) => Err(DocumentError::Line {
+    let refused = |at: usize, construct| {
+        Err(DocumentError::Line {
             line: memchr::memchr_iter(b'\n', &source[..at]).count() + 1,
-            construct: "a carriage return without a line feed",
+            construct,
             format: "YAML",
-        }),
+        })
+    };
+    for at in memchr::memchr3_iter(b'\r', 0xc2, 0xe2, source) {
+        match &source[at..] {
+            [b'\r', b'\n', ..] => (),
+            [b'\r', ..] => return refused(at, "a carriage return without a line feed"),
+            [0xc2, 0x85, ..] | [0xe2, 0x80, 0xa8 | 0xa9, ..] => {
+                return refused(at, "a line separator (U+0085, U+2028 or U+2029)");
+            }
+            _ => (),
+        }
     }
+    Ok(())
 }
 
 /// Says how the token of a plain or quoted scalar is written.
@@ -534,6 +545,12 @@ fn quoted_spelling(source: &[u8], part: &Part<'_>, quote: Quote, in_flow: bool) 
                     part.span.clone(),
                     "a quoted value over several lines",
                 )
+            } else if String::from_utf8_lossy(text).contains(scalar::is_special) {
+                with_note(
+                    spelling,
+                    part.span.clone(),
+                    "a quoted value with unusual characters",
+                )
             } else {
                 spelling
             }
@@ -550,7 +567,7 @@ fn quoted_spelling(source: &[u8], part: &Part<'_>, quote: Quote, in_flow: bool) 
             let mut canonical = SecretBytes::new(Vec::with_capacity(text.len() * 2));
             let value = part.value.plaintext();
             let is_same = std::str::from_utf8(value.expose()).is_ok_and(|value| {
-                write_escaped(value, canonical.expose_mut());
+                scalar::write_double(value, canonical.expose_mut());
                 canonical.expose() == text
             });
             if is_same {
@@ -595,22 +612,6 @@ fn block_spelling(
         },
         ..Spelling::quoted(if keeps_indent { "" } else { indent }, "")
     }
-}
-
-/// Appends a string in double quotes with the only escapes that a token stands for.
-fn write_escaped(text: &str, out: &mut Vec<u8>) {
-    out.push(b'"');
-    for &byte in text.as_bytes() {
-        match byte {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            byte => out.push(byte),
-        }
-    }
-    out.push(b'"');
 }
 
 fn line_end_before(source: &[u8], at: usize) -> &'static [u8] {
