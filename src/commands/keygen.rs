@@ -1,12 +1,13 @@
 //! `keygen`: a new age identity.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use crate::error::{Error, ErrorKind, Problem};
 use crate::keys::age;
 use crate::os::fs::{self, FsError};
+use crate::os::git::{self, Checkout};
 use crate::os::place::Ownership;
 use crate::os::users::{self, Database};
 use crate::project::error::Refusal;
@@ -89,7 +90,24 @@ pub fn run(args: &KeygenArgs, cx: &mut Context) -> Result<Outcome, Error> {
         path.display(),
         args.mode
     ));
+    warn_of_git(cx, &path);
     Ok(Outcome::default())
+}
+
+/// Says that `git add` would take an identity along.
+fn warn_of_git(cx: &mut Context, path: &Path) {
+    let Some(top) = git::work_tree_of(path) else {
+        return;
+    };
+    let is_ignored = Checkout::discover(top)
+        .is_ok_and(|found| found.is_none_or(|found| found.is_ignored(path).unwrap_or(false)));
+    if !is_ignored {
+        cx.ui.warning(&format!(
+            "{} lies in a git checkout and is not ignored: add it to {} before the next `git add`",
+            path.display(),
+            top.join(".gitignore").display()
+        ));
+    }
 }
 
 fn find_group(name: &str) -> Result<u32, Problem> {

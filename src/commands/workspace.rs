@@ -136,7 +136,7 @@ impl Workspace {
             other => (None, other),
         };
 
-        let state = StateDir::locate(&cx.env);
+        let state = state_dir(cx)?;
         let lost = lost_key::replacements(state.as_ref());
         let members = members(&manifest, &repository, root.as_ref(), state.as_ref(), files)?;
         manifest.expand(&members, &shown).map_err(wrong)?;
@@ -631,6 +631,21 @@ fn host_name(cx: &Context) -> String {
         Some(name.to_string_lossy().into_owned())
     };
     named.or_else(variable).unwrap_or_else(process::host_name)
+}
+
+/// Returns the state directory. One whose name depends on where a command is typed would forget all at the next
+/// place.
+fn state_dir(cx: &Context) -> Result<Option<StateDir>, Problem> {
+    let named = cx.env.var("SECRETS_STATE_DIR").map(Path::new);
+    if let Some(named) = named.filter(|named| named.is_relative()) {
+        let message = format!(
+            "SECRETS_STATE_DIR={}: the path is relative",
+            named.display()
+        );
+        return Err(Problem::new(ErrorKind::Option(message))
+            .with_help("give the whole path, from `/` on: it holds for every working directory"));
+    }
+    Ok(StateDir::locate(&cx.env))
 }
 
 /// Returns the root by the user's own word, else as declared, and whether it is declared; empty where

@@ -393,4 +393,13 @@ fn keygen_never_overwrites() {
         assert_eq!(project.run(args).code, 2, "{args:?}");
     }
     assert!(key_file(SERVER_KEY).exists());
+    project.git(&["init", "-q"]);
+    for (folder, is_told) in [("repo/in.txt", true), ("out.txt", false)] {
+        let path = project.path(folder);
+        let output = project.ok(&["keygen", "-o", path.to_str().unwrap()]);
+        assert_eq!(output.stderr.contains(".gitignore"), is_told, "{output:#?}");
+    }
+    project.write_repo(".gitignore", "ignored.txt\n");
+    let output = project.ok(&["keygen", "-o", "ignored.txt"]);
+    assert!(!output.stderr.contains("git"), "{output:#?}");
 }

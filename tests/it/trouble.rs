@@ -1261,6 +1261,18 @@ expect 0 {run} "$P/secrets" decrypt x/a --force
     );
 }
 
+#[test]
+fn a_state_directory_that_moves_with_the_shell_is_refused() {
+    let mut project = behind();
+    project.set("SECRETS_STATE_DIR", "state");
+    for command in ["status", "decrypt", "undo"] {
+        let output = project.run(&[command]);
+        assert_eq!(output.code, 2, "{output:#?}");
+        assert!(output.stderr.contains("the path is relative"));
+    }
+    assert!(!project.repo_file("state").exists());
+}
+
 /// Sends a signal to a run of any command at any moment: it is as it was, or done.
 #[test]
 fn a_signal_at_any_moment_changes_all_or_nothing() {
