@@ -289,6 +289,7 @@ fn old_state(workspace: &Workspace, file: &Replaced) -> Result<Old, Problem> {
     if file.is_mended {
         return Ok(Old::Attributes);
     }
+    let forget = workspace.hints.ours_for_all("undo --forget");
     let bytes = match &file.commit {
         Some(commit) => {
             let checkout = workspace.checkout().unwrap_or(None);
@@ -298,14 +299,14 @@ fn old_state(workspace: &Workspace, file: &Replaced) -> Result<Old, Problem> {
             content.ok_or_else(|| {
                 let message = format!("commit {} of the old content is not here", short(commit));
                 Problem::of(name, ErrorKind::Option(message))
-                    .with_help("run it in the clone that the run was made in, or fetch the commit")
+                    .with_help(format!("run it in the clone that the run was made in, or fetch the commit; {forget} goes on to the run before"))
             })?
         }
         None if file.backup.is_empty() => return Ok(Old::Missing),
         None => fs::read_regular(&file.backup_path(workspace)).map_err(|source| {
             let path = file.backup_path(workspace);
             Problem::of(name, ErrorKind::Unreadable { path, source })
-                .with_help("the backup is gone; look for the content in git's history")
+                .with_help(format!("the backup is gone: look for the content in git's history; {forget} goes on to the run before"))
         })?,
     };
     let is_plain = workspace
