@@ -367,3 +367,30 @@ fn what_an_allow_lets_pass_of_rows_is_told() {
     let told = "let pass by `allow` of [check] (**), though it is about files of rows: 1";
     assert!(output.stderr.contains(told), "{output:#?}");
 }
+
+#[test]
+fn an_ssh_key_is_an_identity_where_files_are_encrypted_for_it() {
+    let test = "an_ssh_key_is_an_identity_where_files_are_encrypted_for_it";
+    if !stock::available("ssh-keygen", test) {
+        return;
+    }
+    let project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
+    for name in ["reader", "deploy"] {
+        let args = ["-q", "-t", "ed25519", "-N", "", "-f"];
+        let made = Command::new("ssh-keygen")
+            .args(args)
+            .arg(project.repo_file(name))
+            .status();
+        assert!(made.unwrap().success());
+    }
+    let reader = project.read_repo("reader.pub");
+    project.write_rules(&[recipient(SERVER_KEY), reader.trim_end().to_owned()]);
+    project.write_server("a.env", "A=canary-Vd81-database\n");
+    project.ok(&["encrypt"]);
+    project.commit();
+    let found = vec!["reader:1 identity".to_owned()];
+    assert_eq!(findings(&project, &[]), (1, found.clone()));
+    assert_eq!(findings(&project, &["--staged"]), (1, found));
+    project.git(&["rm", "-q", "--cached", "reader"]);
+    assert_eq!(findings(&project, &["--staged"]), (0, Vec::new()));
+}

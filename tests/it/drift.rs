@@ -382,6 +382,29 @@ fn a_history_that_is_cut_is_said_and_a_tarball_works() {
 }
 
 #[test]
+fn a_clone_without_old_versions_counts_as_cut() {
+    let mut project = ENV.agreed();
+    project.capture_elsewhere(ENV.name, ENV.texts[1]);
+    project.commit();
+    project.capture_elsewhere(ENV.name, ENV.texts[2]);
+    project.commit();
+    project.git(&["config", "uploadpack.allowFilter", "true"]);
+    let partial = project.path("partial");
+    let source = format!("file://{}", project.repo().display());
+    let cloned = Command::new("git")
+        .args(["clone", "-q", "--filter=blob:none", &source])
+        .arg(&partial)
+        .status();
+    assert!(cloned.unwrap().success());
+    Versions::forget(&project);
+    let before = project.snapshot();
+    let refused = project.run_in(&partial, &["decrypt"]);
+    assert_eq!(refused.code, 3, "{refused:#?}");
+    assert!(refused.stderr.contains("clone"), "{refused:#?}");
+    assert_eq!(project.snapshot(), before);
+}
+
+#[test]
 fn a_pull_followed_by_decrypt_needs_no_flag() {
     let mut project = TestProject::infrastructure();
     project.ok(&["encrypt"]);

@@ -2,7 +2,7 @@
 //! not. Each row is held against the real `sops` too, where there is one.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Seek};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
@@ -779,6 +779,32 @@ fn files_in_place_keep_mode_links_and_names() {
         .sops(&["decrypt", "--output", "/dev/stdout", "f.yaml"])
         .ok();
     assert_eq!(ended.text(), "a: 1\n");
+    // Nor is one that has no name any more.
+    let path = sops.path("gone");
+    let mut caller = fs::File::options();
+    let mut caller = caller
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .unwrap();
+    fs::remove_file(&path).unwrap();
+    let args = ["decrypt", "--output", "/dev/stdout", "f.yaml"];
+    let stdout = caller.try_clone().unwrap();
+    assert!(
+        sops.command(&args)
+            .stdout(stdout)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let mut written = String::new();
+    caller.rewind().unwrap();
+    caller.read_to_string(&mut written).unwrap();
+    assert_eq!(written, "a: 1\n");
+    let names = fs::read_dir(sops.path("")).unwrap();
+    let named = |name: std::ffi::OsString| name.to_string_lossy().starts_with("gone");
+    assert!(!names.map(|name| name.unwrap().file_name()).any(named));
 }
 
 #[test]

@@ -627,6 +627,62 @@ fn killed_half_way(project: &TestProject, args: &[&str]) {
     panic!("no run was killed half way");
 }
 
+/// A run that is stopped (Ctrl-Z) holds its locks; who only looks does not wait for it.
+#[test]
+fn a_stopped_run_holds_up_nobody_who_looks() {
+    if !stock::available("strace", "a_stopped_run_holds_up_nobody_who_looks") {
+        return;
+    }
+    let project = behind();
+    let all = [
+        "-f",
+        "-qqq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=renameat2",
+        "-e",
+        "inject=renameat2:signal=STOP:when=1",
+        env!("CARGO_BIN_EXE_secrets"),
+        "decrypt",
+    ];
+    let mut tracer = secrets(&project, "strace", &all).spawn().unwrap();
+    let is_stopped = |id: u32| {
+        let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+        status.contains("secrets") && status.contains("stop)")
+    };
+    let children = format!("/proc/{0}/task/{0}/children", tracer.id());
+    let stopped = (0..600).find_map(|_| {
+        thread::sleep(Duration::from_millis(50));
+        let children = fs::read_to_string(&children).unwrap();
+        let mut ids = children.split(' ').filter_map(|id| id.trim().parse().ok());
+        // The tracer stops it at every call for a moment.
+        ids.find(|&id| {
+            (0..5).all(|_| {
+                thread::sleep(Duration::from_millis(20));
+                is_stopped(id)
+            })
+        })
+    });
+    let stopped = stopped.expect("the run stops at its first replacement");
+    for looking in [
+        &["status"][..],
+        &["diff"],
+        &["doctor"],
+        &["list"],
+        &["decrypt", "--dry-run"],
+    ] {
+        let program = env!("CARGO_BIN_EXE_secrets");
+        let (_, said) = ended(secrets(&project, program, looking).spawn().unwrap());
+        assert!(!said.is_empty(), "{looking:?}");
+    }
+    assert!(is_stopped(stopped), "it was stopped all the time");
+    let id = rustix::process::Pid::from_raw(stopped.cast_signed()).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::CONT).unwrap();
+    assert!(tracer.wait().unwrap().success());
+    assert!(is_new(&project) && !has_staging_files(&project.snapshot()));
+}
+
 #[test]
 fn what_a_killed_run_had_half_done_is_taken_back() {
     if !stock::available("strace", "what_a_killed_run_had_half_done_is_taken_back") {
