@@ -137,6 +137,7 @@ pub fn begin(
         return Ok(Vec::new());
     }
     let locks = lock(cx, workspace, !args.no_wait)?;
+    workspace.head();
     let cleaned = workspace.state.as_ref().map(|state| tidy(cx, state, false));
     let cleaned = cleaned.unwrap_or_default();
     let mut folders = vec![workspace.repository.path(), &workspace.root_path];

@@ -230,10 +230,7 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
     };
     settle(workspace, state, agreed);
     let now = cx.env.now();
-    let head = match workspace.checkout() {
-        Ok(Some(checkout)) => checkout.head(),
-        _ => None,
-    };
+    let head = workspace.head();
     let key = match state.make_key() {
         Ok(key) => key,
         Err(error) => {
@@ -274,7 +271,7 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
         let before = memory.known_of(workspace, &one.target, &one.entry.repository_path);
         // What is not there yet on an older checkout is not forgotten.
         let used = one.data_key.filter(|used| {
-            let is_old = || known.is_some_and(|known| is_older(workspace, head.as_deref(), known));
+            let is_old = || known.is_some_and(|known| is_older(workspace, head, known));
             used.is_agreed || used.is_made || !before.is_of_file || !is_old()
         });
         let (data_key, terms) = known_after(before, used, &digester);
@@ -289,7 +286,7 @@ pub fn remember(cx: &mut Context, workspace: &Workspace, agreed: &[Agreed<'_>]) 
             pinned: one.pinned.map(str::to_owned),
             mac: one.mac.to_owned(),
             seal: one.seal.to_owned(),
-            commit: head.clone(),
+            commit: head.map(str::to_owned),
             time: now.clone(),
             uid,
             gid,

@@ -61,7 +61,7 @@ pub fn write(
 
 /// Returns the commit that `HEAD` is at, in full.
 pub fn head_of(workspace: &Workspace) -> Option<String> {
-    workspace.checkout().ok().flatten()?.head()
+    workspace.head().map(str::to_owned)
 }
 
 /// Returns what is to be written.

@@ -65,6 +65,7 @@ pub struct Workspace {
     git_folders: Mutex<HashMap<PathBuf, bool>>,
     checkouts: Mutex<HashMap<PathBuf, Arc<Option<Checkout>>>>,
     checkout: OnceLock<Option<Checkout>>,
+    head: OnceLock<Option<String>>,
     rules: Mutex<HashMap<PathBuf, Option<Arc<FoundRules>>>>,
     memory: OnceLock<Memory>,
 }
@@ -183,6 +184,7 @@ impl Workspace {
             git_folders: Mutex::new(HashMap::new()),
             checkouts: Mutex::new(HashMap::new()),
             checkout: OnceLock::new(),
+            head: OnceLock::new(),
             rules: Mutex::new(HashMap::new()),
             memory: OnceLock::new(),
         })
@@ -266,6 +268,13 @@ impl Workspace {
         }
         let found = Checkout::discover(self.repository.path())?;
         Ok(self.checkout.get_or_init(|| found).as_ref())
+    }
+
+    /// Returns the commit that `HEAD` was at when this was first asked, in full: a writing run asks before it reads
+    /// the repository's files, which a pull may replace while it is at work.
+    pub fn head(&self) -> Option<&str> {
+        let head = || self.checkout().ok().flatten()?.head();
+        self.head.get_or_init(head).as_deref()
     }
 
     /// Returns what is remembered of the last syncs, read when first needed: a writing run needs it

@@ -411,11 +411,16 @@ impl Checkout {
             Reader::Library(repository) => {
                 let repository = locked(repository);
                 let committed = blob_at(&repository, "HEAD", relative);
-                drop(repository);
-                match committed {
-                    Err(error) if self.turns_to_program(&error) => self.is_committed(path),
-                    committed => Ok(committed? == Some(Oid::hash_file(ObjectType::Blob, path)?)),
+                if matches!(&committed, Err(error) if self.turns_to_program(error)) {
+                    drop(repository);
+                    return self.is_committed(path);
                 }
+                let Some(blob) = committed? else {
+                    return Ok(false);
+                };
+                // The object may be damaged or gone all the same: its content is looked at too.
+                Ok(blob == Oid::hash_file(ObjectType::Blob, path)?
+                    && repository.find_blob(blob)?.content() == std::fs::read(path)?)
             }
             Reader::Program => {
                 let object = format!("HEAD:{}", relative.to_string_lossy());

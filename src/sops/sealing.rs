@@ -214,13 +214,14 @@ fn is_open_ended_block(document: &Document<'_>, leaf: &document::Leaf<'_>) -> bo
     }
     let before = source[..leaf.span.start].trim_ascii_end();
     let line = memchr::memrchr(b'\n', before).map_or(0, |at| at + 1);
-    let header = before[line..]
-        .split(|&byte| byte == b'#')
-        .next()
-        .unwrap_or_default()
-        .trim_ascii_end();
+    let line = &before[line..];
+    // Where its comment begins is not looked for: in front of one of these, or there is none.
+    let mut headers = memchr::memchr_iter(b'#', line)
+        .chain([line.len()])
+        .map(|at| line[..at].trim_ascii_end());
     let starts_line = source[before.len()..leaf.span.start].contains(&b'\n');
-    starts_line && matches!(header, [.., b'|' | b'>' | b'+' | b'0'..=b'9'])
+    let is_header = |header: &[u8]| matches!(header, [.., b'|' | b'>' | b'+' | b'0'..=b'9']);
+    starts_line && headers.any(is_header)
 }
 
 /// Returns an encrypted file as stock `sops` would lay it out.

@@ -414,6 +414,11 @@ impl<'a> Tree<'a> {
     }
 }
 
+/// Returns a container and those around it, innermost first.
+fn chain_of(frames: &[Frame], frame: u32) -> impl Iterator<Item = u32> + '_ {
+    std::iter::successors(Some(frame), |&id| frames.get(id as usize)?.parent)
+}
+
 /// Puts leaves back into their containers.
 struct Builder<'a, 'f> {
     frames: &'f [Frame],
@@ -432,11 +437,24 @@ impl<'a, 'f: 'a> Builder<'a, 'f> {
             documents: Vec::new(),
             open: Vec::new(),
         };
-        for (path, frame, step, value) in leaves {
-            if step == Step::Shadowed {
-                continue;
+        let leaves: Vec<_> = leaves
+            .filter(|(_, _, step, _)| *step != Step::Shadowed)
+            .collect();
+        // The last leaf of each container, those of its containers included.
+        let mut ends = vec![0; frames.len()];
+        for (index, (_, frame, ..)) in leaves.iter().enumerate() {
+            for id in chain_of(frames, *frame) {
+                ends[id as usize] = index;
             }
-            builder.enter(frame);
+        }
+        for (index, (path, frame, step, value)) in leaves.into_iter().enumerate() {
+            // A comment of another container closes none that goes on.
+            let goes_on = |(id, _): &&(u32, _)| ends[*id as usize] > index;
+            let open = builder.open.iter().rev().find(goes_on).map(|(id, _)| *id);
+            let is_kept = |id: &u32| {
+                matches!(value, Value::Comment(_)) && chain_of(frames, frame).all(|of| of != *id)
+            };
+            builder.enter(open.filter(is_kept).unwrap_or(frame));
             let item = match value {
                 Value::Comment(text) => Item::Comment {
                     text,
@@ -469,13 +487,7 @@ impl<'a, 'f: 'a> Builder<'a, 'f> {
         if self.open.last().is_some_and(|(open, _)| *open == frame) {
             return;
         }
-        let mut chain = vec![frame];
-        while let Some(parent) = chain
-            .last()
-            .and_then(|&id| self.frames.get(id as usize)?.parent)
-        {
-            chain.push(parent);
-        }
+        let chain: Vec<u32> = chain_of(self.frames, frame).collect();
         while self
             .open
             .last()

@@ -931,17 +931,20 @@ impl<'a> Composer<'a> {
             self.push_root_frame();
             return Ok(());
         }
-        let place = self.next_place(range.start)?;
+        // The parser puts a block without a line where the next text begins, behind comments.
+        let start = header.unwrap_or(range.start);
+        let place = self.next_place(start)?;
         let in_flow = self.open.last().is_some_and(|open| open.is_flow);
         let is_item = self
             .open
             .last()
             .is_some_and(|open| open.kind == Container::List);
-        let start = header.unwrap_or(range.start);
         let end = header.map_or(range.end, |header| self.line_end(header));
+        // A block without a line has its header all the same.
+        let is_empty = range.is_empty() && header.is_none();
         if !place.is_reserved {
             if is_item {
-                let dash = range.is_empty().then(|| self.next_dash()).flatten();
+                let dash = is_empty.then(|| self.next_dash()).flatten();
                 match dash {
                     // The parser puts an empty item behind the comments that follow its dash.
                     Some(dash) => {
@@ -951,11 +954,15 @@ impl<'a> Composer<'a> {
                     None => self.mark(&(start..end), false),
                 }
             } else if let Some(mark) = self.marks.last_mut()
-                && !range.is_empty()
+                && !is_empty
             {
                 mark.end = end;
             }
         }
+        let range = match header {
+            Some(_) if range.is_empty() => end..end,
+            _ => range,
+        };
         self.last_token = range.end.max(self.last_token);
         // The parser puts an empty value in front of the colon of its key.
         let rest = self.text[range.end..].trim_start();
@@ -1349,7 +1356,8 @@ impl<'a> Composer<'a> {
                 .get(document.min(roots.len().saturating_sub(1)))
                 .copied();
             let root = root.unwrap_or(0);
-            if let Some(seat) = self.seat_of(&range, &flows, root) {
+            let seat = self.seat_of(&range, &flows, root);
+            if let Some(seat) = seat.or_else(|| self.seat_above_value(&range, root)) {
                 parts.push(self.comment(range, &seat));
             } else {
                 run.push(range.clone());
@@ -1511,6 +1519,19 @@ impl<'a> Composer<'a> {
         }
     }
 
+    /// Returns where a comment belongs that stands between a key and its value, on a line of its own: to go-yaml it
+    /// heads the key.
+    fn seat_above_value(&self, range: &Range<usize>, root: u32) -> Option<Seated> {
+        let next = self.marks.partition_point(|mark| mark.start < range.start);
+        let key = &self.marks[next.checked_sub(1)?];
+        let is_between = key.is_key && key.end > range.start && self.root_of(key.frame) == root;
+        is_between.then_some(Seated {
+            frame: key.frame,
+            order: (key.start, 0),
+            step: Step::Remark,
+        })
+    }
+
     /// Returns the container of each comment of a run: comments on lines of their own with nothing but
     /// blank lines between them.
     ///
@@ -1540,10 +1561,6 @@ impl<'a> Composer<'a> {
             .collect();
         let innermost = open.first().map_or(0, |(_, column)| *column);
         let is_value = last.is_key && last.end == last.key_end;
-        // The value of the key above stands below the comments.
-        if last.is_key && last.end > run[0].start {
-            return vec![last.frame; run.len()];
-        }
         // What has no text of its own passes its comments on.
         let is_carried = is_value || (!last.is_key && last.start == last.end);
         let groups = self.groups_of_run(run, &next, innermost, is_value);
@@ -1586,8 +1603,9 @@ impl<'a> Composer<'a> {
         // Behind a dash, a comment is about the item, not about what stands first in it.
         let line = self.line_start(run[0].start);
         let item = &self.found.frames[next.frame as usize];
+        let is_behind = self.extents[next.frame as usize].span.start < run[0].start;
         if let (false, Step::Item(_), Some(list)) = (
-            self.text[line..run[0].start].trim_ascii().is_empty(),
+            is_behind || self.text[line..run[0].start].trim_ascii().is_empty(),
             item.step,
             item.parent,
         ) {

@@ -248,10 +248,14 @@ impl Writer<'_> {
             let mut inline: Option<&[u8]> = None;
             for comment in above {
                 if let Item::Comment { text, is_inline } = comment {
-                    if *is_inline {
-                        inline = Some(text.expose());
+                    // Only one fits behind the item.
+                    let above = if *is_inline {
+                        inline.replace(text.expose())
                     } else {
-                        self.comment(text.expose(), column);
+                        Some(text.expose())
+                    };
+                    if let Some(text) = above {
+                        self.comment(text, column);
                     }
                 }
             }
