@@ -9,6 +9,7 @@ use clap::Args;
 use crate::error::{Error, Problem};
 use crate::keys::age::canonical;
 use crate::keys::keyring::Keyring;
+use crate::os::git::GitError;
 use crate::os::{fs, users};
 use crate::project::manifest::{Entry, Kind};
 use crate::rules::RULES_FILE;
@@ -18,6 +19,7 @@ use crate::ui::doctor::{Check, DoctorView, Verdict};
 use super::apply;
 use super::check::{self, CheckArgs};
 use super::govern::{govern, rule_help};
+use super::hints::DAMAGED_GIT;
 use super::install;
 use super::lost_key;
 use super::open::{Lookup, read_encrypted};
@@ -56,6 +58,7 @@ pub fn run(_args: &DoctorArgs, cx: &mut Context) -> Result<Outcome, Error> {
         .any(|entry| workspace.rules_for(entry).is_some());
     let has_git = matches!(workspace.checkout(), Ok(Some(_)));
     checks.extend(repository(cx, has_rules, has_git));
+    checks.extend(git(&workspace, &entries));
     checks.push(accounts(&entries));
     checks.push(plaintext(&workspace, &entries));
     checks.push(root(cx, &workspace));
@@ -445,6 +448,27 @@ fn other_rules(workspace: &Workspace, entries: &[&Entry]) -> Check {
             Some("one at the top is easier to keep right".to_owned()),
         ),
     }
+}
+
+/// Reads what git has of the entries: the commits, and the last version of each.
+fn git(workspace: &Workspace, entries: &[&Entry]) -> Option<Check> {
+    let checkout = workspace.checkout().ok()??;
+    let read = || {
+        let mut files = entries.iter().map(|entry| workspace.repository_file(entry));
+        let Some(first) = files.next() else {
+            return Ok(());
+        };
+        if checkout.file_history(&first, None)?.is_empty() && workspace.head().is_none() {
+            return Ok(());
+        }
+        for file in files.chain([first.clone()]) {
+            checkout.version_at(&file, "HEAD")?;
+        }
+        Ok::<_, GitError>(())
+    };
+    let error = read().err()?;
+    let help = Some(DAMAGED_GIT.to_owned());
+    Some(Check::of("git", Verdict::Wrong, error.to_string(), help))
 }
 
 /// Says what `check` finds: missing and orphaned files, ignore lines, recipients, what git tracks.

@@ -10,6 +10,9 @@ use crate::os::Env;
 
 use super::{GlobalArgs, OwnerArgs};
 
+/// What to do where git's commits or files cannot be read.
+pub const DAMAGED_GIT: &str = "`git fsck` names what is damaged; a fresh clone has it whole";
+
 /// Builds proposed command lines.
 pub struct Hints {
     program: String,

@@ -8,6 +8,7 @@ use crate::error::{Error, ErrorKind, Problem};
 use crate::os::history::Version;
 use crate::ui::history::{HistoryRow, HistoryView};
 
+use super::hints::DAMAGED_GIT;
 use super::origin::{self, CONTENT, Event};
 use super::sides::since_version;
 use super::workspace::Workspace;
@@ -54,7 +55,8 @@ pub fn run(args: &HistoryArgs, cx: &mut Context) -> Result<Outcome, Error> {
             }
         }
         false
-    })?;
+    })
+    .map_err(|error| Problem::new(error).with_help(DAMAGED_GIT))?;
     // In the order of their names, so that the list does not jump when a key changes.
     if args.key.is_none() {
         rows.sort_by(|one, other| one.key.cmp(&other.key));

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use crate::error::ErrorKind;
 use crate::os::file_history::FileChange;
 use crate::os::fs;
-use crate::os::git::Checkout;
+use crate::os::git::{Checkout, GitError};
 use crate::os::history::Version;
 use crate::project::diff::{self, Change};
 use crate::project::key_drift::{KeyDrift, Moved};
@@ -189,13 +189,23 @@ pub fn look_back(
     let mut cache = HashMap::new();
     let mut read = |id: &Option<String>| snapshot(entry, checkout, &mut cache, id.as_deref());
     if !checkout.is_committed(&file).unwrap_or(true) {
-        let (_, head) = checkout.version_at(&file, "HEAD").unwrap_or_default();
+        let head = match workspace.head() {
+            Some(_) => checkout.version_at(&file, "HEAD")?.1,
+            None => None,
+        };
         let head = head.map(|content| Snapshot::of(entry, content));
         let now = fs::read_regular(&file).ok();
         let now = now.map(|content| Snapshot::of(entry, content));
+        let is_damaged =
+            |head: &Snapshot, now: &Snapshot| head.format.is_some() && now.format.is_none();
+        let events = match (&head, &now) {
+            // Which keys it had nobody can tell.
+            (Some(head), Some(now)) if is_damaged(head, now) => now.all(Event::Changed),
+            (head, now) => events(workspace, entry, &[head.as_ref()], now.as_ref()),
+        };
         let revision = Revision {
             version: None,
-            events: events(workspace, entry, &[head.as_ref()], now.as_ref()),
+            events,
         };
         if is_enough(&revision) {
             return Ok(());
@@ -207,8 +217,11 @@ pub fn look_back(
         before,
     } in checkout.file_history(&file, since)?
     {
-        let after = read(&after);
-        let before: Vec<_> = before.iter().map(&mut read).collect();
+        let after = read(&after)?;
+        let before = before
+            .iter()
+            .map(&mut read)
+            .collect::<Result<Vec<_>, _>>()?;
         let before: Vec<_> = before.iter().map(|one| one.as_deref()).collect();
         let mut events = events(workspace, entry, &before, after.as_deref());
         if before.is_empty() && checkout.is_shallow() {
@@ -227,20 +240,24 @@ pub fn look_back(
 
 type Cache = HashMap<String, Option<std::rc::Rc<Snapshot>>>;
 
+/// Returns what can be told of a blob; nothing where it is left with the server.
 fn snapshot(
     entry: &Entry,
     checkout: &Checkout,
     cache: &mut Cache,
     id: Option<&str>,
-) -> Option<std::rc::Rc<Snapshot>> {
-    let id = id?;
+) -> Result<Option<std::rc::Rc<Snapshot>>, GitError> {
+    let Some(id) = id else { return Ok(None) };
     if let Some(known) = cache.get(id) {
-        return known.clone();
+        return Ok(known.clone());
     }
-    let content = checkout.blob(id).ok();
+    let content = match checkout.blob(id) {
+        Err(_) if checkout.is_shallow() => None,
+        content => Some(content?),
+    };
     let snapshot = content.map(|content| std::rc::Rc::new(Snapshot::of(entry, content)));
     cache.insert(id.to_owned(), snapshot.clone());
-    snapshot
+    Ok(snapshot)
 }
 
 /// Says what happened between the versions of the parents and the one after them. In a merge only

@@ -8,10 +8,10 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use git2::{Oid, Repository};
+use git2::{ErrorClass, ErrorCode, Oid, Repository};
 
 use super::git::{Checkout, GitError, Reader, locked};
-use super::history::{Step, Version, commits};
+use super::history::{Step, Version, commits, is_cut};
 
 /// Commits since some commit, or all, walked once.
 pub(super) type Graphs = Mutex<HashMap<Option<String>, Option<Arc<Vec<Step>>>>>;
@@ -61,7 +61,12 @@ impl Checkout {
                     nodes => {
                         let nodes = nodes?.unwrap_or_default();
                         let mut base = |one, other| self.base(&repository, one, other);
-                        Ok(changes_in_library(&repository, relative, &nodes, &mut base))
+                        Ok(changes_in_library(
+                            &repository,
+                            relative,
+                            &nodes,
+                            &mut base,
+                        )?)
                     }
                 }
             }
@@ -111,7 +116,7 @@ impl Checkout {
                     seconds: commit.time().seconds(),
                     author: String::from_utf8_lossy(commit.author().name_bytes()).into_owned(),
                 };
-                let blob = blob_of(&repository, commit.tree_id(), relative);
+                let blob = blob_of(&repository, commit.tree_id(), relative)?;
                 let content = blob.map(|id| repository.find_blob(id)).transpose()?;
                 Ok((version, content.map(|blob| blob.content().to_vec())))
             }
@@ -226,10 +231,22 @@ fn parse_version(line: &str) -> Version {
     }
 }
 
-fn blob_of(repository: &Repository, tree: Oid, path: &Path) -> Option<Oid> {
-    let tree = repository.find_tree(tree).ok()?;
-    let entry = tree.get_path(path).ok()?;
-    (entry.kind() == Some(git2::ObjectType::Blob)).then(|| entry.id())
+/// Returns the blob that a file is in a tree; `None` where it has none, or what would tell is left with the server.
+///
+/// # Errors
+/// When an object is damaged, or not here although it should be.
+fn blob_of(repository: &Repository, tree: Oid, path: &Path) -> Result<Option<Oid>, git2::Error> {
+    let found = repository
+        .find_tree(tree)
+        .and_then(|tree| tree.get_path(path));
+    match found {
+        Ok(entry) => Ok((entry.kind() == Some(git2::ObjectType::Blob)).then(|| entry.id())),
+        Err(error) if error.code() == ErrorCode::NotFound => {
+            let is_none = error.class() == ErrorClass::Tree || is_cut(repository);
+            if is_none { Ok(None) } else { Err(error) }
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn changes_in_library(
@@ -237,12 +254,15 @@ fn changes_in_library(
     path: &Path,
     nodes: &[Step],
     base: &mut dyn FnMut(Oid, Oid) -> Option<Oid>,
-) -> Vec<FileChange> {
+) -> Result<Vec<FileChange>, git2::Error> {
     let mut trees: HashMap<Oid, Option<Oid>> = HashMap::new();
-    let mut blob = |tree: Oid| {
-        *trees
-            .entry(tree)
-            .or_insert_with(|| blob_of(repository, tree, path))
+    let mut blob = |tree: Oid| match trees.get(&tree) {
+        Some(known) => Ok(*known),
+        None => {
+            let found = blob_of(repository, tree, path)?;
+            trees.insert(tree, found);
+            Ok::<_, git2::Error>(found)
+        }
     };
     let by_commit: HashMap<Oid, Oid> = nodes.iter().map(|node| (node.commit, node.tree)).collect();
     let mut wanted: HashSet<Oid> = nodes.first().map(|node| node.commit).into_iter().collect();
@@ -251,21 +271,24 @@ fn changes_in_library(
         if !wanted.contains(&node.commit) {
             continue;
         }
-        let after = blob(node.tree);
-        let parents: Vec<(Oid, Option<Oid>)> = node
-            .parents
-            .iter()
-            .filter_map(|&parent| {
-                let beyond = || Some(repository.find_commit(parent).ok()?.tree_id());
-                let tree = by_commit.get(&parent).copied().or_else(beyond)?;
-                Some((parent, blob(tree)))
-            })
-            .collect();
+        let after = blob(node.tree)?;
+        let mut parents: Vec<(Oid, Option<Oid>)> = Vec::new();
+        for &parent in &node.parents {
+            let tree = match by_commit.get(&parent) {
+                Some(&tree) => tree,
+                None => match repository.find_commit(parent) {
+                    Ok(commit) => commit.tree_id(),
+                    Err(_) if is_cut(repository) => continue,
+                    Err(error) => return Err(error),
+                },
+            };
+            parents.push((parent, blob(tree)?));
+        }
         if let Some((same, _)) = parents.iter().find(|(_, before)| *before == after) {
             let mut others = parents.iter().filter(|(_, before)| *before != after);
             let leaves_out = others.any(|(other, _)| {
                 let base = base(*same, *other);
-                base.is_some_and(|tree| blob(tree) == after)
+                base.is_some_and(|tree| blob(tree).is_ok_and(|blob| blob == after))
             });
             if !leaves_out {
                 wanted.insert(*same);
@@ -283,5 +306,5 @@ fn changes_in_library(
             before: parents.into_iter().map(|(_, id)| text(id)).collect(),
         });
     }
-    changes
+    Ok(changes)
 }

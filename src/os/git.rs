@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-use git2::{ErrorCode, Index, ObjectType, Oid, Repository, RepositoryOpenFlags};
+use git2::{ErrorClass, ErrorCode, Index, ObjectType, Oid, Repository, RepositoryOpenFlags};
 
 use super::file_history::{Bases, Graphs};
-use super::history::Walks;
+use super::history::{Walks, is_cut};
 use super::process;
 
 /// A checkout.
@@ -425,10 +425,18 @@ impl Checkout {
             Reader::Program => {
                 let object = format!("HEAD:{}", relative.to_string_lossy());
                 let content = std::fs::read(path)?;
-                // No such file in `HEAD`, or no commit: git fails.
-                Ok(self
-                    .git(&["cat-file", "blob", &object])
-                    .is_ok_and(|blob| blob == content))
+                let blob = match self.git(&["cat-file", "blob", &object]) {
+                    Ok(blob) => blob,
+                    // No such file in `HEAD`, or no commit.
+                    Err(_) if self.git(&["cat-file", "-e", "HEAD^{tree}"]).is_ok() => {
+                        return Ok(false);
+                    }
+                    Err(_) if self.git(&["rev-parse", "-q", "--verify", "HEAD"]).is_err() => {
+                        return Ok(false);
+                    }
+                    Err(error) => return Err(error),
+                };
+                Ok(blob == content)
             }
         }
     }
@@ -553,13 +561,22 @@ pub(super) fn blob_at(
     path: &Path,
 ) -> Result<Option<Oid>, GitError> {
     let none_if_absent = |error: git2::Error| match error.code() {
-        ErrorCode::NotFound | ErrorCode::UnbornBranch => Ok(None),
+        ErrorCode::UnbornBranch => Ok(None),
+        // An object that is missing is no file that is not there.
+        ErrorCode::NotFound if error.class() != ErrorClass::Odb || is_cut(repository) => Ok(None),
         _ => Err(GitError::from(error)),
     };
-    let tree = match repository
-        .revparse_single(revision)
-        .and_then(|object| object.peel_to_tree())
-    {
+    // A name whose commit is missing is no name that is not there, either.
+    let named = match revision {
+        "HEAD" => repository.head(),
+        _ => repository.resolve_reference_from_short_name(revision),
+    };
+    let commit = match named.and_then(|named| named.resolve()) {
+        Ok(reference) => reference.target().map(|id| repository.find_commit(id)),
+        Err(_) => None,
+    };
+    let commit = commit.unwrap_or_else(|| repository.revparse_single(revision)?.peel_to_commit());
+    let tree = match commit.and_then(|commit| repository.find_tree(commit.tree_id())) {
         Ok(tree) => tree,
         Err(error) => return none_if_absent(error),
     };

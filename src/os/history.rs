@@ -20,6 +20,20 @@ pub(super) struct Step {
     author: String,
 }
 
+/// Returns whether what is not here may be with the server: a shallow or a partial clone.
+pub(super) fn is_cut(repository: &Repository) -> bool {
+    repository.is_shallow() || is_partial(repository)
+}
+
+/// Returns whether there is a commit at all.
+fn has_head(repository: &Repository) -> Result<bool, GitError> {
+    match repository.head() {
+        Ok(_) => Ok(true),
+        Err(error) if error.code() == ErrorCode::UnbornBranch => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Returns whether the files of older commits may be left with the server (`git clone --filter`).
 fn is_partial(repository: &Repository) -> bool {
     let config = repository.config().and_then(|mut config| config.snapshot());
@@ -194,7 +208,7 @@ impl Checkout {
         match self.reader() {
             Reader::Library(repository) => {
                 let repository = locked(repository);
-                repository.is_shallow() || is_partial(&repository)
+                is_cut(&repository)
             }
             Reader::Program => {
                 let is_shallow = self
@@ -398,10 +412,11 @@ pub(super) fn commits(
     repository: &Repository,
     hidden: &[Oid],
 ) -> Result<Option<Vec<Step>>, GitError> {
-    let mut walk = repository.revwalk()?;
-    if walk.push_head().is_err() {
+    if !has_head(repository)? {
         return Ok(None);
     }
+    let mut walk = repository.revwalk()?;
+    walk.push_head()?;
     walk.set_sorting(Sort::TOPOLOGICAL | Sort::TIME)?;
     for hidden in hidden {
         walk.hide(*hidden)?;
@@ -409,8 +424,8 @@ pub(super) fn commits(
     let mut steps = Vec::new();
     for commit in walk {
         let commit = match commit.and_then(|id| repository.find_commit(id)) {
-            // A commit that is not here: the history is cut.
-            Err(error) if error.code() == ErrorCode::NotFound => break,
+            // A commit that is not here: the history is cut, or damaged.
+            Err(error) if error.code() == ErrorCode::NotFound && is_cut(repository) => break,
             commit => commit?,
         };
         steps.push(Step {

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -586,9 +587,13 @@ fn abandoned(folder: &Path, is_wanted: fn(&Path) -> bool) -> Vec<(PathBuf, Resul
         }
     };
     let open = |path: &Path| -> Result<Option<File>, io::Error> {
-        // A network file system locks what is opened for writing.
-        let file = match File::options().read(true).write(true).open(path) {
-            Ok(file) => file,
+        // A network file system locks what is opened for writing. Who waits for the other end of a pipe waits for ever.
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        let mut options = File::options();
+        let options = options.read(true).write(true).custom_flags(flags);
+        let file = match options.open(path) {
+            Ok(file) if file.metadata()?.is_file() => file,
+            Ok(_) => return Err(io::Error::other("it is not a regular file")),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
