@@ -34,6 +34,10 @@ fn main() -> ExitCode {
     };
     // What panics was undone where it happened; the message of the panic stands on standard error.
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| cli::run(env)));
-    secret::wipe_stack();
+    // A stack that is small was not used so deep.
+    match process::stack_limit() {
+        Some(limit) if limit < 1 << 20 => secret::wiping_behind(|| ()),
+        _ => secret::wipe_stack(),
+    }
     ended.map_or(ExitCode::from(2), ExitCode::from)
 }

@@ -11,13 +11,8 @@ use zeroize::{Zeroize, Zeroizing};
 /// Overwrites what earlier calls left on this thread's stack: libraries keep blocks of what they digest and
 /// decrypt there. For the end of a thread, and of the program.
 pub fn wipe_stack() {
-    // Deeper than any call with a secret in its frame. Where the stack is small less of it was used.
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Stack);
-    if limit.current.is_none_or(|bytes| bytes >= 1 << 20) {
-        wipe_frames::<{ 512 << 10 }>();
-    } else {
-        wipe_frames::<{ 32 << 10 }>();
-    }
+    // Deeper than any call with a secret in its frame.
+    wipe_frames::<{ 512 << 10 }>();
 }
 
 /// Does something that leaves pieces of a secret on the stack, and overwrites them: a value that is moved next

@@ -273,12 +273,17 @@ pub fn warn_of_traces(cx: &mut Context, workspace: &Workspace) -> bool {
     is_ours
 }
 
-/// Warns that nothing is remembered where something should be.
+/// Warns that nothing is remembered where something should be, and that earlier runs are not known.
 fn warn_of_memory(cx: &mut Context, workspace: &Workspace) {
     let memory = workspace.memory();
     if let Some(trouble) = memory.trouble.as_ref().filter(|_| !memory.is_unusable) {
         cx.ui.warning(&format!(
             "{trouble}: who could read the files then is not known, so a reader that was added since is not told"
+        ));
+    }
+    if let Err(error) = super::reversal::list(workspace) {
+        cx.ui.warning(&format!(
+            "{error}; what this run replaces begins a new list, and `undo` does not know of the runs before"
         ));
     }
 }
@@ -718,6 +723,10 @@ pub fn unusable_state(name: &str, refusal: &Refusal) -> Problem {
 
 fn problem(name: &str, error: FsError) -> Problem {
     let help = match &error {
+        // An encrypted file, which is known by its name in the repository.
+        FsError::Mounted { path } if path.ends_with(name) => {
+            "mount the folder that it lies in, not the file: it is replaced as a whole"
+        }
         FsError::Mounted { .. } => "add `write = \"in-place\"` to its row in the manifest",
         FsError::Changed { .. } => "run the command again: it will look at the file as it is now",
         FsError::Outside { .. } | FsError::ForeignLink { .. } => {

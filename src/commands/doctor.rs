@@ -680,9 +680,9 @@ fn state(workspace: &Workspace) -> Check {
         );
     }
     for name in ["lost.json", "undo.json", "trust.json"] {
-        let text = state.read(name).ok().flatten();
+        let text = state.read(name);
         let is_sound = |text: Vec<u8>| serde_json::from_slice::<serde_json::Value>(&text).is_ok();
-        if text.is_some_and(|text| !is_sound(text)) {
+        if !text.is_ok_and(|text| text.is_none_or(is_sound)) {
             let what = format!("{shown}/{name} is damaged");
             let help = "move it away; backups are in the folder `backups` beside it".to_owned();
             return Check::of("state", Verdict::Wrong, what, Some(help));

@@ -256,13 +256,13 @@ fn changes_in_library(
     base: &mut dyn FnMut(Oid, Oid) -> Option<Oid>,
 ) -> Result<Vec<FileChange>, git2::Error> {
     let mut trees: HashMap<Oid, Option<Oid>> = HashMap::new();
-    let mut blob = |tree: Oid| match trees.get(&tree) {
-        Some(known) => Ok(*known),
-        None => {
-            let found = blob_of(repository, tree, path)?;
-            trees.insert(tree, found);
-            Ok::<_, git2::Error>(found)
+    let mut blob = |tree: Oid| {
+        if let Some(known) = trees.get(&tree) {
+            return Ok(*known);
         }
+        let found = blob_of(repository, tree, path)?;
+        trees.insert(tree, found);
+        Ok::<_, git2::Error>(found)
     };
     let by_commit: HashMap<Oid, Oid> = nodes.iter().map(|node| (node.commit, node.tree)).collect();
     let mut wanted: HashSet<Oid> = nodes.first().map(|node| node.commit).into_iter().collect();

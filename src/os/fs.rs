@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
@@ -364,6 +365,23 @@ pub fn create_folder(path: &Path, mode: u32) -> Result<(), FsError> {
 /// `Io`, also when it belongs to another user.
 pub fn own_folder(path: &Path) -> Result<(), FsError> {
     create_folder(path, 0o700)?;
+    let (directory, stat) = opened_own_folder(path)?;
+    if stat.st_mode & 0o077 != 0 {
+        fchmod(&directory, Mode::from_raw_mode(0o700))
+            .map_err(failed(path, "make the folder private"))?;
+    }
+    Ok(())
+}
+
+/// Makes sure that a folder is ours, and changes nothing.
+///
+/// # Errors
+/// `Io`, also when it belongs to another user.
+pub fn check_own_folder(path: &Path) -> Result<(), FsError> {
+    opened_own_folder(path).map(drop)
+}
+
+fn opened_own_folder(path: &Path) -> Result<(OwnedFd, Stat), FsError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = open(path, flags, Mode::empty()).map_err(failed(path, "open the folder"))?;
     let stat = fstat(&directory).map_err(failed(path, "look at the folder"))?;
@@ -372,11 +390,7 @@ pub fn own_folder(path: &Path) -> Result<(), FsError> {
             "it belongs to another user",
         )));
     }
-    if stat.st_mode & 0o077 != 0 {
-        fchmod(&directory, Mode::from_raw_mode(0o700))
-            .map_err(failed(path, "make the folder private"))?;
-    }
-    Ok(())
+    Ok((directory, stat))
 }
 
 /// Writes the names of a folder to disk, where it can be.

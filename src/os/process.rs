@@ -245,6 +245,18 @@ pub fn raise_file_limit() {
     }
 }
 
+/// Returns the limit of the first thread's stack in bytes; `None` where it cannot be read.
+#[expect(unsafe_code, reason = "rustix stops where the limit cannot be read")]
+pub fn stack_limit() -> Option<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the call takes a structure of ours, which lives as long as it does.
+    let read = unsafe { libc::getrlimit(libc::RLIMIT_STACK, &raw mut limit) };
+    (read == 0).then_some(limit.rlim_cur)
+}
+
 /// Turns off core dumps and reading of this process's memory by others, so that no plaintext
 /// leaves it that way.
 pub fn protect_memory() {

@@ -176,7 +176,10 @@ impl StateDir {
             path: folder.to_owned(),
             action: "write into the folder",
             source: error.into(),
-        })
+        })?;
+        let folders = ["journal", "backups"].map(|name| self.path.join(name));
+        let mut there = folders.iter().filter(|folder| fs::is_there(folder));
+        there.try_for_each(|folder| fs::check_own_folder(folder))
     }
 
     /// Reads a file of the directory; `None` where there is none.

@@ -736,3 +736,143 @@ fn memory_is_closed_before_anything_is_read() {
     );
     assert!(at("RLIMIT_CORE, {rlim_cur=0, rlim_max=0}") < first, "{log}");
 }
+
+/// The loose object of a revision, which is to be in the repository.
+fn object_of(project: &TestProject, revision: &str) -> PathBuf {
+    let id = project.git(&["rev-parse", revision]);
+    let (folder, name) = id.trim().split_at(2);
+    project.repo_file(&format!(".git/objects/{folder}/{name}"))
+}
+
+#[test]
+fn a_version_that_git_cannot_give_back_is_kept() {
+    for damage in [
+        (|object: &Path| fs::remove_file(object).unwrap()) as fn(&Path),
+        |object| fs::write(object, "").unwrap(),
+        |object| fs::write(object, "no object").unwrap(),
+    ] {
+        let project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
+        project.write_server("a.env", "A=canary-Vd81-database\n");
+        project.ok(&["encrypt"]);
+        project.commit();
+        let object = object_of(&project, "HEAD:a.env.enc");
+        fs::set_permissions(&object, fs::Permissions::from_mode(0o644)).unwrap();
+        damage(&object);
+        for (looking, code) in [
+            (&["history", "a.env.enc"][..], 2),
+            (&["status"], 2),
+            (&["doctor"], 1),
+        ] {
+            let output = project.run(looking);
+            assert_eq!(output.code, code, "{looking:?}: {output:#?}");
+            let all = output.stdout + &output.stderr;
+            assert!(all.contains("cannot read the git repository"), "{all}");
+        }
+        project.write_server("a.env", "A=canary-Ku36-sqlrole\n");
+        let output = project.ok(&["encrypt"]);
+        assert!(output.stderr.contains("kept"), "{output:#?}");
+        project.ok(&["undo"]);
+        let old = project.opened("a.env.enc");
+        assert_eq!(old, b"A=canary-Vd81-database\n");
+    }
+}
+
+#[test]
+fn a_history_that_cannot_be_read_is_not_told() {
+    for revision in ["HEAD", "HEAD^{tree}", "HEAD~1", "HEAD~1:a.env.enc"] {
+        let project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
+        for value in ["A=canary-Vd81-database\n", "A=canary-Ku36-sqlrole\n"] {
+            project.write_server("a.env", value);
+            project.ok(&["encrypt"]);
+            project.commit();
+        }
+        assert!(project.ok(&["history", "a.env.enc"]).stdout.contains("~ A"));
+        let object = object_of(&project, revision);
+        fs::remove_file(object).unwrap();
+        let output = project.run(&["history", "a.env.enc"]);
+        assert_eq!(output.code, 2, "{revision}: {output:#?}");
+        assert!(output.stderr.contains("`git fsck`"), "{output:#?}");
+        if revision.starts_with("HEAD^") || revision == "HEAD" {
+            assert_eq!(project.run(&["status"]).code, 2);
+        }
+    }
+}
+
+#[test]
+fn a_pull_while_files_are_placed_is_no_change_of_the_server() {
+    let test = "a_pull_while_files_are_placed_is_no_change_of_the_server";
+    if !stock::available("strace", test) {
+        return;
+    }
+    let mut project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
+    project.write_server("a.env", "A=canary-Vd81-database\n");
+    project.ok(&["encrypt"]);
+    for value in ["A=canary-Ku36-sqlrole\n", "A=canary-Zt47-registry\n"] {
+        project.commit();
+        project.capture_elsewhere("a.env", value);
+    }
+    project.commit();
+    project.git(&["reset", "-q", "--hard", "HEAD~1"]);
+    let all = [
+        "-f",
+        "-qqq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=renameat2",
+        "-e",
+        "inject=renameat2:delay_enter=3000000:when=1",
+        env!("CARGO_BIN_EXE_secrets"),
+        "decrypt",
+    ];
+    let placing = secrets(&project, "strace", &all).spawn().unwrap();
+    let start = Instant::now();
+    while !super::support::has_staging_files(&project.snapshot()) {
+        assert!(start.elapsed() < Duration::from_mins(1), "it places a file");
+        thread::sleep(Duration::from_millis(20));
+    }
+    project.git(&["merge", "-q", "--ff-only", "HEAD@{1}"]);
+    let (code, said) = ended(placing);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(project.read_server("a.env"), b"A=canary-Ku36-sqlrole\n");
+    let output = project.ok(&["status"]);
+    assert!(output.stdout.contains("repo ahead"), "{output:#?}");
+    assert_eq!(project.run(&["encrypt"]).code, 3);
+    project.ok(&["decrypt"]);
+    assert_eq!(project.read_server("a.env"), b"A=canary-Zt47-registry\n");
+}
+
+#[test]
+fn what_is_no_file_in_the_state_directory_holds_up_nobody() {
+    let project = TestProject::with_files(&[("a.enc", "a")], "");
+    project.write_server("a", "canary-Ku36-sqlrole\n");
+    project.ok(&["encrypt"]);
+    fs::write(project.path("state/undo.json"), "{").unwrap();
+    project.write_server("a", "canary-Vd81-database\n");
+    let output = project.ok(&["encrypt"]);
+    let is_told = |text: &str| text.contains("undo.json") && text.contains("begins a new list");
+    assert!(is_told(&output.stderr), "{output:#?}");
+    let pipe = project.path("state/journal/0000000000000001");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).unwrap();
+    let output = project.run(&["encrypt"]);
+    assert_eq!(output.code, 2, "{output:#?}");
+    assert!(output.stderr.contains("not a regular file"), "{output:#?}");
+    fs::remove_file(pipe).unwrap();
+    fs::remove_dir_all(project.path("state/journal")).unwrap();
+    fs::write(project.path("state/journal"), "").unwrap();
+    assert_eq!(project.run(&["doctor"]).code, 1);
+}
+
+#[test]
+fn with_a_small_stack_a_run_ends_as_it_should() {
+    let test = "with_a_small_stack_a_run_ends_as_it_should";
+    if !stock::available("prlimit", test) {
+        return;
+    }
+    let project = TestProject::with_files(&[("a.enc", "a")], "");
+    project.write_server("a", "canary-Ku36-sqlrole\n");
+    let args = ["--stack=524288", env!("CARGO_BIN_EXE_secrets"), "encrypt"];
+    let (code, said) = ended(secrets(&project, "prlimit", &args).spawn().unwrap());
+    assert_eq!(code, 0, "{said}");
+}

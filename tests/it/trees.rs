@@ -820,6 +820,68 @@ fn layout_exact_refuses_with_the_line_and_the_choices() {
     project.ok(&["encrypt"]);
 }
 
+/// A comment between a key and its value is the key's, so that a rule that selects by comments encrypts the value, not
+/// the next one.
+#[test]
+fn a_comment_above_a_value_selects_it() {
+    let project = TestProject::with_files(&[("a.yaml.enc", "a.yaml")], "");
+    project.write_repo(
+        ".sops.yaml",
+        format!(
+            "creation_rules:\n  - age: {}\n    encrypted_comment_regex: hidden\n",
+            recipient(SERVER_KEY)
+        ),
+    );
+    for value in ["x", "'x'", "|\n    x", "[x]", "- x"] {
+        let source = format!("a:\n  # hidden\n  {value}\nb: open\n");
+        project.write_server("a.yaml", &source);
+        project.ok(&["encrypt"]);
+        let stored = project.read_repo("a.yaml.enc");
+        assert!(stored.contains("b: open"), "{value}: {stored}");
+        assert!(
+            stored.contains("ENC[AES256_GCM,data:") && !stored.contains("  x"),
+            "{stored}"
+        );
+        fs::remove_file(project.server_file("a.yaml")).unwrap();
+        project.ok(&["decrypt"]);
+        assert_eq!(text(&project.read_server("a.yaml")), source);
+    }
+}
+
+/// What stock's layout has of a comment changes no list.
+#[test]
+fn no_comment_splits_a_list() {
+    let rows = [("a.yaml.enc", "{ path = \"a.yaml\", layout = \"stock\" }")];
+    for (source, lines) in [
+        (
+            "- - x\n  - #c\n    y\n  #d\n- z\n",
+            "- - x # c - \"y\" # d - z",
+        ),
+        ("- |\n#c\n- b\n", "- \"\" # c - b"),
+        (
+            "- - |\n  - #c\n    |\n  #d\n- |\n",
+            "- - \"\" # c - \"\" # d - \"\"",
+        ),
+    ] {
+        let project = TestProject::with_files(&rows, "");
+        project.write_server("a.yaml", format!("a:\n{source}"));
+        project.ok(&["encrypt"]);
+        fs::remove_file(project.server_file("a.yaml")).unwrap();
+        project.ok(&["decrypt"]);
+        let placed = text(&project.read_server("a.yaml")).replace('#', "# ");
+        let words: Vec<&str> = placed.split_whitespace().collect();
+        assert_eq!(words.join(" "), format!("a: {lines}"), "{placed}");
+    }
+    let project = TestProject::with_files(&rows, "");
+    // Of two comments behind one value none is lost.
+    project.write_server("a.yaml", "a: #c\n  x #d\n");
+    project.ok(&["encrypt"]);
+    fs::remove_file(project.server_file("a.yaml")).unwrap();
+    project.ok(&["decrypt"]);
+    let placed = text(&project.read_server("a.yaml"));
+    assert!(placed.contains("#c") && placed.contains("#d"), "{placed}");
+}
+
 #[test]
 fn what_ends_a_line_for_stock_alone_is_refused() {
     let row = |layout| format!("{{ path = \"a.yaml\", layout = \"{layout}\" }}");

@@ -943,21 +943,7 @@ impl<'a> Composer<'a> {
         // A block without a line has its header all the same.
         let is_empty = range.is_empty() && header.is_none();
         if !place.is_reserved {
-            if is_item {
-                let dash = is_empty.then(|| self.next_dash()).flatten();
-                match dash {
-                    // The parser puts an empty item behind the comments that follow its dash.
-                    Some(dash) => {
-                        self.mark(&(dash + 1..dash + 1), false);
-                        self.last_token = self.last_token.max(dash + 1);
-                    }
-                    None => self.mark(&(start..end), false),
-                }
-            } else if let Some(mark) = self.marks.last_mut()
-                && !is_empty
-            {
-                mark.end = end;
-            }
+            self.mark_value(start..end, is_item, is_empty);
         }
         let range = match header {
             Some(_) if range.is_empty() => end..end,
@@ -1010,6 +996,25 @@ impl<'a> Composer<'a> {
         }
         self.item_ends(value_end);
         Ok(())
+    }
+
+    /// Notes where a value stands.
+    fn mark_value(&mut self, span: Range<usize>, is_item: bool, is_empty: bool) {
+        if is_item {
+            let dash = is_empty.then(|| self.next_dash()).flatten();
+            match dash {
+                // The parser puts an empty item behind the comments that follow its dash.
+                Some(dash) => {
+                    self.mark(&(dash + 1..dash + 1), false);
+                    self.last_token = self.last_token.max(dash + 1);
+                }
+                None => self.mark(&span, false),
+            }
+        } else if let Some(mark) = self.marks.last_mut()
+            && !is_empty
+        {
+            mark.end = span.end;
+        }
     }
 
     /// As [`Self::value_of`]; refuses a comment between a tag that has to go with the value and the value.
