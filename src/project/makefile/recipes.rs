@@ -1,8 +1,11 @@
 //! What the recipes do with decrypted files, recognised by simple lexical means.
 
+use std::collections::BTreeSet;
+
 use super::rows::path_parts;
 use super::variables::{
-    HELD, Values, before, is_blank, last_line, quote, shown, split_reference, unmarked, words,
+    BUDGET, HELD, Values, before, is_blank, last_line, quote, shown, split_reference, unmarked,
+    words,
 };
 use super::{KEY_VARIABLE, Notes, Root, Unread};
 
@@ -66,14 +69,26 @@ fn commands(text: &str) -> Vec<Command> {
 /// The text that the shell gets, with the variables of make that the shell reads.
 fn commands_text(line: &str, values: &mut Values) -> String {
     let mut text = shown(&values.expand(line));
+    let mut seen = BTreeSet::new();
     for part in line.split("$$").skip(1) {
         let part = part.trim_start_matches('{');
         let is_end = |letter: char| !letter.is_ascii_alphanumeric() && letter != '_';
         let name = part.split(is_end).next().unwrap_or_default();
+        if !seen.insert(name) {
+            continue;
+        }
         if let Ok(value) = values.value(name) {
             let value = unmarked(&shown(&value));
-            text = text.replace(&format!("${{{name}}}"), &value);
-            text = text.replace(&format!("${name}/"), &format!("{value}/"));
+            for (from, to) in [
+                (format!("${{{name}}}"), value.clone()),
+                (format!("${name}/"), format!("{value}/")),
+            ] {
+                // What grows like that is no list of files.
+                let growth = text.matches(&from).count().saturating_mul(to.len());
+                if text.len().saturating_add(growth) < 2 * BUDGET {
+                    text = text.replace(&from, &to);
+                }
+            }
         }
     }
     text

@@ -13,7 +13,7 @@ const SOURCE: char = '\u{100001}';
 /// A blank that does not end a word.
 pub(super) const HELD: &str = "\u{100002}";
 const DEEPEST: usize = 80;
-const BUDGET: usize = 2_000_000;
+pub(super) const BUDGET: usize = 2_000_000;
 const LARGEST_PRODUCT: usize = 50_000_000;
 const TOO_DEEP: &str = "it refers to itself or is nested too deep";
 const PRINTED: &str = "it is what a program prints";
@@ -234,6 +234,11 @@ impl Values {
             };
             self.open.pop();
             let source = before(after, rest);
+            // A text of one letter words takes many times its size once it is split.
+            let result = result.and_then(|value| match value.len() {
+                ..=BUDGET => Ok(value),
+                _ => Err(TOO_LARGE.to_owned()),
+            });
             let mut value = result.unwrap_or_else(|why| hole(&format!("${source}"), &why));
             self.spent += content.len() + value.len() + 30;
             // A value glued to other text belongs to the word that names it.
@@ -282,6 +287,9 @@ impl Values {
             _ => return Err(format!("the function {name} is not read here")),
         };
         let mut raw = arguments(text, count);
+        if name != "call" && raw.len() < count {
+            return Err(format!("the function {name} has too few arguments"));
+        }
         let body = raw.pop_if(|_| name == "foreach").unwrap_or_default();
         let mut given = Vec::new();
         for argument in raw {
