@@ -190,8 +190,10 @@ fn named(
     }
 }
 
-/// Returns whether git keeps an encrypted file as it is; what cannot be told counts as no.
+/// Returns whether the commit that this run began at keeps an encrypted file as it is; what cannot be told counts as no.
 pub fn is_committed(workspace: &Workspace, file: &Path) -> bool {
     let checkout = workspace.checkout().unwrap_or(None);
-    checkout.is_some_and(|checkout| checkout.is_committed(file).unwrap_or(false))
+    checkout
+        .zip(workspace.head())
+        .is_some_and(|(checkout, head)| checkout.is_in(head, file).unwrap_or(false))
 }

@@ -402,18 +402,26 @@ impl Checkout {
     /// Returns whether `HEAD` holds exactly what is in the file at the absolute path `path`.
     ///
     /// # Errors
-    /// When `HEAD` or the file cannot be read; a repository without a commit holds nothing.
+    /// As [`Self::is_in`].
     pub fn is_committed(&self, path: &Path) -> Result<bool, GitError> {
+        self.is_in("HEAD", path)
+    }
+
+    /// Returns whether a commit holds exactly what is in the file at the absolute path `path`.
+    ///
+    /// # Errors
+    /// When commit or file cannot be read; a repository without a commit holds nothing.
+    pub fn is_in(&self, commit: &str, path: &Path) -> Result<bool, GitError> {
         let Some(relative) = self.inside(path) else {
             return Ok(false);
         };
         match self.reader() {
             Reader::Library(repository) => {
                 let repository = locked(repository);
-                let committed = blob_at(&repository, "HEAD", relative);
+                let committed = blob_at(&repository, commit, relative);
                 if matches!(&committed, Err(error) if self.turns_to_program(error)) {
                     drop(repository);
-                    return self.is_committed(path);
+                    return self.is_in(commit, path);
                 }
                 let Some(blob) = committed? else {
                     return Ok(false);
@@ -423,15 +431,19 @@ impl Checkout {
                     && repository.find_blob(blob)?.content() == std::fs::read(path)?)
             }
             Reader::Program => {
-                let object = format!("HEAD:{}", relative.to_string_lossy());
+                let object = format!("{commit}:{}", relative.to_string_lossy());
                 let content = std::fs::read(path)?;
                 let blob = match self.git(&["cat-file", "blob", &object]) {
                     Ok(blob) => blob,
                     // No such file in `HEAD`, or no commit.
-                    Err(_) if self.git(&["cat-file", "-e", "HEAD^{tree}"]).is_ok() => {
+                    Err(_)
+                        if self
+                            .git(&["cat-file", "-e", &format!("{commit}^{{tree}}")])
+                            .is_ok() =>
+                    {
                         return Ok(false);
                     }
-                    Err(_) if self.git(&["rev-parse", "-q", "--verify", "HEAD"]).is_err() => {
+                    Err(_) if self.git(&["rev-parse", "-q", "--verify", commit]).is_err() => {
                         return Ok(false);
                     }
                     Err(error) => return Err(error),
