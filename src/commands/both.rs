@@ -66,8 +66,8 @@ pub fn carry_out(
         delivering::drop_backups(workspace, backups);
         return Err(problem.into());
     }
-    let head = storing::head_of(workspace);
-    let mut undoable = storing::undoable(&captured, backups, head.as_deref());
+    let head = workspace.head();
+    let mut undoable = storing::undoable(&captured, backups, head);
     undoable.extend(delivering::undoable(workspace, None, &prepared, backups));
     let noted = reversal::note(cx, workspace, work.command, undoable);
     if let Err(failure) = apply::run(cx, workspace, &all) {

@@ -9,7 +9,6 @@ use clap::Args;
 use crate::error::{Error, Problem};
 use crate::keys::age::canonical;
 use crate::keys::keyring::Keyring;
-use crate::os::git::GitError;
 use crate::os::{fs, users};
 use crate::project::manifest::{Entry, Kind};
 use crate::rules::RULES_FILE;
@@ -453,22 +452,20 @@ fn other_rules(workspace: &Workspace, entries: &[&Entry]) -> Check {
 /// Reads what git has of the entries: the commits, and the last version of each.
 fn git(workspace: &Workspace, entries: &[&Entry]) -> Option<Check> {
     let checkout = workspace.checkout().ok()??;
-    let read = || {
-        let mut files = entries.iter().map(|entry| workspace.repository_file(entry));
-        let Some(first) = files.next() else {
-            return Ok(());
-        };
-        if checkout.file_history(&first, None)?.is_empty() && workspace.head().is_none() {
-            return Ok(());
-        }
-        for file in files.chain([first.clone()]) {
-            checkout.version_at(&file, "HEAD")?;
-        }
-        Ok::<_, GitError>(())
+    let first = workspace.repository_file(entries.first()?);
+    let found = match checkout.file_history(&first, None) {
+        // Before the first commit there is nothing to read.
+        Ok(_) if workspace.head().is_none() => return None,
+        Ok(_) => entries.iter().find_map(|entry| {
+            let read = checkout.version_at(&workspace.repository_file(entry), "HEAD");
+            let error = read.err()?;
+            Some(format!("{}: {error}", entry.repository_path))
+        }),
+        Err(error) => Some(error.to_string()),
     };
-    let error = read().err()?;
+    let error = found?;
     let help = Some(DAMAGED_GIT.to_owned());
-    Some(Check::of("git", Verdict::Wrong, error.to_string(), help))
+    Some(Check::of("git", Verdict::Wrong, error, help))
 }
 
 /// Says what `check` finds: missing and orphaned files, ignore lines, recipients, what git tracks.

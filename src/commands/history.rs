@@ -56,7 +56,7 @@ pub fn run(args: &HistoryArgs, cx: &mut Context) -> Result<Outcome, Error> {
         }
         false
     })
-    .map_err(|error| Problem::new(error).with_help(DAMAGED_GIT))?;
+    .map_err(|error| Problem::of(&entry.repository_path, error).with_help(DAMAGED_GIT))?;
     // In the order of their names, so that the list does not jump when a key changes.
     if args.key.is_none() {
         rows.sort_by(|one, other| one.key.cmp(&other.key));

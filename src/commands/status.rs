@@ -16,6 +16,7 @@ use crate::ui::status::{Status, StatusRow};
 
 use super::apply;
 use super::foreign_key::{self, ForeignKey};
+use super::hints::DAMAGED_GIT;
 use super::lost_key;
 use super::open::{Lookup, read_encrypted};
 use super::sides::{compare, declared_owners, read_plain_sides, read_server, read_sides};
@@ -389,7 +390,9 @@ fn add_git(workspace: &Workspace, entries: &[&Entry], status: &mut Status) -> Re
             Ok((!is_committed, !is_pushed))
         };
         if fs::is_file(&file) {
-            (row.uncommitted, row.unpushed) = told().map_err(|error| failed(error.into()))?;
+            (row.uncommitted, row.unpushed) = told().map_err(|error| {
+                Problem::of(&entry.repository_path, error).with_help(DAMAGED_GIT)
+            })?;
         }
     }
     match branch {

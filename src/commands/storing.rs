@@ -40,13 +40,8 @@ pub fn write(
     }
     let kept = keep_backups(cx, workspace, captured, backups);
     kept.inspect_err(|_| drop_backups(workspace, backups))?;
-    let head = head_of(workspace);
-    let noted = reversal::note(
-        cx,
-        workspace,
-        "encrypt",
-        undoable(captured, backups, head.as_deref()),
-    );
+    let head = workspace.head();
+    let noted = reversal::note(cx, workspace, "encrypt", undoable(captured, backups, head));
     let done = apply::run(cx, workspace, &work);
     if done.as_ref().is_err_and(|failure| failure.is_undone) {
         // Nothing was replaced: what was kept is still there.
@@ -57,11 +52,6 @@ pub fn write(
         remember(cx, workspace, captured);
     }
     done
-}
-
-/// Returns the commit that `HEAD` is at, in full.
-pub fn head_of(workspace: &Workspace) -> Option<String> {
-    workspace.head().map(str::to_owned)
 }
 
 /// Returns what is to be written.

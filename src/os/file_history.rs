@@ -130,8 +130,8 @@ impl Checkout {
                     &named,
                 ])?;
                 let version = parse_version(String::from_utf8_lossy(&shown).trim());
-                let object = format!("{}:{}", version.commit, relative.to_string_lossy());
-                Ok((version, self.git(&["cat-file", "blob", &object]).ok()))
+                let content = self.blob_through_program(&version.commit, relative)?;
+                Ok((version, content))
             }
         }
     }

@@ -399,6 +399,31 @@ impl Checkout {
         }
     }
 
+    /// Returns what a commit has of a file, by its path in the work tree; `None` where it has none, or there is no commit.
+    ///
+    /// # Errors
+    /// When commit or file are damaged, or not here although they should be.
+    pub(super) fn blob_through_program(
+        &self,
+        commit: &str,
+        relative: &Path,
+    ) -> Result<Option<Vec<u8>>, GitError> {
+        let object = format!("{commit}:{}", relative.to_string_lossy());
+        let error = match self.git(&["cat-file", "blob", &object]) {
+            Ok(blob) => return Ok(Some(blob)),
+            Err(error) => error,
+        };
+        let is_named = |name: &str| self.git(&["rev-parse", "-q", "--verify", name]).is_ok();
+        let has_tree = || {
+            self.git(&["cat-file", "-e", &format!("{commit}^{{tree}}")])
+                .is_ok()
+        };
+        if is_named(commit) && (is_named(&object) || !has_tree()) && !self.is_shallow() {
+            return Err(error);
+        }
+        Ok(None)
+    }
+
     /// Returns whether `HEAD` holds exactly what is in the file at the absolute path `path`.
     ///
     /// # Errors
@@ -431,24 +456,8 @@ impl Checkout {
                     && repository.find_blob(blob)?.content() == std::fs::read(path)?)
             }
             Reader::Program => {
-                let object = format!("{commit}:{}", relative.to_string_lossy());
-                let content = std::fs::read(path)?;
-                let blob = match self.git(&["cat-file", "blob", &object]) {
-                    Ok(blob) => blob,
-                    // No such file in `HEAD`, or no commit.
-                    Err(_)
-                        if self
-                            .git(&["cat-file", "-e", &format!("{commit}^{{tree}}")])
-                            .is_ok() =>
-                    {
-                        return Ok(false);
-                    }
-                    Err(_) if self.git(&["rev-parse", "-q", "--verify", commit]).is_err() => {
-                        return Ok(false);
-                    }
-                    Err(error) => return Err(error),
-                };
-                Ok(blob == content)
+                let blob = self.blob_through_program(commit, relative)?;
+                Ok(blob == Some(std::fs::read(path)?))
             }
         }
     }

@@ -18,7 +18,7 @@ use secret_files::os::place::{Base, FileState, Found, Ownership, Place};
 use secret_files::os::staging::{Attributes, InPlace, Removed, Staged};
 
 use super::support::{LAPTOP_KEY, SERVER_KEY, TestProject, key_file, recipient, stock};
-use super::trouble::{ended, secrets};
+use super::trouble::{ended, injected, secrets};
 
 const STAGING_NAME: &str = ".secrets-staging-0123456789abcdef";
 
@@ -746,14 +746,21 @@ fn object_of(project: &TestProject, revision: &str) -> PathBuf {
 
 #[test]
 fn a_version_that_git_cannot_give_back_is_kept() {
-    for damage in [
-        (|object: &Path| fs::remove_file(object).unwrap()) as fn(&Path),
-        |object| fs::write(object, "").unwrap(),
-        |object| fs::write(object, "no object").unwrap(),
+    for (damage, format) in [
+        (
+            (|object: &Path| fs::remove_file(object).unwrap()) as fn(&Path),
+            "sha1",
+        ),
+        (|object| fs::write(object, "").unwrap(), "sha1"),
+        (|object| fs::write(object, "no object").unwrap(), "sha1"),
+        // Which the `git` program reads.
+        (|object| fs::remove_file(object).unwrap(), "sha256"),
     ] {
         let project = TestProject::with_files(&[("a.env.enc", "a.env")], "");
         project.write_server("a.env", "A=canary-Vd81-database\n");
         project.ok(&["encrypt"]);
+        let format = format!("--object-format={format}");
+        project.git(&["init", "-q", "-b", "main", &format]);
         project.commit();
         let object = object_of(&project, "HEAD:a.env.enc");
         fs::set_permissions(&object, fs::Permissions::from_mode(0o644)).unwrap();
@@ -813,19 +820,9 @@ fn a_pull_while_files_are_placed_is_no_change_of_the_server() {
     }
     project.commit();
     project.git(&["reset", "-q", "--hard", "HEAD~1"]);
-    let all = [
-        "-f",
-        "-qqq",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=renameat2",
-        "-e",
-        "inject=renameat2:delay_enter=3000000:when=1",
-        env!("CARGO_BIN_EXE_secrets"),
-        "decrypt",
-    ];
-    let placing = secrets(&project, "strace", &all).spawn().unwrap();
+    let slow = "delay_enter=3000000:when=1";
+    let mut run = injected(&project, "renameat2", slow, &["decrypt"]);
+    let placing = run.spawn().unwrap();
     let start = Instant::now();
     while !super::support::has_staging_files(&project.snapshot()) {
         assert!(start.elapsed() < Duration::from_mins(1), "it places a file");

@@ -602,23 +602,22 @@ fn without_locks_on_folders_a_file_is_locked() {
     assert_eq!(project.snapshot(), before);
 }
 
+/// Returns a run of the built program in which a system call meets what `strace` calls an injection.
+pub(crate) fn injected(project: &TestProject, call: &str, what: &str, args: &[&str]) -> Command {
+    let (trace, inject) = (format!("trace={call}"), format!("inject={call}:{what}"));
+    let mut all = vec!["-f", "-qqq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+    all.push(env!("CARGO_BIN_EXE_secrets"));
+    all.extend(args);
+    secrets(project, "strace", &all)
+}
+
 /// Kills a run with these arguments between its first replacement and its second.
 fn killed_half_way(project: &TestProject, args: &[&str]) {
     let old = project.read_server("x/a");
     for number in 1..20 {
-        let injection = format!("inject=renameat2:signal=KILL:when={number}");
-        let mut all = vec![
-            "-f",
-            "-qqq",
-            "-o",
-            "/dev/null",
-            "-e",
-            "trace=renameat2",
-            "-e",
-        ];
-        all.extend([injection.as_str(), env!("CARGO_BIN_EXE_secrets")]);
-        all.extend(args);
-        let (code, _) = ended(secrets(project, "strace", &all).spawn().unwrap());
+        let kill = format!("signal=KILL:when={number}");
+        let mut run = injected(project, "renameat2", &kill, args);
+        let (code, _) = ended(run.spawn().unwrap());
         assert_ne!(code, 0, "the run came to its end");
         if project.read_server("x/a") != old {
             return;
@@ -634,19 +633,8 @@ fn a_stopped_run_holds_up_nobody_who_looks() {
         return;
     }
     let project = behind();
-    let all = [
-        "-f",
-        "-qqq",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=renameat2",
-        "-e",
-        "inject=renameat2:signal=STOP:when=1",
-        env!("CARGO_BIN_EXE_secrets"),
-        "decrypt",
-    ];
-    let mut tracer = secrets(&project, "strace", &all).spawn().unwrap();
+    let mut run = injected(&project, "renameat2", "signal=STOP:when=1", &["decrypt"]);
+    let mut tracer = run.spawn().unwrap();
     let is_stopped = |id: u32| {
         let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
         status.contains("secrets") && status.contains("stop)")
